@@ -1,0 +1,45 @@
+/* Files that are whole or absent, and the few path helpers that everything needs. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "proto/base/buf.h"
+#include "proto/base/err.h"
+
+/* Whole file into *b (its cap is the limit; longer = -EFBIG). */
+int file_read(const char *path, struct buf *b, struct err *e);
+
+/* Write n bytes so that path is either as before or whole: temp file beside it, fsync, rename, fsync of the folder.
+ * force = false: an existing path is refused with -EEXIST. */
+int file_write(const char *path, const void *p, size_t n, mode_t mode, bool force, struct err *e);
+
+/* The same in steps, for content that is streamed. file_commit() or file_abort() ends it. */
+struct file_new {
+    int fd; /* -1 when idle */
+    char *path, *temp;
+    bool force;
+};
+int file_begin(struct file_new *f, const char *path, mode_t mode, bool force, struct err *e);
+int file_commit(struct file_new *f, struct err *e);
+void file_abort(struct file_new *f); /* accepts an idle one; usable with CLEANUP */
+
+/* All of n bytes, retried on EINTR and short writes. Returns 0 or -errno. */
+int write_all(int fd, const void *p, size_t n);
+int pwrite_all(int fd, const void *p, size_t n, off_t off);
+/* Up to n bytes until end of file. Returns the count or -errno. */
+ssize_t read_full(int fd, void *p, size_t n);
+ssize_t pread_full(int fd, void *p, size_t n, off_t off);
+
+/* mkdir -p. mode is for folders made here. */
+int dir_make(const char *path, mode_t mode, struct err *e);
+int dir_sync(const char *path); /* fsync of a folder; 0 or -errno */
+/* rm -r of a tree that is ours; never follows links; a missing one is fine. */
+int dir_remove(const char *path, struct err *e);
+
+/* "a/b" from a printf format; NULL only without memory. Owned by the caller. */
+char *path_fmt(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* $XDG_{CACHE,DATA,CONFIG}_HOME/siofleet, or the default under $HOME. kind: "CACHE", "DATA", "CONFIG". Owned. */
+char *path_xdg(const char *kind);

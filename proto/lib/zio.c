@@ -1,0 +1,139 @@
+#include "proto/lib/zio.h"
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#define ZSTD_STATIC_LINKING_ONLY
+#include <zstd.h>
+
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+
+enum { IN_ROOM = 1 << 17 };
+
+struct zio {
+    int fd;
+    char *path;
+    uint64_t max_b, got_b;
+    ZSTD_DCtx *d; /* NULL for a plain file */
+    uint8_t *in;
+    size_t in_len, in_pos;
+    bool in_eof;
+    size_t hint; /* ZSTD's last return: 0 = between frames */
+};
+
+int zio_open(const char *path, uint64_t max_b, struct zio **ret, struct err *e)
+{
+    CLEANUP(zio_free) struct zio *z = calloc(1, sizeof(*z));
+    if (!z)
+        return err_sys(e, ENOMEM, "%s", path);
+    z->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (z->fd < 0)
+        return err_sys(e, errno, "%s", path);
+    z->max_b = max_b;
+    z->path = strdup(path);
+    z->in = malloc(IN_ROOM);
+    if (!z->path || !z->in)
+        return err_sys(e, ENOMEM, "%s", path);
+    ssize_t r = read_full(z->fd, z->in, IN_ROOM);
+    if (r < 0)
+        return err_sys(e, (int)-r, "%s", path);
+    z->in_len = (size_t)r;
+    static const uint8_t magic[4] = { 0x28, 0xb5, 0x2f, 0xfd };
+    if (z->in_len >= 4 && !memcmp(z->in, magic, 4)) {
+        z->d = ZSTD_createDCtx();
+        if (!z->d)
+            return err_sys(e, ENOMEM, "%s", path);
+        /* 128 MiB windows: what `zstd --long` may make; a hostile header cannot ask for more */
+        ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax, 27);
+    }
+    *ret = TAKE(z);
+    return 0;
+}
+
+void zio_free(struct zio **zp)
+{
+    struct zio *z = *zp;
+    *zp = NULL;
+    if (!z)
+        return;
+    if (z->fd >= 0)
+        close(z->fd);
+    ZSTD_freeDCtx(z->d);
+    free(z->in);
+    free(z->path);
+    free(z);
+}
+
+static int refill(struct zio *z, struct err *e)
+{
+    if (z->in_pos < z->in_len || z->in_eof)
+        return 0;
+    ssize_t r = read_full(z->fd, z->in, IN_ROOM);
+    if (r < 0)
+        return err_sys(e, (int)-r, "%s", z->path);
+    z->in_len = (size_t)r;
+    z->in_pos = 0;
+    z->in_eof = r == 0;
+    return 0;
+}
+
+ssize_t zio_read(struct zio *z, void *p, size_t n, struct err *e)
+{
+    size_t got = 0;
+    while (got < n) {
+        int r = refill(z, e);
+        if (r < 0)
+            return r;
+        size_t left = z->in_len - z->in_pos;
+        if (!z->d) {
+            if (!left)
+                break;
+            size_t m = left < n - got ? left : n - got;
+            memcpy((uint8_t *)p + got, z->in + z->in_pos, m);
+            z->in_pos += m;
+            got += m;
+            continue;
+        }
+        if (!left && z->hint == 0)
+            break;
+        ZSTD_inBuffer in = { z->in, z->in_len, z->in_pos };
+        ZSTD_outBuffer out = { (uint8_t *)p + got, n - got, 0 };
+        size_t h = ZSTD_decompressStream(z->d, &out, &in);
+        if (ZSTD_isError(h))
+            return err_set(e, SF_EINTEGRITY, "%s: damaged zstd stream: %s", z->path, ZSTD_getErrorName(h));
+        z->hint = h;
+        z->in_pos = in.pos;
+        got += out.pos;
+        if (!left && !out.pos)
+            return err_set(e, SF_EINTEGRITY, "%s: zstd stream is truncated", z->path);
+    }
+    z->got_b += got;
+    if (z->max_b && z->got_b > z->max_b)
+        return err_set(e, EFBIG, "%s: longer than %llu bytes", z->path, (unsigned long long)z->max_b);
+    return (ssize_t)got;
+}
+
+size_t zio_bound(size_t n)
+{
+    return ZSTD_compressBound(n);
+}
+
+ssize_t zio_pack(void *dst, size_t room, const void *src, size_t n, int level)
+{
+    ZSTD_CCtx *c = ZSTD_createCCtx();
+    if (!c)
+        return -ENOMEM;
+    ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, level);
+    ZSTD_CCtx_setParameter(c, ZSTD_c_checksumFlag, 1);
+    size_t r = ZSTD_compress2(c, dst, room, src, n);
+    ZSTD_freeCCtx(c);
+    return ZSTD_isError(r) ? -ENOSPC : (ssize_t)r;
+}
+
+ssize_t zio_unpack(void *dst, size_t room, const void *src, size_t n)
+{
+    size_t r = ZSTD_decompress(dst, room, src, n);
+    return ZSTD_isError(r) ? -SF_EINTEGRITY : (ssize_t)r;
+}

@@ -1,0 +1,69 @@
+/* A statistics row: what one architecture point of one trace yields. The list below is the only place where its
+ * numbers are named: it gives the struct, the bytes on the wire and in the store, JSON, CSV and SQL columns.
+ *
+ * Content only: nothing here depends on host, time, thread count or attempt.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/base/err.h"
+
+/* X(name): u64 each. Times in ps, rates in Mb/s, ratios in ppm, the rest counts. Append only: old stores keep their order. */
+#define ROW_STATS(X)                                                                               \
+    X(time_ps)                                                                                     \
+    X(requests)     /* translations read from the trace */                                         \
+    X(pkts_sent)    /* packets admitted, a last partial one included */                            \
+    X(pkts_dropped) /* slots refused because the translation queue was full */                     \
+    X(mbps)                                                                                        \
+    X(util_ppm) /* 10^6 x exact Mb/s / (1000 link_gbps); may pass 10^6 under hypersio rules */     \
+    X(cc_hit)                                                                                      \
+    X(cc_miss)                                                                                     \
+    X(cc_conflict)                                                                                 \
+    X(cc_domains)                                                                                  \
+    X(iotlb_hit)                                                                                   \
+    X(iotlb_miss)                                                                                  \
+    X(iotlb_conflict)                                                                              \
+    X(iotlb_domains)                                                                               \
+    X(l2_hit)                                                                                      \
+    X(l2_miss)                                                                                     \
+    X(l2_conflict)                                                                                 \
+    X(l2_domains)                                                                                  \
+    X(l3_hit)                                                                                      \
+    X(l3_miss)                                                                                     \
+    X(l3_conflict)                                                                                 \
+    X(l3_domains)                                                                                  \
+    X(pf_accesses)                                                                                 \
+    X(pf_predictions)                                                                              \
+    X(pf_correct)                                                                                  \
+    X(pf_incorrect)                                                                                \
+    X(pf_same_sid)                                                                                 \
+    X(pf_diff_sid)                                                                                 \
+    X(pf_new_mappings)                                                                             \
+    X(pf_size) /* entries of the prefetch buffer */                                                \
+    X(pf_fill)                                                                                     \
+    X(pf_fill_same)                                                                                \
+    X(pf_hit)                                                                                      \
+    X(pf_miss)                                                                                     \
+    X(jain_ppm) /* fairness of per-tenant throughput */                                            \
+    X(min_flow_mbps)                                                                               \
+    X(max_flow_mbps)
+
+struct row_stats {
+#define X(name) uint64_t name;
+    ROW_STATS(X)
+#undef X
+};
+
+enum { ROW_STATS_N = sizeof(struct row_stats) / sizeof(uint64_t) };
+
+/* Names in order, for columns; ROW_STATS_N of them. */
+extern const char *const row_stats_names[ROW_STATS_N];
+
+/* Fixed little-endian bytes: on the wire, in the store, and what two results are compared by. */
+enum { ROW_STATS_BYTES = 8 * ROW_STATS_N };
+void row_stats_pack(const struct row_stats *s, uint8_t out[ROW_STATS_BYTES]);
+/* n must be ROW_STATS_BYTES; a shorter, older form is filled with 0. Returns 0 or -SF_EINTEGRITY. */
+int row_stats_unpack(const void *p, size_t n, struct row_stats *ret, struct err *e);
+
+enum row_status { ROW_DONE = 0, ROW_FAILED = 1, ROW_INVALID = 2 };

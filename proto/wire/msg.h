@@ -1,0 +1,310 @@
+/* The messages of a fleet. One field list a message gives its struct, bounds, encoder, decoder and the table in
+ * proto/wire/README.md. Role table: who may send what is one row a message, below.
+ *
+ * A frame is one MessagePack array [version, type, field...]. Version is first, unknown trailing fields are skipped,
+ * missing ones are refused. FRAME_MAX is checked before anything is looked at, each count against the bytes left
+ * before anything is allocated.
+ *
+ * Field kinds: U64(name, lo, hi)  STR(name, lo, hi) UTF-8 bytes without NUL  BIN(name, lo, hi) bytes
+ *              ID(name) 32 bytes  LIST(name, struct, hi) of a sub-list below
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/base/buf.h"
+#include "proto/base/err.h"
+#include "proto/lib/hash.h"
+
+enum { WIRE_VERSION = 1, FRAME_MAX = (1 << 20) + (64 << 10), WIRE_CHUNK = 1 << 20 };
+
+/* Who a key belongs to; bits, so that a row of the table can name several. */
+enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8 };
+
+/* ---- parts of messages */
+
+/* A lease as an agent sees it. state: 1 accepted, 2 running, 3 ended but not yet acknowledged. */
+#define PART_TASK_REF(U64, STR, BIN, ID, LIST)                                                     \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    U64(state, 0, 3)                                                                               \
+    U64(done, 0, UINT64_MAX) /* points finished so far */
+
+#define PART_ROW(U64, STR, BIN, ID, LIST)                                                          \
+    U64(index, 0, UINT64_MAX) /* in its sweep */                                                   \
+    ID(point)                                                                                      \
+    U64(status, 0, 2) /* enum row_status */                                                        \
+    STR(error, 0, 500)                                                                             \
+    BIN(stats, 0, 1024) /* row_stats_pack() */                                                     \
+    U64(duration_us, 0, UINT64_MAX)
+
+/* ---- agent <-> coordinator */
+
+#define MSG_AGENT_HELLO(U64, STR, BIN, ID, LIST)                                                   \
+    BIN(install, 16, 16) /* made once per data directory */                                        \
+    U64(boot, 1, UINT64_MAX) /* durable, raised at each start */                                   \
+    STR(name, 1, 64)                                                                               \
+    STR(version, 1, 32)                                                                            \
+    ID(engine) /* of the program file: results are accepted from a known engine */                 \
+    U64(cores, 1, 4096)                                                                            \
+    U64(memory_mib, 0, UINT64_MAX)                                                                 \
+    U64(kvm, 0, 1) /* usable, by functional probe */                                               \
+    STR(labels, 0, 1000) /* k=v,... */                                                             \
+    BIN(facts, 0, 16384) /* JSON: cpu, microcode, kernel, governor, isa, ... */                    \
+    LIST(running, task_ref, 4096)
+
+#define MSG_WELCOME(U64, STR, BIN, ID, LIST)                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(lease_ms, 1, UINT64_MAX)                                                                   \
+    U64(heartbeat_ms, 1, UINT64_MAX)                                                               \
+    STR(version, 1, 32)                                                                            \
+    LIST(drop, task_ref, 4096) /* of those announced: not yours any more, end them */
+
+#define MSG_REFUSE(U64, STR, BIN, ID, LIST)                                                        \
+    U64(req, 0, UINT64_MAX) /* 0 for agents */                                                     \
+    U64(exit, 1, 5)                                                                                \
+    STR(code, 1, 64)                                                                               \
+    STR(text, 1, 1000)
+
+#define MSG_BEAT(U64, STR, BIN, ID, LIST)                                                          \
+    U64(boot, 1, UINT64_MAX)                                                                       \
+    U64(seq, 1, UINT64_MAX)                                                                        \
+    U64(accept, 0, 1) /* 0 = draining: grant nothing new */                                        \
+    LIST(tasks, task_ref, 4096) /* renews exactly these leases */
+
+#define MSG_BEAT_ACK(U64, STR, BIN, ID, LIST)                                                      \
+    U64(seq, 1, UINT64_MAX)                                                                        \
+    LIST(drop, task_ref, 4096)
+
+#define MSG_GRANT(U64, STR, BIN, ID, LIST)                                                         \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    STR(kind, 1, 31) /* points, trace, collect, exec */                                            \
+    ID(sweep)                                                                                      \
+    U64(timeout_ms, 0, UINT64_MAX) /* 0 = none */                                                  \
+    BIN(spec, 0, 1 << 20) /* JSON, see proto/wire/README.md "Task specs" */
+
+#define MSG_DECLINE(U64, STR, BIN, ID, LIST)                                                       \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    STR(code, 1, 64)                                                                               \
+    STR(text, 0, 1000)
+
+/* Results of a points task while it runs. seq counts from 1 in an attempt; what is not acknowledged is sent again. */
+#define MSG_ROWS(U64, STR, BIN, ID, LIST)                                                          \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    U64(seq, 1, UINT64_MAX)                                                                        \
+    ID(sweep)                                                                                      \
+    ID(trace)                                                                                      \
+    ID(engine)                                                                                     \
+    U64(threads, 0, 4096)                                                                          \
+    LIST(rows, row, 1024)
+
+#define MSG_ROWS_ACK(U64, STR, BIN, ID, LIST) /* durable */                                        \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    U64(seq, 1, UINT64_MAX)
+
+#define MSG_TASK_END(U64, STR, BIN, ID, LIST)                                                      \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    ID(sweep)                                                                                      \
+    STR(cause, 1, 32) /* done, exit, signal, oom, timeout, cancelled, integrity, lost, space */    \
+    U64(exit, 0, 255)                                                                              \
+    U64(signal, 0, 128)                                                                            \
+    U64(duration_ms, 0, UINT64_MAX)                                                                \
+    BIN(info, 0, 65536) /* JSON of what was made, e.g. a trace's; "" for points */                 \
+    BIN(tail, 0, 16384) /* last lines of the task's stderr */
+
+#define MSG_END_ACK(U64, STR, BIN, ID, LIST)                                                       \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)
+
+#define MSG_CANCEL(U64, STR, BIN, ID, LIST)                                                        \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)
+
+/* ---- artefacts, both directions. A side asks for chunks; the other sends as many as it was given credit for. */
+
+#define MSG_PUT_OFFER(U64, STR, BIN, ID, LIST)                                                     \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    ID(id)                                                                                         \
+    U64(size_b, 0, UINT64_MAX)                                                                     \
+    STR(kind, 1, 31) /* log, trace, file */                                                        \
+    STR(name, 0, 255)
+
+#define MSG_PUT_HAVE(U64, STR, BIN, ID, LIST) /* durable already, or durable now: the end of a put */ \
+    U64(req, 0, UINT64_MAX)                                                                        \
+    ID(id)
+
+/* "Send me": hashes first (want_hashes 1), then chunks first .. first+credit-1. */
+#define MSG_GET(U64, STR, BIN, ID, LIST)                                                           \
+    U64(req, 0, UINT64_MAX)                                                                        \
+    ID(id)                                                                                         \
+    U64(want_hashes, 0, 1)                                                                         \
+    U64(first, 0, UINT64_MAX)                                                                      \
+    U64(credit, 0, 64)
+
+#define MSG_HASHES(U64, STR, BIN, ID, LIST)                                                        \
+    U64(req, 0, UINT64_MAX)                                                                        \
+    ID(id)                                                                                         \
+    U64(size_b, 0, UINT64_MAX)                                                                     \
+    U64(first, 0, UINT64_MAX)                                                                      \
+    BIN(hashes, 0, 1 << 20) /* 32 bytes a chunk, at most 32768 of them */
+
+#define MSG_CHUNK(U64, STR, BIN, ID, LIST)                                                         \
+    U64(req, 0, UINT64_MAX)                                                                        \
+    ID(id)                                                                                         \
+    U64(index, 0, UINT64_MAX)                                                                      \
+    U64(packed, 0, 1) /* 1 = one zstd frame */                                                     \
+    BIN(data, 0, WIRE_CHUNK)
+
+#define MSG_XFER_FAIL(U64, STR, BIN, ID, LIST)                                                     \
+    U64(req, 0, UINT64_MAX)                                                                        \
+    ID(id)                                                                                         \
+    STR(code, 1, 64)                                                                               \
+    STR(text, 0, 1000)
+
+/* ---- users (the command line, the web page). req pairs an answer with its question. */
+
+#define MSG_USER_HELLO(U64, STR, BIN, ID, LIST)                                                    \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    STR(version, 1, 32)
+
+#define MSG_USER_WELCOME(U64, STR, BIN, ID, LIST)                                                  \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    STR(version, 1, 32)                                                                            \
+    STR(role, 1, 16)
+
+#define MSG_SUBMIT(U64, STR, BIN, ID, LIST)                                                        \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    STR(request_id, 0, 128) /* same id, same sweep */                                              \
+    BIN(sweep, 2, 1 << 20)  /* sweep_json() */
+
+#define MSG_SUBMITTED(U64, STR, BIN, ID, LIST) /* durable */                                       \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    ID(sweep)                                                                                      \
+    U64(points, 0, UINT64_MAX)                                                                     \
+    U64(known, 0, UINT64_MAX)
+
+/* cancel, hold, release, retry, retry-failed, drain, undrain */
+#define MSG_CONTROL(U64, STR, BIN, ID, LIST)                                                       \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    STR(verb, 1, 31)                                                                               \
+    STR(target, 1, 128) /* id, unique prefix, "last", task number or agent name */
+
+#define MSG_OK(U64, STR, BIN, ID, LIST)                                                            \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    STR(text, 0, 1000)
+
+/* what: "sweep", "ls-sweeps", "ls-tasks", "ls-agents", "ls-artefacts", "results", "sql", "plan-known", ... */
+#define MSG_ASK(U64, STR, BIN, ID, LIST)                                                           \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    STR(what, 1, 31)                                                                               \
+    BIN(args, 0, 65536)   /* JSON object */                                                        \
+    STR(cursor, 0, 256)   /* "" = from the start; then what the last part gave */
+
+#define MSG_PART(U64, STR, BIN, ID, LIST)                                                          \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    STR(cursor, 0, 256) /* "" = this was the last */                                               \
+    BIN(body, 0, 1 << 20) /* JSON */
+
+/* X(number, name, roles that may send it). Numbers are for ever. */
+#define MSG_TYPES(X)                                                                               \
+    X(1, agent_hello, AGENT_HELLO, ROLE_AGENT)                                                     \
+    X(2, welcome, WELCOME, ROLE_COORDINATOR)                                                       \
+    X(3, refuse, REFUSE, ROLE_COORDINATOR)                                                         \
+    X(4, beat, BEAT, ROLE_AGENT)                                                                   \
+    X(5, beat_ack, BEAT_ACK, ROLE_COORDINATOR)                                                     \
+    X(6, grant, GRANT, ROLE_COORDINATOR)                                                           \
+    X(7, decline, DECLINE, ROLE_AGENT)                                                             \
+    X(8, rows, ROWS, ROLE_AGENT)                                                                   \
+    X(9, rows_ack, ROWS_ACK, ROLE_COORDINATOR)                                                     \
+    X(10, task_end, TASK_END, ROLE_AGENT)                                                          \
+    X(11, end_ack, END_ACK, ROLE_COORDINATOR)                                                      \
+    X(12, cancel, CANCEL, ROLE_COORDINATOR)                                                        \
+    X(20, put_offer, PUT_OFFER, ROLE_AGENT | ROLE_USER)                                            \
+    X(21, put_have, PUT_HAVE, ROLE_COORDINATOR)                                                    \
+    X(22, get, GET, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER | ROLE_READER)                       \
+    X(23, hashes, HASHES, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER)                               \
+    X(24, chunk, CHUNK, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER)                                 \
+    X(25, xfer_fail, XFER_FAIL, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER)                         \
+    X(40, user_hello, USER_HELLO, ROLE_USER | ROLE_READER)                                         \
+    X(41, user_welcome, USER_WELCOME, ROLE_COORDINATOR)                                            \
+    X(42, submit, SUBMIT, ROLE_USER)                                                               \
+    X(43, submitted, SUBMITTED, ROLE_COORDINATOR)                                                  \
+    X(44, control, CONTROL, ROLE_USER)                                                             \
+    X(45, ok, OK, ROLE_COORDINATOR)                                                                \
+    X(46, ask, ASK, ROLE_USER | ROLE_READER)                                                       \
+    X(47, part, PART, ROLE_COORDINATOR)
+
+/* ---- what the lists give */
+
+#define WIRE_SKIP(...)
+#define WIRE_U64(name, lo, hi) uint64_t name;
+#define WIRE_STR(name, lo, hi)                                                                     \
+    const char *name; /* NUL-terminated, length checked */                                         \
+    size_t name##_len;
+#define WIRE_BIN(name, lo, hi)                                                                     \
+    const uint8_t *name;                                                                           \
+    size_t name##_len;
+#define WIRE_ID(name) struct id name;
+#define WIRE_LIST(name, part, hi)                                                                  \
+    struct wire_##part *name;                                                                      \
+    size_t n_##name;
+
+struct wire_task_ref {
+    PART_TASK_REF(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)
+};
+struct wire_row {
+    PART_ROW(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)
+};
+
+#define X(number, name, NAME, roles)                                                               \
+    struct msg_##name {                                                                            \
+        MSG_##NAME(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)                               \
+    };
+MSG_TYPES(X)
+#undef X
+
+enum msg_type {
+#define X(number, name, NAME, roles) M_##NAME = number,
+    MSG_TYPES(X)
+#undef X
+};
+
+/* Any message. Strings, bytes and lists point into memory of the message: when decoded, into one block that
+ * msg_clear() frees; when filled for sending, into the caller's. */
+struct msg {
+    enum msg_type type;
+    void *block; /* owned; NULL when filled by hand */
+    union {
+#define X(number, name, NAME, roles) struct msg_##name name;
+        MSG_TYPES(X)
+#undef X
+    };
+};
+
+/* Append the frame of m to out (reset first). A STR/BIN pointer may be NULL when its length is 0; a STR's length may be
+ * left 0 with a non-NULL pointer: then strlen() is taken. A field out of bounds is -EINVAL: nothing illegal is sent. */
+int msg_encode(const struct msg *m, struct buf *out, struct err *e);
+/* -SF_EFORMAT for anything that is not exactly a message of WIRE_VERSION, -SF_EREFUSED for another version (the text names
+ * both). Allocates at most a small multiple of n. */
+int msg_decode(const void *frame, size_t n, struct msg *ret, struct err *e);
+void msg_clear(struct msg *m);
+
+const char *msg_name(enum msg_type t); /* "agent_hello"; "?" when unknown */
+unsigned msg_roles(enum msg_type t);   /* bits of enum role that may send it; 0 = unknown */
+const char *role_name(enum role r);    /* "agent" */
+int role_parse(const char *s, enum role *ret);

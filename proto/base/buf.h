@@ -1,4 +1,5 @@
-/* A byte buffer that grows up to a cap given at its birth: one bad peer cannot exhaust the process. */
+/* A byte buffer that grows up to a cap given at its birth: one bad peer cannot exhaust the process.
+ */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

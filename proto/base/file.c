@@ -29,7 +29,9 @@ char *path_xdg(const char *kind)
     if (base && base[0] == '/')
         return path_fmt("%s/siofleet", base);
     const char *home = getenv("HOME");
-    const char *sub = !strcmp(kind, "CACHE") ? ".cache" : !strcmp(kind, "DATA") ? ".local/share" : ".config";
+    const char *sub = !strcmp(kind, "CACHE")  ? ".cache"
+                      : !strcmp(kind, "DATA") ? ".local/share"
+                                              : ".config";
     return path_fmt("%s/%s/siofleet", home && home[0] == '/' ? home : "/tmp", sub);
 }
 

@@ -11,8 +11,8 @@
 /* Whole file into *b (its cap is the limit; longer = -EFBIG). */
 int file_read(const char *path, struct buf *b, struct err *e);
 
-/* Write n bytes so that path is either as before or whole: temp file beside it, fsync, rename, fsync of the folder.
- * force = false: an existing path is refused with -EEXIST. */
+/* Write n bytes so that path is either as before or whole: temp file beside it, fsync, rename,
+ * fsync of the folder. force = false: an existing path is refused with -EEXIST. */
 int file_write(const char *path, const void *p, size_t n, mode_t mode, bool force, struct err *e);
 
 /* The same in steps, for content that is streamed. file_commit() or file_abort() ends it. */
@@ -41,5 +41,6 @@ int dir_remove(const char *path, struct err *e);
 /* "a/b" from a printf format; NULL only without memory. Owned by the caller. */
 char *path_fmt(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* $XDG_{CACHE,DATA,CONFIG}_HOME/siofleet, or the default under $HOME. kind: "CACHE", "DATA", "CONFIG". Owned. */
+/* $XDG_{CACHE,DATA,CONFIG}_HOME/siofleet, or the default under $HOME. kind: "CACHE", "DATA",
+ * "CONFIG". Owned. */
 char *path_xdg(const char *kind);

@@ -51,7 +51,8 @@ static void emit(enum log_level level, const char *fmt, va_list ap)
         char esc[2200], now[CLOCK_RFC3339_LEN];
         json_escape(esc, sizeof(esc), text);
         clock_rfc3339(clock_wall_ms(), now);
-        n = snprintf(line, sizeof(line), "{\"time\":\"%s\",\"level\":\"%s\",\"who\":\"%s\",\"text\":\"%s\"}\n", now,
+        n = snprintf(line, sizeof(line),
+                     "{\"time\":\"%s\",\"level\":\"%s\",\"who\":\"%s\",\"text\":\"%s\"}\n", now,
                      names[level], conf.who, esc);
     } else {
         for (char *p = text; *p; p++)

@@ -1,6 +1,7 @@
 /* Log lines on stderr: `siofleet[agent n1]: agent 'n3' silent for 15 s, task 41 requeued`.
  *
- * A line names the thing, the number with its unit and the consequence. With json, one object a line:
+ * A line names the thing, the number with its unit and the consequence. With json, one object a
+ * line:
  * {"time":RFC3339,"level":"info","who":"...","text":"..."}. Thread-safe: one write(2) a line.
  */
 #pragma once
@@ -8,7 +9,8 @@
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* who: copied, "coordinator" or "agent n1"; NULL = plain `siofleet: text`. Call once, before threads. */
+/* who: copied, "coordinator" or "agent n1"; NULL = plain `siofleet: text`. Call once, before
+ * threads. */
 void log_init(const char *who, bool json, enum log_level max);
 
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

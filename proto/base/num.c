@@ -11,14 +11,16 @@ static int digits(const char **s, uint64_t *ret)
     if (*p < '0' || *p > '9')
         return -EINVAL;
     for (; *p >= '0' && *p <= '9'; p++)
-        if (__builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
+        if (__builtin_mul_overflow(v, 10u, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
             return -ERANGE;
     *s = p;
     *ret = v;
     return 0;
 }
 
-int num_u64(const char *s, uint64_t lo, uint64_t hi, const char *place, uint64_t *ret, struct err *e)
+int num_u64(const char *s, uint64_t lo, uint64_t hi, const char *place, uint64_t *ret,
+            struct err *e)
 {
     uint64_t v;
     const char *p = s;
@@ -31,8 +33,8 @@ int num_u64(const char *s, uint64_t lo, uint64_t hi, const char *place, uint64_t
     return 0;
 }
 
-static int scaled(const char *s, const char *const names[], const uint64_t factors[], const char *what,
-                  const char *place, uint64_t *ret, struct err *e)
+static int scaled(const char *s, const char *const names[], const uint64_t factors[],
+                  const char *what, const char *place, uint64_t *ret, struct err *e)
 {
     uint64_t v;
     const char *p = s;

@@ -8,7 +8,8 @@
 #include "proto/base/err.h"
 
 /* Decimal, no sign, no blanks, lo <= *ret <= hi. */
-int num_u64(const char *s, uint64_t lo, uint64_t hi, const char *place, uint64_t *ret, struct err *e);
+int num_u64(const char *s, uint64_t lo, uint64_t hi, const char *place, uint64_t *ret,
+            struct err *e);
 
 /* Bytes: a number, optionally K, M, G or T (powers of 1024). */
 int num_size(const char *s, const char *place, uint64_t *ret_b, struct err *e);

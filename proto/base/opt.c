@@ -55,9 +55,10 @@ int opt_parse(const struct verb *v, void *o, int argc, char **argv, char ***ret_
         shorts[s++] = '+';
     shorts[s++] = ':';
     for (const struct opt *d = v->opts; d && d->name && n < OPT_MAX; d++, n++) {
-        longs[n] = (struct option){ .name = d->name,
-                                    .has_arg = d->kind == OPT_FLAG ? no_argument : required_argument,
-                                    .val = LONG_BASE + (int)n };
+        longs[n] =
+            (struct option){ .name = d->name,
+                             .has_arg = d->kind == OPT_FLAG ? no_argument : required_argument,
+                             .val = LONG_BASE + (int)n };
         if (d->letter) {
             shorts[s++] = d->letter;
             if (d->kind != OPT_FLAG)
@@ -84,9 +85,11 @@ int opt_parse(const struct verb *v, void *o, int argc, char **argv, char ***ret_
             if (optopt >= LONG_BASE)
                 r = err_set(e, SF_EUSAGE, "%s: takes no value", word);
             else if (optopt)
-                r = err_set(e, SF_EUSAGE, "-%c: unknown option (see siofleet %s --help)", optopt, v->name);
+                r = err_set(e, SF_EUSAGE, "-%c: unknown option (see siofleet %s --help)", optopt,
+                            v->name);
             else
-                r = err_set(e, SF_EUSAGE, "%s: unknown option (see siofleet %s --help)", word, v->name);
+                r = err_set(e, SF_EUSAGE, "%s: unknown option (see siofleet %s --help)", word,
+                            v->name);
         } else {
             const struct opt *d = NULL;
             if (c >= LONG_BASE) {
@@ -104,9 +107,11 @@ int opt_parse(const struct verb *v, void *o, int argc, char **argv, char ***ret_
             argv[i] = av[i + 1];
         *ret_args = argv + (optind - 1);
         if (left < v->min_args)
-            r = err_set(e, SF_EUSAGE, "%s: missing argument: siofleet %s %s", v->name, v->name, v->args);
+            r = err_set(e, SF_EUSAGE, "%s: missing argument: siofleet %s %s", v->name, v->name,
+                        v->args);
         else if (v->max_args >= 0 && left > v->max_args)
-            r = err_set(e, SF_EUSAGE, "%s: one argument too many: '%.100s'", v->name, (*ret_args)[v->max_args]);
+            r = err_set(e, SF_EUSAGE, "%s: one argument too many: '%.100s'", v->name,
+                        (*ret_args)[v->max_args]);
         else
             r = left;
     }

@@ -1,5 +1,5 @@
-/* Seeded random numbers for tests, jitter and the simulator: SplitMix64 (Steele et al., OOPSLA 2014).
- * Same seed, same sequence, on every machine. Not for keys: those come from libsodium. */
+/* Seeded random numbers for tests, jitter and the simulator: SplitMix64 (Steele et al., OOPSLA
+ * 2014). Same seed, same sequence, on every machine. Not for keys: those come from libsodium. */
 #pragma once
 #include <stdint.h>
 

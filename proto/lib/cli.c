@@ -17,7 +17,8 @@ int cli_fail(const struct cli *c, const struct err *e)
     fflush(stdout);
     fprintf(stderr, "siofleet: %s\n", e->text[0] ? e->text : err_name(e->code));
     if (c && c->json) {
-        /* the place ends at the first ": "; a file:line keeps its colon, since no blank follows it */
+        /* the place ends at the first ": "; a file:line keeps its colon, since no blank follows it
+         */
         const char *cut = strstr(e->text, ": ");
         json_t *place = cut ? json_stringn_nocheck(e->text, (size_t)(cut - e->text)) : json_null();
         json_t *doc = json_object();
@@ -161,7 +162,11 @@ void table_print(const struct table *t, FILE *f)
         for (size_t c = 0; c < t->cols; c++) {
             const char *s = t->cells[r * t->cols + c];
             bool last = c + 1 == t->cols;
-            fprintf(f, "%*s%s", right[c] ? (int)width[c] : last ? 0 : -(int)width[c], s ? s : "", last ? "\n" : "  ");
+            fprintf(f, "%*s%s",
+                    right[c] ? (int)width[c]
+                    : last   ? 0
+                             : -(int)width[c],
+                    s ? s : "", last ? "\n" : "  ");
         }
     }
 }
@@ -198,7 +203,9 @@ void csv_cell(FILE *f, const char *s, bool last)
 
 void progress_start(struct progress *p, const char *what)
 {
-    *p = (struct progress){ .what = what, .start_ms = clock_mono_ms(), .tty = isatty(STDERR_FILENO) == 1 };
+    *p = (struct progress){ .what = what,
+                            .start_ms = clock_mono_ms(),
+                            .tty = isatty(STDERR_FILENO) == 1 };
     p->first_done = UINT64_MAX;
 }
 
@@ -228,8 +235,8 @@ void progress_step(struct progress *p, uint64_t done, uint64_t total)
             bar[1 + i] = i < n ? '#' : '.';
         memcpy(bar + 21, "] ", 3);
     }
-    fprintf(stderr, "%s%s: %s%" PRIu64 "/%" PRIu64 ", %.1f/s%s%s", p->tty ? "\r\033[K" : "", p->what, bar, done,
-            total, rate, eta, p->tty ? "" : "\n");
+    fprintf(stderr, "%s%s: %s%" PRIu64 "/%" PRIu64 ", %.1f/s%s%s", p->tty ? "\r\033[K" : "",
+            p->what, bar, done, total, rate, eta, p->tty ? "" : "\n");
     fflush(stderr);
 }
 

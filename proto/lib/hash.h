@@ -1,4 +1,5 @@
-/* Names by content: BLAKE2b-256 (libsodium), the form in which logs, traces, recipes and points are named. */
+/* Names by content: BLAKE2b-256 (libsodium), the form in which logs, traces, recipes and points are
+ * named. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,8 +26,9 @@ void hasher_init(struct hasher *h);
 void hasher_add(struct hasher *h, const void *p, size_t n);
 void hasher_end(struct hasher *h, struct id *ret);
 
-/* Content id of a byte stream: BLAKE2b-256("siofleet-1" || u64le size || d0 || d1 ...), di = BLAKE2b-256 of the i-th
- * 1 MiB chunk. cid_of_chunks() makes it from known chunk hashes; size 0 has no chunk. */
+/* Content id of a byte stream: BLAKE2b-256("siofleet-1" || u64le size || d0 || d1 ...), di =
+ * BLAKE2b-256 of the i-th 1 MiB chunk. cid_of_chunks() makes it from known chunk hashes; size 0 has
+ * no chunk. */
 struct cid;
 struct cid *cid_new(void);
 void cid_add(struct cid *c, const void *p, size_t n);

@@ -42,8 +42,8 @@ static int add_section(struct load *l, const char *full, int line)
         return err_sys(l->e, ENOMEM, "%s", ini->path);
     for (size_t i = 0; i + 1 < ini->n_sections; i++)
         if (!strcmp(v[i].name, s->name) && !strcmp(v[i].arg, s->arg))
-            return err_set(l->e, SF_EUSAGE, "%s:%d: section [%s] stands twice (first on line %d)", ini->path, line,
-                           full, v[i].line);
+            return err_set(l->e, SF_EUSAGE, "%s:%d: section [%s] stands twice (first on line %d)",
+                           ini->path, line, full, v[i].line);
     return 0;
 }
 
@@ -56,14 +56,15 @@ static int on_key(void *user, const char *section, const char *name, const char 
     if (l->failed)
         return 1;
     if (!ini->n_sections) {
-        l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: key '%s' before any [section]", ini->path, l->line, name);
+        l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: key '%s' before any [section]", ini->path,
+                            l->line, name);
         return 1;
     }
     struct ini_section *s = &ini->sections[ini->n_sections - 1];
     for (size_t i = 0; i < s->n_keys; i++)
         if (!strcmp(s->keys[i].name, name)) {
-            l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: key '%s' stands twice (first on line %d)", ini->path,
-                                l->line, name, s->keys[i].line);
+            l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: key '%s' stands twice (first on line %d)",
+                                ini->path, l->line, name, s->keys[i].line);
             return 1;
         }
     struct ini_key *v = realloc(s->keys, (s->n_keys + 1) * sizeof(*v));
@@ -79,8 +80,8 @@ static int on_key(void *user, const char *section, const char *name, const char 
     return 1;
 }
 
-/* Feeds one line at a time; a line longer than inih's buffer or indented like a continuation would be misread
- * silently, so the first is refused and the second loses its indent. */
+/* Feeds one line at a time; a line longer than inih's buffer or indented like a continuation would
+ * be misread silently, so the first is refused and the second loses its indent. */
 static char *next_line(char *out, int room, void *user)
 {
     struct load *l = user;
@@ -96,8 +97,8 @@ static char *next_line(char *out, int room, void *user)
     if (n && start[n - 1] == '\r')
         n--;
     if (n + 2 > (size_t)room || n > 4096) {
-        l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: line longer than %d characters", l->ini->path, l->line,
-                            room < 4096 ? room - 2 : 4096);
+        l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: line longer than %d characters", l->ini->path,
+                            l->line, room < 4096 ? room - 2 : 4096);
         return NULL;
     }
     memcpy(out, start, n);
@@ -107,10 +108,13 @@ static char *next_line(char *out, int room, void *user)
         char *hash = strpbrk(out, "#;");
         if (hash && end && hash < end)
             end = NULL;
-        if (end) {
+        if (!end) {
+            l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: '[' without ']'", l->ini->path, l->line);
+        } else {
             char *name = dup_trimmed(out + 1, (size_t)(end - out - 1));
             if (!name || !*name)
-                l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: section without a name", l->ini->path, l->line);
+                l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: section without a name", l->ini->path,
+                                    l->line);
             else
                 l->failed = add_section(l, name, l->line);
             free(name);

@@ -1,4 +1,5 @@
-/* JSON in and out: jansson, with the conventions that scripts rely on. CLEANUP(json_decrefp) is jansson's own. */
+/* JSON in and out: jansson, with the conventions that scripts rely on. CLEANUP(json_decrefp) is
+ * jansson's own. */
 #pragma once
 #include <jansson.h>
 #include <stdint.h>
@@ -10,7 +11,8 @@
 json_t *json_u64(uint64_t v);
 /* 64 hex digits. New reference. */
 json_t *json_id(const struct id *id);
-/* The string, or null for NULL (also when it is not UTF-8: then with its bad bytes replaced). New reference. */
+/* The string, or null for NULL (also when it is not UTF-8: then with its bad bytes replaced). New
+ * reference. */
 json_t *json_str(const char *s);
 
 /* Reads what json_u64() writes. Returns 0 or -SF_EFORMAT. */

@@ -102,7 +102,8 @@ ssize_t zio_read(struct zio *z, void *p, size_t n, struct err *e)
         ZSTD_outBuffer out = { (uint8_t *)p + got, n - got, 0 };
         size_t h = ZSTD_decompressStream(z->d, &out, &in);
         if (ZSTD_isError(h))
-            return err_set(e, SF_EINTEGRITY, "%s: damaged zstd stream: %s", z->path, ZSTD_getErrorName(h));
+            return err_set(e, SF_EINTEGRITY, "%s: damaged zstd stream: %s", z->path,
+                           ZSTD_getErrorName(h));
         z->hint = h;
         z->in_pos = in.pos;
         got += out.pos;
@@ -111,7 +112,8 @@ ssize_t zio_read(struct zio *z, void *p, size_t n, struct err *e)
     }
     z->got_b += got;
     if (z->max_b && z->got_b > z->max_b)
-        return err_set(e, EFBIG, "%s: longer than %llu bytes", z->path, (unsigned long long)z->max_b);
+        return err_set(e, EFBIG, "%s: longer than %llu bytes", z->path,
+                       (unsigned long long)z->max_b);
     return (ssize_t)got;
 }
 

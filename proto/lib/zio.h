@@ -8,13 +8,16 @@
 
 struct zio;
 
-/* max_b: refuse (with -EFBIG) streams longer than this after decompression; 0 = no limit. Owned by the caller. */
+/* max_b: refuse (with -EFBIG) streams longer than this after decompression; 0 = no limit. Owned by
+ * the caller. */
 int zio_open(const char *path, uint64_t max_b, struct zio **ret, struct err *e);
-/* Up to n bytes; short only at the end of the stream, 0 there. A truncated or damaged zstd stream is -SF_EINTEGRITY. */
+/* Up to n bytes; short only at the end of the stream, 0 there. A truncated or damaged zstd stream
+ * is -SF_EINTEGRITY. */
 ssize_t zio_read(struct zio *z, void *p, size_t n, struct err *e);
 void zio_free(struct zio **z);
 
-/* One-shot zstd with a frame checksum. Bounds are the caller's. Return the size or -errno / -SF_EINTEGRITY. */
+/* One-shot zstd with a frame checksum. Bounds are the caller's. Return the size or -errno /
+ * -SF_EINTEGRITY. */
 ssize_t zio_pack(void *dst, size_t room, const void *src, size_t n, int level);
 ssize_t zio_unpack(void *dst, size_t room, const void *src, size_t n);
 size_t zio_bound(size_t n);

@@ -47,7 +47,14 @@
     X(pf_miss)                                                                                     \
     X(jain_ppm) /* fairness of per-tenant throughput */                                            \
     X(min_flow_mbps)                                                                               \
-    X(max_flow_mbps)
+    X(max_flow_mbps)                                                                               \
+    X(pf_dropped) /* prefetches not made: too many under way (model rules) */                      \
+    X(pf_l2_hit)  /* fills by prefetches, which l2_* and l3_* leave out under model rules */       \
+    X(pf_l2_miss)                                                                                  \
+    X(pf_l2_conflict)                                                                              \
+    X(pf_l3_hit)                                                                                   \
+    X(pf_l3_miss)                                                                                  \
+    X(pf_l3_conflict)
 
 struct row_stats {
 #define X(name) uint64_t name;

@@ -1,0 +1,88 @@
+/* Content store: artefacts by name (content id, proto/lib/hash.h) in a directory.
+ *
+ *     DIR/ab/abcd...         the bytes, mode 0444; whole or absent
+ *     DIR/ab/abcd....hashes  "SFH1", u32le 0, u64le size, then the chunk hashes; checked against
+ * the id when read DIR/partial/ID         bytes of a put that is not whole, with ID.map: size,
+ * hashes, one bit a chunk
+ *
+ * A put resumes at its first missing chunk, also after a crash: set bits are only a hint, the
+ * chunks are hashed again before they count. An artefact becomes visible by rename after fsync.
+ *
+ * One process owns a store; other processes may read the paths. Not thread-safe.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "proto/base/err.h"
+#include "proto/lib/hash.h"
+
+#define CAS_SIZE_MAX                                                                               \
+    (UINT64_C(1) << 44) /* of one artefact: 16 TiB, so that hostile sizes cost no memory */
+
+struct cas;
+struct cas_put;
+
+struct cas_item {
+    struct id id;
+    uint64_t size_b;
+    uint64_t used_ms; /* wall time of the last use: LRU order */
+    unsigned pins;
+};
+
+/* Open or make the store. cap_b: most bytes of whole artefacts and running puts, 0 = no cap.
+ * Leftovers of crashes other than partial puts are removed. -errno. */
+int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e);
+void cas_free(struct cas **c);
+
+bool cas_has(const struct cas *c, const struct id *id);
+/* *ret borrowed until the next call that changes the store. Returns 0 or -ENOENT. */
+int cas_stat(const struct cas *c, const struct id *id, const struct cas_item **ret);
+/* Where it is. Owned; NULL when it is not here (or without memory). Counts as a use. Pin it while
+ * it must stay. */
+char *cas_path(struct cas *c, const struct id *id);
+/* All items by id; *ret borrowed until the next call that changes the store. */
+size_t cas_list(const struct cas *c, const struct cas_item **ret);
+uint64_t cas_bytes(const struct cas *c); /* whole artefacts and space reserved by open puts */
+
+/* Chunk hashes of an artefact. *ret owned (free()); NULL for size 0. -ENOENT, -SF_EINTEGRITY when
+ * they do not give the id. */
+int cas_hashes(const struct cas *c, const struct id *id, struct id **ret, size_t *ret_n,
+               uint64_t *ret_size, struct err *e);
+/* Chunk index (1 MiB, the last one shorter) into p, room >= CID_CHUNK. Returns its bytes; -ENOENT;
+ * -EINVAL past the end; -errno. Not verified here: the receiver does. */
+ssize_t cas_read(const struct cas *c, const struct id *id, uint64_t index, void *p, size_t room,
+                 struct err *e);
+
+/* Begin or resume a put. hashes: n = ceil(size/1 MiB) of them, copied; -SF_EINTEGRITY unless they
+ * give the id. Space is reserved at once: -ENOSPC when the disk or the cap (after evicting what is
+ * unpinned, oldest first) has no room. -EEXIST when it is here already, -EBUSY when this id is
+ * being put. One owner; end it with cas_commit or cas_put_close. */
+int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct id hashes[],
+              size_t n, struct cas_put **ret, struct err *e);
+bool cas_put_has(const struct cas_put *p, uint64_t index);
+/* First missing chunk at or after from; the number of chunks when none is. */
+uint64_t cas_put_missing(const struct cas_put *p, uint64_t from);
+/* Add a chunk: 0 (also when it was there), -SF_EINTEGRITY when length or hash is wrong, -errno. */
+int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
+/* fsync and make visible. -EINVAL when chunks are missing. Frees *p on success. */
+int cas_commit(struct cas_put **p, struct err *e);
+/* Leave it: drop = false keeps what came for a later cas_begin. Accepts NULL. Frees *p. */
+void cas_put_close(struct cas_put **p, bool drop);
+
+/* Take a file in: shared blocks where the file system can (FICLONE), else copied; hashed while
+ * streamed. The file may not change meanwhile. Already here: counts as a use. ret_size may be NULL.
+ */
+int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_size, struct err *e);
+
+/* -ENOENT; -EBUSY while pinned. */
+int cas_delete(struct cas *c, const struct id *id, struct err *e);
+/* Pins are counted and die with the process. -ENOENT. */
+int cas_pin(struct cas *c, const struct id *id);
+void cas_unpin(struct cas *c, const struct id *id);
+
+/* Hash the whole artefact. 0, or -SF_EINTEGRITY with *ret_chunk = first bad chunk (UINT64_MAX: the
+ * hashes or the size). */
+int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, struct err *e);

@@ -1,0 +1,106 @@
+/* All transfers of one process: the pure machines of xfer.h bound to a way to send and to stores.
+ *
+ * An event loop gives every put_offer, put_have, get, hashes, chunk and xfer_fail to xfers_msg(),
+ * calls xfers_tick() when due, and learns of ends through one callback. Used by agent, coordinator
+ * and client alike.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "proto/base/err.h"
+#include "proto/lib/hash.h"
+#include "proto/wire/msg.h"
+
+/* Where artefacts come from and go to. ctx is passed through. */
+struct xfer_store {
+    void *ctx;
+    /* Hashes of an artefact that can be sent: *ret owned. -ENOENT = not here. */
+    int (*hashes)(void *ctx, const struct id *id, struct id **ret, size_t *ret_n,
+                  uint64_t *ret_size, struct err *e);
+    ssize_t (*read)(void *ctx, const struct id *id, uint64_t index, void *p, size_t room,
+                    struct err *e);
+    /* -EEXIST = here already. *ret_put goes to the calls below. NULL = this side takes nothing. */
+    int (*begin)(void *ctx, const struct id *id, uint64_t size_b, const struct id hashes[],
+                 size_t n, void **ret_put, struct err *e);
+    bool (*put_has)(void *put, uint64_t index);
+    int (*write)(void *put, uint64_t index, const void *p, size_t n,
+                 struct err *e);             /* verifies; -SF_EINTEGRITY */
+    int (*commit)(void *put, struct err *e); /* frees put on success */
+    void (*close)(void *put);                /* keeps the partial; frees put */
+};
+
+struct cas;
+/* A store over a cas (borrowed for as long as the store is used). */
+struct xfer_store xfer_store_cas(struct cas *c);
+
+enum xfers_dir { XFERS_IN, XFERS_OUT };
+
+/* How a transfer ended. */
+struct xfers_end {
+    enum xfers_dir dir;
+    uint64_t peer, req;
+    struct id id;
+    uint64_t size_b;
+    char kind[32], name[256]; /* of the offer; "" for a plain fetch */
+    int code; /* 0 = whole and durable at the receiver; positive errno or SF_E* otherwise */
+    char text[200];
+};
+
+struct xfers_ops {
+    void *ctx;
+    /* As link_send(): 0, -EAGAIN, -EHOSTUNREACH. */
+    int (*send)(void *ctx, uint64_t peer, const struct msg *m);
+    /* A peer offers an artefact that is not here: 0 = take it, else -SF_E*, -ENOSPC... (it is
+     * told). NULL = take all. Called for what is here already too (here = true), so that kind and
+     * name can be noted. */
+    int (*offered)(void *ctx, uint64_t peer, const struct msg_put_offer *o, bool here,
+                   struct err *e);
+    /* A peer wants an artefact: 0 = may have it. NULL = all may. */
+    int (*wanted)(void *ctx, uint64_t peer, const struct id *id, struct err *e);
+    /* Ended. Called once for each fetch and offer of ours, and each offer taken; for IN before
+     * put_have is sent, so that a durable note of it can be made first: a negative return fails the
+     * put. May start other transfers. */
+    int (*ended)(void *ctx, const struct xfers_end *end, struct err *e);
+    /* Progress, may be NULL. */
+    void (*moved)(void *ctx, enum xfers_dir dir, const struct id *id, uint64_t done_b,
+                  uint64_t size_b);
+};
+
+enum {
+    XFERS_MAX = 256,
+    XFERS_PEER_MAX = 16
+}; /* running receives in all, and of one peer's offers */
+
+struct xfers;
+/* store and ops copied. max_b: largest artefact taken. NULL without memory. */
+struct xfers *xfers_new(const struct xfer_store *store, const struct xfers_ops *ops,
+                        uint64_t max_b);
+void xfers_free(struct xfers **x);
+
+/* Fetch id from peer. req: 1 or more on a user's link, 0 elsewhere. 0; -EEXIST here already;
+ * -EALREADY running; -EBUSY at XFERS_MAX. */
+int xfers_fetch(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, uint64_t now_ms,
+                struct err *e);
+
+/* Offer an artefact of the store to peer, until put_have or xfer_fail comes; repeated after silence
+ * and xfers_up(). -ENOENT, -EALREADY, -EBUSY. */
+int xfers_offer(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, const char *kind,
+                const char *name, uint64_t now_ms, struct err *e);
+
+/* A message of the six kinds from a peer. Returns 1 when it was one of them, 0 when not. */
+int xfers_msg(struct xfers *x, uint64_t peer, const struct msg *m, uint64_t now_ms);
+
+/* Do what is due; send what was owed when a queue was full. Returns ms until the next call is due,
+ * -1 = none. */
+int64_t xfers_tick(struct xfers *x, uint64_t now_ms);
+
+/* The peer is gone. keep = false: its transfers end with EHOSTUNREACH. keep = true (an agent's
+ * coordinator): they wait for xfers_up(). */
+void xfers_gone(struct xfers *x, uint64_t peer, bool keep);
+void xfers_up(struct xfers *x, uint64_t peer, uint64_t now_ms);
+
+size_t xfers_running(const struct xfers *x);
+bool xfers_busy(const struct xfers *x, const struct id *id); /* is this one coming in */

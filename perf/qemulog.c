@@ -1,0 +1,504 @@
+#include "perf/qemulog.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+#include "proto/lib/zio.h"
+
+enum {
+    BLOCK = 256 << 10, /* bytes a read: stays in the second-level cache while it is taken apart */
+    PAD = 64,          /* readable bytes behind the text, all 0 */
+};
+
+/* ---------------------------------------------------------------- the general matcher */
+
+struct pattern {
+    enum qlog_kind kind;
+    const char *keyword;
+    unsigned n;
+    const char *names[6];
+};
+
+static const struct pattern patterns[] = {
+    { QLOG_UPDATE, "vtd_iotlb_page_update", 5, { "sid", "iova", "slpte", "level", "domain" } },
+    { QLOG_HIT, "vtd_iotlb_page_hit", 5, { "sid", "iova", "pmask", "slpte", "domain" } },
+    { QLOG_CC_UPDATE, "vtd_iotlb_cc_update", 5, { "bus", "devfn", "high", "low", "gen" } },
+    { QLOG_CC_HIT, "vtd_iotlb_cc_hit", 5, { "bus", "devfn", "high", "low", "gen" } },
+    { QLOG_SLPTE, "vtd_slpte_fetch", 6, { "high", "low", "iova", "level", "addr", "slpte" } },
+};
+
+#define X 0x80
+/* Value of a hex digit, 0x80 for any other byte. */
+static const uint8_t digit_of[256] = {
+    X, X, X, X, X, X, X, X,  X,  X,  X,  X,  X,  X,  X,  X,  X, X, X, X, X, X, X, X, X, X, X, X, X,
+    X, X, X, X, X, X, X, X,  X,  X,  X,  X,  X,  X,  X,  X,  X, X, X, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
+    X, X, X, X, X, X, X, 10, 11, 12, 13, 14, 15, X,  X,  X,  X, X, X, X, X, X, X, X, X, X, X, X, X,
+    X, X, X, X, X, X, X, X,  X,  X,  10, 11, 12, 13, 14, 15, X, X, X, X, X, X, X, X, X, X, X, X, X,
+    X, X, X, X, X, X, X, X,  X,  X,  X,  X,  X,  X,  X,  X,  X, X, X, X, X, X, X, X, X, X, X, X, X,
+    X, X, X, X, X, X, X, X,  X,  X,  X,  X,  X,  X,  X,  X,  X, X, X, X, X, X, X, X, X, X, X, X, X,
+    X, X, X, X, X, X, X, X,  X,  X,  X,  X,  X,  X,  X,  X,  X, X, X, X, X, X, X, X, X, X, X, X, X,
+    X, X, X, X, X, X, X, X,  X,  X,  X,  X,  X,  X,  X,  X,  X, X, X, X, X, X, X, X, X, X, X, X, X,
+    X, X, X, X, X, X, X, X,  X,  X,  X,  X,  X,  X,  X,  X,  X, X, X, X, X, X, X, X,
+};
+#undef X
+
+static bool is_white(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
+}
+
+struct value {
+    const char *p, *end; /* its digits */
+};
+
+/* The chain of a pattern starting at p; returns its end or NULL. */
+static const char *chain_at(const struct pattern *pat, const char *p, const char *end,
+                            struct value *v)
+{
+    for (unsigned i = 0; i < pat->n; i++) {
+        size_t len = strlen(pat->names[i]);
+        if (i) {
+            const char *w = p;
+            while (p < end && is_white(*p))
+                p++;
+            if (p == w)
+                return NULL;
+        }
+        if ((size_t)(end - p) < len || memcmp(p, pat->names[i], len) != 0)
+            return NULL;
+        p += len;
+        const char *w = p;
+        while (p < end && is_white(*p))
+            p++;
+        if (p == w)
+            return NULL;
+        if (strcmp(pat->names[i], "gen") != 0) {
+            if (end - p < 2 || p[0] != '0' || p[1] != 'x')
+                return NULL;
+            p += 2;
+        }
+        v[i].p = p;
+        while (p < end && digit_of[(uint8_t)*p] < 16)
+            p++;
+        v[i].end = p;
+        if (v[i].p == p)
+            return NULL;
+    }
+    return p;
+}
+
+/* The rightmost complete chain that starts at lo or later; bytes outside it may be anything but CR.
+ */
+static bool find_chain(const struct pattern *pat, const char *lo, const char *line, const char *end,
+                       struct value *v)
+{
+    size_t n = (size_t)(end - line);
+    const char *cr_first = memchr(line, '\r', n);
+    const char *cr_last = cr_first ? memrchr(line, '\r', n) : NULL;
+    const char *hi = cr_first ? cr_first : end; /* a chain starts before this */
+    while (hi > lo) {
+        const char *p = memrchr(lo, pat->names[0][0], (size_t)(hi - lo));
+        if (!p)
+            return false;
+        const char *q = chain_at(pat, p, end, v);
+        if (q && (!cr_last || q > cr_last))
+            return true;
+        hi = p;
+    }
+    return false;
+}
+
+static bool value_of(struct value v, bool decimal, uint64_t *ret)
+{
+    uint64_t x = 0;
+    for (const char *p = v.p; p < v.end; p++) {
+        uint8_t d = digit_of[(uint8_t)*p];
+        if (decimal) {
+            if (d > 9 || __builtin_mul_overflow(x, 10, &x) || __builtin_add_overflow(x, d, &x))
+                return false;
+        } else {
+            if (x >> 60)
+                return false;
+            x = x << 4 | d;
+        }
+    }
+    *ret = x;
+    return true;
+}
+
+static bool sid_ok(const struct qlog_rules *r, uint64_t sid)
+{
+    sid &= 0xffff;
+    return !r->valid_sid || (r->valid_sid[sid >> 3] >> (sid & 7) & 1);
+}
+
+static const char too_wide[] = "a value has more than 64 bits";
+
+enum qlog_kind qlog_line(const char *p, size_t n, const struct qlog_rules *r, struct qlog_event *ev,
+                         const char **reason)
+{
+    *reason = NULL;
+    if (r->crlf && n && p[n - 1] == '\r')
+        n--;
+    const char *first = memmem(p, n, "vtd_", 4), *end = p + n;
+    bool translation = true;
+    if (!first)
+        return QLOG_OTHER;
+    for (size_t i = 0; i < ARRAY_LEN(patterns); i++) {
+        const struct pattern *pat = &patterns[i];
+        if (pat->kind == QLOG_CC_HIT && !r->cc_hit)
+            continue;
+        if (!translation && pat->kind <= QLOG_HIT)
+            continue;
+        size_t len = strlen(pat->keyword);
+        const char *key = memmem(first, (size_t)(end - first), pat->keyword, len);
+        struct value v[6];
+        if (!key || !find_chain(pat, key + len, p, end, v))
+            continue;
+        if (pat->kind <= QLOG_HIT) {
+            if (!value_of(v[0], false, &ev->v[0])) {
+                *reason = too_wide;
+                return QLOG_OTHER;
+            }
+            if (!sid_ok(r, ev->v[0])) {
+                translation = false;
+                continue;
+            }
+        }
+        for (unsigned k = 0; k < pat->n; k++) {
+            bool gen = k == 4 && (pat->kind == QLOG_CC_UPDATE || pat->kind == QLOG_CC_HIT);
+            if (!value_of(v[k], gen && r->gen_decimal, &ev->v[k])) {
+                *reason = gen && r->gen_decimal ? "gen is no decimal number" : too_wide;
+                return QLOG_OTHER;
+            }
+        }
+        switch (pat->kind) {
+        case QLOG_UPDATE:
+            if (ev->update.level > 3) {
+                *reason = "level above 3";
+                return QLOG_OTHER;
+            }
+            break;
+        case QLOG_CC_UPDATE:
+        case QLOG_CC_HIT:
+            if (!sid_ok(r, (ev->cc.bus & 0xffff) << 8 | (ev->cc.devfn & 0xffff)))
+                continue;
+            break;
+        default:
+            break;
+        }
+        ev->kind = pat->kind;
+        return pat->kind;
+    }
+    return QLOG_OTHER;
+}
+
+/* ---------------------------------------------------------------- the short cut */
+
+/* Hex digits at *p (16 at most, 1 at least); moves *p behind them. */
+static inline bool hex_at(const char **p, uint64_t *ret)
+{
+    const char *s = *p;
+    uint64_t x = 0;
+    uint8_t d;
+    while ((d = digit_of[(uint8_t)*s]) < 16) {
+        x = x << 4 | d;
+        s++;
+    }
+    size_t n = (size_t)(s - *p);
+    *p = s;
+    *ret = x;
+    return n - 1 < 16;
+}
+
+#define SKIP(text)                                                                                 \
+    do {                                                                                           \
+        if (memcmp(p, text, sizeof(text) - 1) != 0)                                                \
+            return NULL;                                                                           \
+        p += sizeof(text) - 1;                                                                     \
+    } while (0)
+#define HEX(i)                                                                                     \
+    do {                                                                                           \
+        if (!hex_at(&p, &ev->v[i]))                                                                \
+            return NULL;                                                                           \
+    } while (0)
+
+/* A line of the usual spelling, to its LF: returns the LF, or NULL for "ask the general matcher".
+ * PAD bytes behind the text are readable, so nothing here checks for its end: no fixed text holds a
+ * 0. */
+static inline const char *usual_line(const char *p, const struct qlog_rules *r,
+                                     struct qlog_event *ev)
+{
+    /* pid@sec.usec: is made of bytes that no keyword, LF or CR has */
+    while ((uint8_t)(*p - '.') <= ':' - '.' || *p == '@')
+        p++;
+    if (!memcmp(p, "vtd_iotlb_page_hit IOTLB page hit sid 0x", 40)) {
+        p += 40;
+        HEX(0);
+        SKIP(" iova 0x");
+        HEX(1);
+        SKIP(" pmask 0x");
+        HEX(2);
+        SKIP(" slpte 0x");
+        HEX(3);
+        SKIP(" domain 0x");
+        HEX(4);
+        if (*p != '\n')
+            return NULL;
+        ev->kind = sid_ok(r, ev->v[0]) ? QLOG_HIT : QLOG_OTHER;
+        return p;
+    }
+    if (!memcmp(p, "vtd_slpte_fetch SLPTE fetch: high 0x", 36)) {
+        p += 36;
+        HEX(0);
+        SKIP(" low 0x");
+        HEX(1);
+        SKIP(" iova 0x");
+        HEX(2);
+        SKIP(" level 0x");
+        HEX(3);
+        SKIP(" addr 0x");
+        HEX(4);
+        SKIP(" slpte 0x");
+        HEX(5);
+        if (*p != '\n')
+            return NULL;
+        ev->kind = QLOG_SLPTE;
+        return p;
+    }
+    if (!memcmp(p, "vtd_iotlb_page_update IOTLB page update sid 0x", 46)) {
+        p += 46;
+        HEX(0);
+        SKIP(" iova 0x");
+        HEX(1);
+        SKIP(" slpte 0x");
+        HEX(2);
+        SKIP(" level 0x");
+        HEX(3);
+        SKIP(" domain 0x");
+        HEX(4);
+        if (*p != '\n' || ev->v[3] > 3)
+            return NULL;
+        ev->kind = sid_ok(r, ev->v[0]) ? QLOG_UPDATE : QLOG_OTHER;
+        return p;
+    }
+    if (!r->cc_hit && !memcmp(p, "vtd_iotlb_cc_hit IOTLB context hit bus 0x", 41)) {
+        p += 41;
+        HEX(0);
+        SKIP(" devfn 0x");
+        HEX(1);
+        SKIP(" high 0x");
+        HEX(2);
+        SKIP(" low 0x");
+        HEX(3);
+        SKIP(" gen ");
+        HEX(4);
+        if (*p != '\n')
+            return NULL;
+        ev->kind = QLOG_OTHER;
+        return p;
+    }
+    return NULL;
+}
+
+/* ---------------------------------------------------------------- the reader */
+
+struct qlog {
+    struct qlog_rules rules;
+    qlog_refused *cb;
+    void *user;
+    struct qlog_counts c;
+    char *path;
+    struct zio *zio; /* for zstd; else fd, else text in memory */
+    int fd;
+    const char *text;
+    size_t text_n;
+    char *buf;          /* owned */
+    size_t room;        /* bytes of buf without PAD */
+    size_t pos, len;    /* unread text in buf */
+    bool eof, skipping; /* skipping: inside a line that is too long */
+};
+
+static int qlog_new(const struct qlog_rules *r, qlog_refused *cb, void *user, struct qlog **ret)
+{
+    struct qlog *q = calloc(1, sizeof(*q));
+    if (!q)
+        return -ENOMEM;
+    q->rules = *r;
+    q->cb = cb;
+    q->user = user;
+    q->fd = -1;
+    q->room = BLOCK;
+    q->buf = malloc(q->room + PAD);
+    if (!q->buf) {
+        free(q);
+        return -ENOMEM;
+    }
+    memset(q->buf, 0, PAD);
+    *ret = q;
+    return 0;
+}
+
+void qlog_free(struct qlog **qp)
+{
+    struct qlog *q = *qp;
+    *qp = NULL;
+    if (!q)
+        return;
+    zio_free(&q->zio);
+    closep(&q->fd);
+    free(q->path);
+    free(q->buf);
+    free(q);
+}
+
+int qlog_open(const char *path, const struct qlog_rules *r, qlog_refused *cb, void *user,
+              struct qlog **ret, struct err *e)
+{
+    CLEANUP(qlog_free) struct qlog *q = NULL;
+    if (qlog_new(r, cb, user, &q) < 0 || !(q->path = strdup(path)))
+        return err_sys(e, ENOMEM, "%s", path);
+    q->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (q->fd < 0)
+        return err_sys(e, errno, "%s", path);
+    ssize_t got = read_full(q->fd, q->buf, q->room);
+    if (got < 0)
+        return err_sys(e, (int)-got, "%s", path);
+    if (got >= 4 && !memcmp(q->buf, "\x28\xb5\x2f\xfd", 4)) {
+        int s = zio_open(path, 0, &q->zio, e);
+        if (s < 0)
+            return s;
+        closep(&q->fd);
+    } else {
+        q->len = (size_t)got;
+    }
+    memset(q->buf + q->len, 0, PAD);
+    *ret = TAKE(q);
+    return 0;
+}
+
+int qlog_open_text(const char *text, size_t n, const struct qlog_rules *r, qlog_refused *cb,
+                   void *user, struct qlog **ret, struct err *e)
+{
+    struct qlog *q;
+    if (qlog_new(r, cb, user, &q) < 0)
+        return err_sys(e, ENOMEM, "log");
+    q->text = text;
+    q->text_n = n;
+    *ret = q;
+    return 0;
+}
+
+const struct qlog_counts *qlog_counts(const struct qlog *q)
+{
+    return &q->c;
+}
+
+/* Moves the unread rest to the front and reads on behind it. At the end of the text a missing last
+ * LF is added. */
+static int refill(struct qlog *q, struct err *e)
+{
+    size_t rest = q->len - q->pos;
+    memmove(q->buf, q->buf + q->pos, rest);
+    q->pos = 0;
+    q->len = rest;
+    if (rest == q->room) {
+        char *p = realloc(q->buf, 2 * q->room + PAD);
+        if (!p)
+            return err_sys(e, ENOMEM, "%s", q->path ? q->path : "log");
+        q->buf = p;
+        q->room *= 2;
+    }
+    size_t want = q->room - rest;
+    ssize_t got;
+    if (q->zio) {
+        got = zio_read(q->zio, q->buf + rest, want, e);
+        if (got < 0)
+            return (int)got;
+    } else if (q->fd >= 0) {
+        got = read_full(q->fd, q->buf + rest, want);
+        if (got < 0)
+            return err_sys(e, (int)-got, "%s", q->path);
+    } else {
+        got = (ssize_t)(q->text_n < want ? q->text_n : want);
+        memcpy(q->buf + rest, q->text, (size_t)got);
+        q->text += got;
+        q->text_n -= (size_t)got;
+    }
+    q->len += (size_t)got;
+    if (!got) {
+        q->eof = true;
+        if (q->len && q->buf[q->len - 1] != '\n')
+            q->buf[q->len++] = '\n';
+    }
+    memset(q->buf + q->len, 0, PAD);
+    return 0;
+}
+
+static void refuse(struct qlog *q, const char *reason)
+{
+    q->c.refused++;
+    if (q->cb)
+        q->cb(q->user, q->c.lines, reason);
+}
+
+ssize_t qlog_read(struct qlog *q, struct qlog_event *ev, size_t n, struct err *e)
+{
+    size_t k = 0;
+    while (k < n) {
+        const char *p = q->buf + q->pos, *end = q->buf + q->len;
+        const char *lf = NULL;
+        if (!q->skipping) {
+            /* the short cut may read past the text's end, into zeros, but finds no LF there */
+            lf = usual_line(p, &q->rules, &ev[k]);
+            if (lf) {
+                q->pos += (size_t)(lf + 1 - p);
+                q->c.lines++;
+                q->c.bytes += (size_t)(lf + 1 - p);
+                ev[k].line = q->c.lines;
+                q->c.by_kind[ev[k].kind]++;
+                k += ev[k].kind != QLOG_OTHER;
+                continue;
+            }
+        }
+        lf = memchr(p, '\n', (size_t)(end - p));
+        if (!lf) {
+            if (q->eof)
+                break;
+            if ((size_t)(end - p) > QLOG_LINE_MAX) {
+                if (!q->skipping) {
+                    q->c.lines++;
+                    q->c.by_kind[QLOG_OTHER]++;
+                    refuse(q, "longer than 64 MiB");
+                }
+                q->skipping = true;
+                q->c.bytes += (size_t)(end - p);
+                q->pos = q->len;
+            }
+            int r = refill(q, e);
+            if (r < 0)
+                return r;
+            continue;
+        }
+        q->pos += (size_t)(lf + 1 - p);
+        q->c.bytes += (size_t)(lf + 1 - p);
+        if (q->skipping) {
+            q->skipping = false;
+            continue;
+        }
+        q->c.lines++;
+        const char *reason;
+        enum qlog_kind kind = qlog_line(p, (size_t)(lf - p), &q->rules, &ev[k], &reason);
+        ev[k].line = q->c.lines;
+        ev[k].kind = kind;
+        q->c.by_kind[kind]++;
+        if (reason)
+            refuse(q, reason);
+        k += kind != QLOG_OTHER;
+    }
+    return (ssize_t)k;
+}

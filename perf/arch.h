@@ -1,5 +1,5 @@
-/* An architecture point: everything that a sweep varies besides the trace. One key list gives the struct, flags, INI
- * keys, JSON and CSV columns, in the order that scripts rely on. */
+/* An architecture point: everything that a sweep varies besides the trace. One key list gives the
+ * struct, flags, INI keys, JSON and CSV columns, in the order that scripts rely on. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,17 +46,28 @@ extern const char *const arch_names[ARCH_N];
 void arch_default(struct arch *a);
 /* "default" or "hypertrio". Returns 0 or -SF_EUSAGE. place: option or file:line, borrowed. */
 int arch_preset(struct arch *a, const char *name, const char *place, struct err *e);
-/* One key from text. Returns 0 or -SF_EUSAGE (unknown key, value not of its kind or out of range). */
+/* One key from text. Returns 0 or -SF_EUSAGE (unknown key, value not of its kind or out of range).
+ */
 int arch_set(struct arch *a, const char *key, const char *value, const char *place, struct err *e);
 /* A HyperSIO architecture file (`CC`, `size:1536`, ...): what it names is set, the rest stays. */
 int arch_read_cfg(struct arch *a, const char *path, struct err *e);
-/* Whether an engine can run it: geometry that the model refuses and the reference crashes on (zero ways, sets not a
- * power of two under model, groups above sets, queue 0, ...). Returns 0 or -SF_EUSAGE with the reason. */
+/* Whether an engine can run it: geometry that the model refuses and the reference crashes on (zero
+ * ways, sets not a power of two under model, groups above sets, queue 0, ...). Returns 0 or
+ * -SF_EUSAGE with the reason. */
 int arch_check(const struct arch *a, enum rules rules, struct err *e);
+
+/* Keys by number, for code that treats them all alike. arch_key(): -1 = unknown. arch_value()
+ * parses without setting. */
+int arch_key(const char *name);
+bool arch_numeric(unsigned k); /* takes ranges */
+int arch_value(unsigned k, const char *text, const char *place, uint32_t *ret, struct err *e);
+void arch_put(struct arch *a, unsigned k, uint32_t v);
+uint32_t arch_get(const struct arch *a, unsigned k);
 
 /* Value of key number k as users write it ("64", "no", "lru"): into out, at least 16 bytes. */
 void arch_text(const struct arch *a, unsigned k, char *out);
-/* {"link_gbps":200,...,"inorder":false,...,"iotlb_policy":"lru",...} in key order. New reference. */
+/* {"link_gbps":200,...,"inorder":false,...,"iotlb_policy":"lru",...} in key order. New reference.
+ */
 json_t *arch_json(const struct arch *a);
 int arch_from_json(const json_t *j, struct arch *ret, struct err *e);
 

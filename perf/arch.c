@@ -1,0 +1,404 @@
+#include "perf/arch.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/buf.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+#include "proto/base/num.h"
+
+enum kind { NUM, BOOL, POLICY };
+
+struct key {
+    const char *name;
+    enum kind kind;
+    uint32_t def, lo, hi;
+};
+
+static const struct key keys[ARCH_N] = {
+#define X(name, kind, def, lo, hi) { #name, kind, def, lo, hi },
+    ARCH_KEYS(X)
+#undef X
+};
+
+const char *const arch_names[ARCH_N] = {
+#define X(name, kind, def, lo, hi) #name,
+    ARCH_KEYS(X)
+#undef X
+};
+
+static const char *const policies[] = { "lru", "lfu", "oracle" };
+
+/* The struct is a plain array of its keys: that is what lets one list serve everything. */
+static uint32_t *values(struct arch *a)
+{
+    return (uint32_t *)(void *)a;
+}
+
+static const uint32_t *values_ro(const struct arch *a)
+{
+    return (const uint32_t *)(const void *)a;
+}
+
+void arch_default(struct arch *a)
+{
+    for (unsigned k = 0; k < ARCH_N; k++)
+        values(a)[k] = keys[k].def;
+}
+
+int arch_preset(struct arch *a, const char *name, const char *place, struct err *e)
+{
+    if (!strcmp(name, "default")) {
+        arch_default(a);
+        return 0;
+    }
+    if (!strcmp(name, "hypertrio")) {
+        arch_default(a);
+        a->queue = 32;
+        a->iotlb_groups = 8;
+        a->l2_groups = 32;
+        a->l3_groups = 64;
+        a->pf_entries = 8;
+        a->pf_distance = 48;
+        a->pf_history = 2;
+        return 0;
+    }
+    return err_set(e, SF_EUSAGE, "%s: unknown preset '%.64s' (default, hypertrio)", place, name);
+}
+
+int arch_key(const char *name)
+{
+    for (unsigned k = 0; k < ARCH_N; k++)
+        if (!strcmp(keys[k].name, name))
+            return (int)k;
+    return -1;
+}
+
+bool arch_numeric(unsigned k)
+{
+    return keys[k].kind == NUM;
+}
+
+int arch_value(unsigned k, const char *text, const char *place, uint32_t *ret, struct err *e)
+{
+    uint64_t v = 0;
+    int r = 0;
+    switch (keys[k].kind) {
+    case NUM:
+        r = num_u64(text, keys[k].lo, keys[k].hi, place, &v, e);
+        break;
+    case BOOL:
+        r = num_bool(text, place, &v, e);
+        break;
+    case POLICY:
+        for (v = 0; v < ARRAY_LEN(policies) && strcmp(policies[v], text); v++)
+            ;
+        if (v == ARRAY_LEN(policies))
+            r = err_set(e, SF_EUSAGE, "%s: unknown policy '%.64s' (lru, lfu, oracle)", place, text);
+        break;
+    }
+    if (r == 0)
+        *ret = (uint32_t)v;
+    return r;
+}
+
+int arch_set(struct arch *a, const char *key, const char *value, const char *place, struct err *e)
+{
+    int k = arch_key(key);
+    if (k < 0)
+        return err_set(e, SF_EUSAGE, "%s: unknown architecture key '%.64s'", place, key);
+    return arch_value((unsigned)k, value, place, values(a) + k, e);
+}
+
+void arch_put(struct arch *a, unsigned k, uint32_t v)
+{
+    values(a)[k] = v;
+}
+
+uint32_t arch_get(const struct arch *a, unsigned k)
+{
+    return values_ro(a)[k];
+}
+
+/* ---- HyperSIO's architecture file */
+
+static const struct {
+    const char *section, *field, *key;
+} cfg_fields[] = {
+    { "CC", "size", "cc_entries" },          { "CC", "assoc", "cc_ways" },
+    { "CC", "groups", "cc_groups" },         { "IOTLB", "size", "iotlb_entries" },
+    { "IOTLB", "assoc", "iotlb_ways" },      { "IOTLB", "groups", "iotlb_groups" },
+    { "L2PAGE", "size", "l2_entries" },      { "L2PAGE", "assoc", "l2_ways" },
+    { "L2PAGE", "groups", "l2_groups" },     { "L3PAGE", "size", "l3_entries" },
+    { "L3PAGE", "assoc", "l3_ways" },        { "L3PAGE", "groups", "l3_groups" },
+    { "PREFETCH", "size", "pf_entries" },    { "PREFETCH", "assoc", "pf_distance" },
+    { "PREFETCH", "histlen", "pf_history" },
+};
+
+static const char *const cfg_sections[] = {
+    "CC", "IOTLB", "L2PAGE", "L3PAGE", "L1PAGE", "PREFETCH"
+};
+static const char *const cfg_names[] = { "size", "assoc", "groups", "histlen" };
+
+static int cfg_field(struct arch *a, const char *section, const char *line, const char *place,
+                     struct err *e)
+{
+    const char *field = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(cfg_names); i++)
+        if (!strncmp(line, cfg_names[i], strlen(cfg_names[i])))
+            field = cfg_names[i];
+    if (!field)
+        return err_set(e, SF_EUSAGE, "%s: '%.64s' is neither size, assoc, groups nor histlen",
+                       place, line);
+    if (!section)
+        return err_set(e, SF_EUSAGE, "%s: '%.64s' stands before any section", place, line);
+    const char *p = strchr(line, ':') + 1;
+    p += strspn(p, " \t");
+    char digits[24];
+    snprintf(digits, sizeof(digits), "%.*s", (int)strspn(p, "0123456789"), p);
+    for (size_t i = 0; i < ARRAY_LEN(cfg_fields); i++)
+        if (!strcmp(cfg_fields[i].section, section) && !strcmp(cfg_fields[i].field, field))
+            return arch_set(a, cfg_fields[i].key, digits, place, e);
+    /* fields that the reference reads and never uses */
+    uint64_t unused;
+    return num_u64(digits, 0, UINT32_MAX, place, &unused, e);
+}
+
+int arch_read_cfg(struct arch *a, const char *path, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1u << 20);
+    int r = file_read(path, &b, e);
+    if (r < 0)
+        return r;
+    if (!b.len)
+        return err_set(e, SF_EUSAGE, "%s: the file is empty", path);
+    if (memchr(b.data, 0, b.len))
+        return err_set(e, SF_EUSAGE, "%s: not a text file (it holds a zero byte)", path);
+    const char *section = NULL;
+    int n = 0, blank = 0;
+    char *next = (char *)b.data;
+    while (*next) {
+        char *line = next;
+        next = strchrnul(line, '\n');
+        if (*next)
+            *next++ = '\0';
+        n++;
+        char place[400];
+        snprintf(place, sizeof(place), "%.380s:%d", path, n);
+        size_t len = strlen(line);
+        while (len && strchr(" \t\r", line[len - 1]))
+            line[--len] = '\0';
+        if (!len) {
+            blank = blank ? blank : n;
+            continue;
+        }
+        /* the reference stops reading there and takes 0 for the rest: nobody means that */
+        if (blank)
+            return err_set(e, SF_EUSAGE,
+                           "%.380s:%d: an empty line ends the reading here, but more follows", path,
+                           blank);
+        if (!strncmp(line, "//", 2))
+            continue;
+        if (strchr(line, ':')) {
+            r = cfg_field(a, section, line, place, e);
+            if (r < 0)
+                return r;
+            continue;
+        }
+        section = NULL;
+        for (size_t i = 0; i < ARRAY_LEN(cfg_sections); i++)
+            if (!strcmp(cfg_sections[i], line))
+                section = cfg_sections[i];
+        if (!section)
+            return err_set(e, SF_EUSAGE, "%s: unknown section '%.64s'", place, line);
+    }
+    return 0;
+}
+
+/* ---- checks */
+
+static bool pow2(uint32_t v)
+{
+    return v && !(v & (v - 1));
+}
+
+static unsigned log2_floor(uint32_t v)
+{
+    return 31u - (unsigned)__builtin_clz(v);
+}
+
+static int check_cache(const char *name, uint32_t entries, uint32_t ways, uint32_t groups,
+                       enum rules rules, struct err *e)
+{
+    if (!entries)
+        return 0; /* no such cache */
+    if (!ways)
+        return err_set(e, SF_EUSAGE, "%s_ways: 0 ways with %" PRIu32 " entries", name, entries);
+    uint32_t sets = entries / ways;
+    if (rules == RULES_MODEL) {
+        if (entries % ways)
+            return err_set(e, SF_EUSAGE,
+                           "%s_entries: %" PRIu32 " is not a multiple of %s_ways %" PRIu32, name,
+                           entries, name, ways);
+        if (!pow2(sets))
+            return err_set(e, SF_EUSAGE,
+                           "%s_entries: %" PRIu32 " / %" PRIu32 " ways = %" PRIu32
+                           " sets, not a power of two",
+                           name, entries, ways, sets);
+        if (!groups)
+            return 0; /* as 1 */
+        if (!pow2(groups))
+            return err_set(e, SF_EUSAGE, "%s_groups: %" PRIu32 " is not a power of two", name,
+                           groups);
+    } else {
+        if (!sets)
+            return 0;
+        if (!groups)
+            return err_set(e, SF_EUSAGE, "%s_groups: 0 groups in a cache that exists", name);
+    }
+    if (log2_floor(groups) > log2_floor(sets))
+        return err_set(e, SF_EUSAGE, "%s_groups: %" PRIu32 " groups in %" PRIu32 " sets", name,
+                       groups, sets);
+    return 0;
+}
+
+int arch_check(const struct arch *a, enum rules rules, struct err *e)
+{
+    for (unsigned k = 0; k < ARCH_N; k++) {
+        uint32_t v = values_ro(a)[k];
+        if (v < keys[k].lo || v > keys[k].hi)
+            return err_set(e, SF_EUSAGE, "%s: %" PRIu32 " is not in %" PRIu32 "..%" PRIu32,
+                           keys[k].name, v, keys[k].lo, keys[k].hi);
+    }
+    int r = check_cache("cc", a->cc_entries, a->cc_ways, a->cc_groups, rules, e);
+    if (r == 0)
+        r = check_cache("iotlb", a->iotlb_entries, a->iotlb_ways, a->iotlb_groups, rules, e);
+    if (r == 0)
+        r = check_cache("l2", a->l2_entries, a->l2_ways, a->l2_groups, rules, e);
+    if (r == 0)
+        r = check_cache("l3", a->l3_entries, a->l3_ways, a->l3_groups, rules, e);
+    if (r < 0)
+        return r;
+    /* the reference probes its history even without a buffer; under model no buffer means no
+     * prefetcher */
+    if (rules == RULES_HYPERSIO || a->pf_entries) {
+        if (!a->pf_distance)
+            return err_set(e, SF_EUSAGE, "pf_distance: 0, the prefetcher needs at least 1");
+        if (!a->pf_history)
+            return err_set(e, SF_EUSAGE, "pf_history: 0, the prefetcher needs at least 1");
+    }
+    return 0;
+}
+
+/* ---- text, JSON, id */
+
+void arch_text(const struct arch *a, unsigned k, char *out)
+{
+    uint32_t v = values_ro(a)[k];
+    switch (keys[k].kind) {
+    case NUM:
+        snprintf(out, 16, "%" PRIu32, v);
+        break;
+    case BOOL:
+        strcpy(out, v ? "yes" : "no");
+        break;
+    case POLICY:
+        strcpy(out, v < ARRAY_LEN(policies) ? policies[v] : "?");
+        break;
+    }
+}
+
+json_t *arch_json(const struct arch *a)
+{
+    json_t *j = json_object();
+    for (unsigned k = 0; k < ARCH_N; k++) {
+        char text[16];
+        arch_text(a, k, text);
+        json_t *v = keys[k].kind == NUM    ? json_u64(values_ro(a)[k])
+                    : keys[k].kind == BOOL ? json_boolean(values_ro(a)[k])
+                                           : json_string(text);
+        json_object_set_new(j, keys[k].name, v);
+    }
+    return j;
+}
+
+int arch_from_json(const json_t *j, struct arch *ret, struct err *e)
+{
+    if (!json_is_object(j))
+        return err_set(e, SF_EFORMAT, "arch: not an object");
+    arch_default(ret);
+    const char *name;
+    json_t *v;
+    json_object_foreach ((json_t *)j, name, v) {
+        int k = arch_key(name);
+        if (k < 0)
+            return err_set(e, SF_EFORMAT, "arch: unknown key '%.64s'", name);
+        struct err why = { 0 };
+        uint64_t num = 0;
+        int r;
+        if (keys[k].kind == BOOL) {
+            num = json_is_true(v);
+            r = json_is_boolean(v) ? 0 : -1;
+        } else if (keys[k].kind == NUM) {
+            r = json_get_u64(j, name, &num, NULL);
+            if (r == 0 && num > keys[k].hi)
+                r = -1;
+        } else {
+            uint32_t small = 0;
+            r = json_is_string(v)
+                    ? arch_value((unsigned)k, json_string_value(v), name, &small, &why)
+                    : -1;
+            num = small;
+        }
+        if (r < 0)
+            return err_set(e, SF_EFORMAT, "arch: %s: value not understood", name);
+        values(ret)[k] = (uint32_t)num;
+    }
+    return 0;
+}
+
+const char *rules_name(enum rules r)
+{
+    return r == RULES_HYPERSIO ? "hypersio" : "model";
+}
+
+int rules_parse(const char *s, const char *place, enum rules *ret, struct err *e)
+{
+    if (!strcmp(s, "model"))
+        *ret = RULES_MODEL;
+    else if (!strcmp(s, "hypersio"))
+        *ret = RULES_HYPERSIO;
+    else
+        return err_set(e, SF_EUSAGE, "%s: unknown rules '%.64s' (model, hypersio)", place, s);
+    return 0;
+}
+
+/* Written directly, since a sweep names millions of points: the keys below are in canonical
+ * (sorted) order. */
+void arch_point_id(const struct arch *a, enum rules rules, const struct id *trace, struct id *ret)
+{
+    static const char *const sorted[ARCH_N] = {
+        "cc_entries",   "cc_groups",    "cc_ways",    "inorder",    "iotlb_entries",
+        "iotlb_groups", "iotlb_policy", "iotlb_ways", "l2_entries", "l2_groups",
+        "l2_ways",      "l3_entries",   "l3_groups",  "l3_ways",    "link_gbps",
+        "pf_distance",  "pf_entries",   "pf_history", "queue",      "salloc",
+    };
+    char s[1024], hex[ID_HEX_LEN], text[16];
+    size_t n = (size_t)snprintf(s, sizeof(s), "{\"arch\":{");
+    for (unsigned i = 0; i < ARCH_N; i++) {
+        int k = arch_key(sorted[i]);
+        arch_text(a, (unsigned)k, text);
+        const char *q = keys[k].kind == POLICY ? "\"" : "";
+        if (keys[k].kind == BOOL)
+            strcpy(text, values_ro(a)[k] ? "true" : "false");
+        n += (size_t)snprintf(s + n, sizeof(s) - n, "%s\"%s\":%s%s%s", i ? "," : "", sorted[i], q,
+                              text, q);
+    }
+    id_hex(trace, hex);
+    n += (size_t)snprintf(s + n, sizeof(s) - n, "},\"rules\":\"%s\",\"trace\":\"%s\"}",
+                          rules_name(rules), hex);
+    hash_bytes(s, n, ret);
+}

@@ -6,9 +6,11 @@
  * it still owes (at most XFER_CREDIT_MAX). So loss, repetition and reordering of any message cost
  * time only: what did not come is asked for again.
  *
- *     put:  put_offer ->            <- put_have (it is there)  or  get(want_hashes), then as get
- *     get:            <- get(want_hashes)   hashes... ->   <- get(first, credit)   chunk... ->  ...
- * <- put_have (durable) xfer_fail ends it from either side.
+ *     put:  put_offer ->        <- put_have (here already), or as get and then put_have (durable)
+ *     get:         <- get(want_hashes)    hashes... ->    <- get(first, credit)    chunk... ->  ...
+ *
+ * xfer_fail ends it from either side. A fetched artefact is not acknowledged: the sender keeps
+ * nothing that would wait for it.
  */
 #pragma once
 #include <stdbool.h>

@@ -1,0 +1,61 @@
+/* HOSTS.ini: which machines make the fleet, and what each class of them needs.
+ *
+ *     [fleet]   coordinator= server_key= user= port= identity= known_hosts= data= parallel=
+ *     [class X] labels= cores= memory= collect= setup.NAME= setup.NAME.{sudo,reboot,timeout}=
+ *     [host N]  address= port= user= class= data= hostkey=        N may hold one range:
+ * kvm[01-40].lab
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/base/err.h"
+
+enum { HOSTS_MAX = 4096 };
+
+struct setup_step {
+    char *name, *command; /* run by the host's shell, as the user wrote it */
+    bool sudo, reboot;
+    uint64_t timeout_ms;
+};
+
+struct host_class {
+    char *name;
+    char *labels;        /* k=v,... or NULL */
+    uint64_t cores;      /* 0 = all of the host's */
+    uint64_t memory_mib; /* 0 = all */
+    bool collect;
+    struct setup_step *steps; /* in file order */
+    size_t n_steps;
+};
+
+struct host {
+    char *name, *address, *user;
+    uint64_t port;
+    char *data;                     /* folder on the host; "~/" at its start = the user's home */
+    char *hostkey;                  /* "SHA256:..." pinned, or NULL = known_hosts decides */
+    const struct host_class *class; /* borrowed from the list; never NULL */
+};
+
+struct hosts {
+    char *path;
+    char *coordinator;            /* endpoint for the agents */
+    char *server_key;             /* file with the coordinator's public key */
+    char *identity, *known_hosts; /* NULL = ssh's own defaults */
+    uint64_t parallel;
+    struct host_class **classes; /* the first is "" (no class) */
+    size_t n_classes;
+    struct host *host; /* in file order, ranges expanded */
+    size_t n;
+};
+
+/* -SF_EUSAGE with file:line for anything unknown, doubled or out of range. Owned by the caller. */
+int hosts_load(const char *path, struct hosts **ret, struct err *e);
+void hosts_free(struct hosts **h);
+
+/* Expand "kvm[01-40].lab" (one range, width of the first number kept); a name without a range gives
+ * itself. cb is called for each; its non-zero return ends the walk and is returned. -SF_EUSAGE for
+ * a range that is none. */
+int hosts_expand(const char *pattern, const char *place, int (*cb)(void *user, const char *name),
+                 void *user, struct err *e);

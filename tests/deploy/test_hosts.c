@@ -1,0 +1,80 @@
+/* deploy/hosts: HOSTS.ini. */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "deploy/hosts.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+
+static int load(const char *text, struct hosts **h, struct err *e)
+{
+    CLEANUP(freep)
+    char *path = path_fmt("%s/hosts-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write_all(fd, text, strlen(text)), 0);
+    close(fd);
+    int r = hosts_load(path, h, e);
+    unlink(path);
+    /* the scratch name is noise in what the tests compare */
+    char *cut = strstr(e->text, ".ini") ? NULL : strchr(e->text, ':');
+    if (r < 0 && cut)
+        memmove(e->text, cut, strlen(cut) + 1);
+    return r;
+}
+
+Test(hosts, a_range_keeps_its_width_and_classes_give_their_settings)
+{
+    CLEANUP(hosts_free) struct hosts *h = NULL;
+    struct err e = { 0 };
+    int r = load("[fleet]\ncoordinator=tcp://head:7000\nserver_key=/k.pub\nuser=lab\nport=2222\n"
+                 "[class big]\nlabels=disk=nvme\ncores=8\nmemory=2G\ncollect=yes\n"
+                 "setup.mods = modprobe kvm\nsetup.mods.sudo = yes\nsetup.boot = "
+                 "true\nsetup.boot.reboot=yes\n"
+                 "[host kvm[08-11].lab]\nclass=big\n[host odd]\nport=23\naddress=10.0.0.9\n"
+                 "hostkey=SHA256:0123456789012345678901234567890123456789012\n",
+                 &h, &e);
+    cr_assert_eq(r, 0, "%s", e.text);
+    cr_assert_eq(h->n, 5);
+    cr_assert_str_eq(h->host[0].name, "kvm08.lab");
+    cr_assert_str_eq(h->host[3].address, "kvm11.lab");
+    cr_assert_eq(h->host[0].port, 2222);
+    cr_assert_str_eq(h->host[0].user, "lab");
+    cr_assert_eq(h->host[0].class->memory_mib, 2048);
+    cr_assert_eq(h->host[0].class->n_steps, 2);
+    cr_assert(h->host[0].class->steps[0].sudo && !h->host[0].class->steps[0].reboot);
+    cr_assert(h->host[0].class->steps[1].reboot);
+    cr_assert_eq(h->host[4].port, 23);
+    cr_assert_str_eq(h->host[4].address, "10.0.0.9");
+    cr_assert_eq(h->host[4].class->cores, 0);
+}
+
+Test(hosts, refuses_with_line_and_reason)
+{
+    static const struct {
+        const char *text, *cause;
+    } t[] = {
+        { "[host a]\n", ": no [fleet] section (siofleet deploy init prints a template)" },
+        { "[fleet]\n", ": no [host NAME] section" },
+        { "[fleet]\nnope=1\n[host a]\n", ":2: unknown key 'nope' in [fleet]" },
+        { "[fleet]\n[host a]\nclass=x\n", ":3: no [class x]" },
+        { "[fleet]\n[host a-b[3-1]]\n", ":2: range 3-1 is empty or has more than 4096 hosts" },
+        { "[fleet]\n[host a[x]]\n", ":2: 'a[x]' is not a range like kvm[01-40].lab" },
+        { "[fleet]\n[host a[1-2]]\n[host a2]\n", ":3: host 'a2' stands twice" },
+        { "[fleet]\n[host -oProxy]\n", ":2: '-oProxy' is no host name" },
+        { "[fleet]\n[host a]\naddress=$(id)\n", ":3: '$(id)' is no address" },
+        { "[fleet]\n[host a]\nhostkey=MD5:aa\n",
+          ":3: a host key looks like SHA256: and 43 more characters" },
+        { "[fleet]\n[class c]\nsetup.x.sudo=yes\nsetup.x=true\n[host a]\n",
+          ":3: 'setup.x.sudo' stands before setup.x itself" },
+        { "[fleet]\nport=0\n[host a]\n", ":2: 0 is not in 1..65535" },
+        { "[fleet]\n[moon]\n[host a]\n", ":2: unknown section [moon]" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        CLEANUP(hosts_free) struct hosts *h = NULL;
+        struct err e = { 0 };
+        cr_expect_eq(load(t[i].text, &h, &e), -SF_EUSAGE, "case %zu", i);
+        cr_expect_str_eq(e.text, t[i].cause, "case %zu: %s", i, e.text);
+    }
+}

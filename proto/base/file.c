@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,27 @@ static int sync_parent(const char *path)
     return dir_sync(dir);
 }
 
+/* Temporary names that a signal handler may have to remove; more than these are left to the next run. */
+static char *_Atomic temps[16];
+
+static void temp_swap(char *from, char *to)
+{
+    for (size_t i = 0; i < ARRAY_LEN(temps); i++) {
+        char *want = from;
+        if (atomic_compare_exchange_strong(&temps[i], &want, to))
+            return;
+    }
+}
+
+void file_abort_all(void)
+{
+    for (size_t i = 0; i < ARRAY_LEN(temps); i++) {
+        char *t = atomic_load(&temps[i]);
+        if (t)
+            unlink(t);
+    }
+}
+
 int file_begin(struct file_new *f, const char *path, mode_t mode, bool force, struct err *e)
 {
     *f = (struct file_new){ .fd = -1, .force = force };
@@ -170,6 +192,7 @@ int file_begin(struct file_new *f, const char *path, mode_t mode, bool force, st
         file_abort(f);
         return r;
     }
+    temp_swap(NULL, f->temp);
     f->fd = fd;
     mode_t um = umask(0);
     umask(um);
@@ -190,8 +213,10 @@ int file_commit(struct file_new *f, struct err *e)
         r = err_sys(e, errno, "%s", f->path);
     if (r == 0 && !f->force && link(f->temp, f->path) < 0)
         r = err_sys(e, errno, "%s", f->path);
-    if (r == 0 && f->force)
+    if (r == 0 && f->force) {
+        temp_swap(f->temp, NULL);
         freep(&f->temp);
+    }
     if (r == 0) {
         int s = sync_parent(f->path);
         if (s < 0)
@@ -204,8 +229,10 @@ int file_commit(struct file_new *f, struct err *e)
 void file_abort(struct file_new *f)
 {
     closep(&f->fd);
-    if (f->temp)
+    if (f->temp) {
         unlink(f->temp);
+        temp_swap(f->temp, NULL);
+    }
     freep(&f->temp);
     freep(&f->path);
 }

@@ -25,6 +25,9 @@ int file_begin(struct file_new *f, const char *path, mode_t mode, bool force, st
 int file_commit(struct file_new *f, struct err *e);
 void file_abort(struct file_new *f); /* accepts an idle one; usable with CLEANUP */
 
+/* Remove the temporary files of all idle or running steps: for a signal handler that ends the process. */
+void file_abort_all(void);
+
 /* All of n bytes, retried on EINTR and short writes. Returns 0 or -errno. */
 int write_all(int fd, const void *p, size_t n);
 int pwrite_all(int fd, const void *p, size_t n, off_t off);

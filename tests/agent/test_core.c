@@ -135,6 +135,24 @@ Test(core, unacknowledged_rows_go_again_after_a_reconnect)
     cr_assert_eq(did(CORE_DO_SEND_ROWS)->rows, 5);
 }
 
+Test(core, unanswered_rows_and_ends_go_again_in_time)
+{
+    up();
+    run_task(1, 10);
+    exited(1, CAUSE_DONE, 4);
+    cr_assert(did(CORE_DO_SEND_ROWS));
+    step((struct core_event){ .kind = CORE_TICK });
+    cr_assert(!did(CORE_DO_SEND_ROWS));
+    now += CORE_RESEND_MS;
+    step((struct core_event){ .kind = CORE_TICK });
+    cr_assert_eq(did(CORE_DO_SEND_ROWS)->seq, 1);
+    ack(1, 1);
+    cr_assert(did(CORE_DO_SEND_END));
+    now += CORE_RESEND_MS;
+    step((struct core_event){ .kind = CORE_TICK });
+    cr_assert(did(CORE_DO_SEND_END));
+}
+
 Test(core, what_could_not_be_queued_goes_at_the_next_tick)
 {
     up();

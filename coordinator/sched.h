@@ -1,0 +1,274 @@
+/* The scheduler: which points wait, who runs what under which lease, what is tried again and when.
+ *
+ * Pure: one step takes an event and the time and says what must be done; it does no I/O, reads no
+ * clock, never blocks and never logs, so the same code runs in tests on virtual time. What it holds
+ * is rebuilt from the store at a start: the points without a result, and the attempts that were
+ * open.
+ *
+ * A sweep's points are never materialised: those that wait are ranges, those that run are the
+ * ranges of their task. A point belongs to exactly one of: waiting, one task, accepted.
+ *
+ * A task's number is for ever; each try is an attempt (epoch, n). Points are deterministic, so a
+ * result is welcome from any attempt; the store says which was the first. Trace tasks (recipe ->
+ * trace) run before the points that need them.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "coordinator/list.h"
+#include "coordinator/map.h"
+#include "coordinator/spans.h"
+#include "proto/base/err.h"
+#include "proto/base/rng.h"
+#include "proto/lib/hash.h"
+
+enum {
+    SCHED_TARGET_MS = 1000,  /* work in a block of automatic size */
+    SCHED_BLOCK_MAX = 1024,  /* points in a block: its spec must fit a frame */
+    SCHED_POINT_SLOTS = 2,   /* points tasks an agent holds: one runs, one waits */
+    SCHED_TRACE_SLOTS = 8,   /* trace tasks an agent holds at most; never more than its cores */
+    SCHED_TRACE_WINDOW = 64, /* traces of a sweep that are being made at a time */
+    SCHED_BACKOFF_MS = 1000, /* after the first failure; doubles */
+    SCHED_BACKOFF_MAX_MS = 60000,
+    SCHED_DECLINE_MS = 1000,  /* an agent that declined is left alone for so long */
+    SCHED_FAIL_RANGE = 10000, /* points given up in one action */
+};
+
+enum task_kind { TASK_POINTS = 0, TASK_TRACE = 1 };
+
+/* queued    waits for an agent (and for its back-off)
+ * leased    granted; renewed by beats and rows
+ * orphan    open in the store when this coordinator started; its agent may claim it within one
+ * lease stopping  the agent was told to end it ended     gone from memory */
+enum task_state { TASK_QUEUED, TASK_LEASED, TASK_ORPHAN, TASK_STOPPING, TASK_ENDED, TASK_STATES };
+
+enum task_move {
+    MOVE_GRANT,   /* to an agent */
+    MOVE_CLAIM,   /* by the agent that had it before a restart */
+    MOVE_REQUEUE, /* silent, declined, failed with tries left */
+    MOVE_STOP,    /* told to end */
+    MOVE_END,     /* done, given up, cancelled */
+    TASK_MOVES
+};
+/* Where a move leads, or -1 where it is not allowed. */
+extern const signed char task_moves[TASK_STATES][TASK_MOVES];
+
+struct sched_agent {
+    uint8_t install[16];
+    uint64_t boot;
+    uint32_t cores;
+    bool alive;   /* heard within one lease */
+    bool accept;  /* as the agent itself says */
+    bool drained; /* as the operator says */
+    uint64_t heard_ms, not_before_ms;
+    struct list tasks;   /* leased, orphan, stopping */
+    uint32_t n_tasks[2]; /* by kind */
+    void *user;          /* the caller's */
+    struct list all;
+};
+
+struct sched_trace {
+    struct id key; /* of the recipe when build, else of the trace */
+    bool build, ready, failed;
+    uint32_t users;          /* sweeps that name it */
+    uint64_t point_us;       /* one core's time for a point, smoothed; 0 = not known */
+    struct sched_task *task; /* making it, or NULL */
+    char why[200];           /* when failed */
+};
+
+struct sched_task {
+    uint64_t num, epoch, n;
+    enum task_kind kind;
+    enum task_state state;
+    struct sched_sweep *sweep; /* of a points task, else NULL */
+    struct sched_trace *trace;
+    struct sched_agent *agent;      /* while leased, orphan or stopping */
+    struct list by_agent, by_sweep; /* by_sweep: or in the list of trace tasks */
+    uint64_t lease_ms, not_before_ms, timeout_ms;
+    uint32_t fails, retries, granted;
+    bool cancelled;    /* by name: what is left of it is given up */
+    struct spans left; /* points without an accepted result */
+    uint64_t total;
+};
+
+/* How a sweep unfolds: functions of its recipe alone. */
+struct sched_plan {
+    void *ctx;
+    uint64_t (*trace_of)(void *ctx, uint64_t index);
+    uint64_t (*trace_end)(void *ctx, uint64_t index); /* first index behind with another trace */
+};
+
+struct sched_sweep {
+    uint64_t seq;
+    struct sched_plan plan;
+    uint64_t points, timeout_ms, block, pace_ms;
+    uint32_t retries;
+    uint64_t priority;
+    bool held, cancelled, over; /* over: nothing waits and nothing is missing */
+    struct spans todo;
+    uint64_t in_tasks;          /* points in the `left` of its tasks */
+    struct sched_trace **trace; /* n_traces, by number */
+    uint32_t n_traces;
+    struct list tasks; /* points tasks in any state */
+    uint64_t point_us;
+    void *user;
+};
+
+struct sched_cfg {
+    uint64_t epoch, next_task, lease_ms, seed;
+};
+
+struct sched {
+    struct sched_cfg cfg;
+    uint64_t start_ms;
+    struct rng rng;
+    struct map agents, tasks, sweeps, traces;
+    struct list agent_list, trace_tasks;
+    struct sched_sweep **order; /* priority down, then age */
+    size_t n_order, room_order;
+    uint64_t tick_ms;   /* of the last tick */
+    uint64_t bad_moves; /* moves that the table does not allow: always 0 */
+    bool draining;      /* this coordinator is about to stop: nothing new is granted */
+};
+
+enum sched_event_type {
+    EV_HELLO,        /* agent: an agent registered */
+    EV_BEAT,         /* agent */
+    EV_SWEEP,        /* sweep: accepted just now, or found in the store at a start */
+    EV_RESTORE,      /* restore: an attempt that was open at a start */
+    EV_TRACE_READY,  /* trace: is at the coordinator, whoever made it */
+    EV_POINT,        /* point: has its first result */
+    EV_END,          /* end: an attempt is over, as its agent says */
+    EV_DECLINE,      /* end: an agent did not take a grant, or it could not be sent */
+    EV_CANCEL_SWEEP, /* sweep.seq */
+    EV_CANCEL_TASK,  /* end.task */
+    EV_HOLD,         /* sweep.seq */
+    EV_RELEASE,      /* sweep.seq */
+    EV_PRIORITY,     /* sweep.seq, sweep.priority */
+    EV_RETRY_TASK,   /* end.task: forget its back-off */
+    EV_DRAIN,        /* agent.install, agent.accept (0 = drain) */
+    EV_REDO, /* sweep.seq, sweep.todo (borrowed): these points, which had failed, are to run again */
+    EV_STOP, /* this coordinator ends: grant nothing more */
+    EV_TICK, /* leases, back-offs, grants. After each group of events, and at least every few 100 ms
+              */
+};
+
+struct sched_ref {
+    uint64_t task, epoch, n;
+    unsigned state; /* 1 accepted, 2 running, 3 ended but not acknowledged */
+};
+
+struct sched_event {
+    enum sched_event_type type;
+    union {
+        struct {
+            uint8_t install[16];
+            uint64_t boot;
+            uint32_t cores;
+            bool accept, drained;
+            const struct sched_ref *refs; /* borrowed */
+            size_t n_refs;
+            void *user;
+        } agent;
+        struct {
+            uint64_t seq, points, timeout_ms, block, pace_ms, priority;
+            uint32_t retries;
+            bool held;
+            struct sched_plan plan;
+            struct spans *todo;   /* taken; NULL = all points */
+            const struct id *key; /* n_traces of each: borrowed */
+            const bool *build, *ready;
+            uint32_t n_traces;
+            void *user;
+        } sweep;
+        struct {
+            uint64_t task, epoch, n, sweep, timeout_ms;
+            enum task_kind kind;
+            struct id key; /* of a trace task */
+            uint8_t install[16];
+            struct spans *points; /* taken; of a points task: those without a result */
+            uint64_t total;
+            uint32_t fails;
+        } restore;
+        struct {
+            struct id key;
+        } trace;
+        struct {
+            uint64_t sweep, index, duration_us;
+            uint64_t task, epoch, n; /* who reported; 0 = nobody (a result known before) */
+        } point;
+        struct {
+            uint64_t task, epoch, n;
+            const char
+                *cause; /* done, exit, signal, oom, timeout, cancelled, integrity, lost, space */
+            const char *text; /* for people; may be NULL */
+        } end;
+    };
+};
+
+enum sched_action_type {
+    ACT_WELCOME, /* agent, refs to drop */
+    ACT_DROP,    /* agent, refs: answer of a beat */
+    ACT_GRANT,   /* agent, task, epoch, n, kind, sweep, key, points */
+    ACT_CANCEL,  /* agent, task, epoch, n */
+    ACT_CLOSE,   /* task, epoch, n, text = cause: an attempt is over without a word of its agent */
+    ACT_GIVE_UP, /* sweep, points (one range), text: these points failed for good */
+    ACT_TRACE_FAILED, /* key, text */
+    ACT_SWEEP_OVER,   /* sweep: every point has a row, or the sweep was cancelled */
+    ACT_SWEEP_GONE,   /* sweep, user: forgotten here; nothing refers to its plan any more */
+    ACT_AGENT_LOST,   /* agent, n = tasks requeued */
+};
+
+struct sched_action {
+    enum sched_action_type type;
+    struct sched_agent *agent; /* borrowed */
+    uint64_t task, epoch, n, sweep, timeout_ms;
+    enum task_kind kind;
+    struct id key;
+    size_t first, count; /* of spans (points) or refs */
+    uint32_t fails;
+    void *user;
+    char text[200];
+};
+
+struct sched_actions {
+    struct sched_action *v;
+    size_t n, room;
+    struct span *spans;
+    size_t n_spans, room_spans;
+    struct sched_ref *refs;
+    size_t n_refs, room_refs;
+};
+void sched_actions_reset(struct sched_actions *a);
+void sched_actions_clear(struct sched_actions *a);
+
+void sched_init(struct sched *s, const struct sched_cfg *cfg, uint64_t now_ms);
+void sched_clear(struct sched *s);
+
+/* One step. Appends what must be done to *out; does nothing itself. now: ms, monotonic. Never
+ * blocks, never logs.
+ *
+ * Returns 0; -SF_EREFUSED for an agent that must not go on (an old boot, a beat before a hello:
+ * nothing changed); -ENOENT for a sweep, task or agent that is not here (nothing changed); -EEXIST;
+ * -ENOMEM (the step may be half done: the caller rebuilds from its store). Cost  O(log ranges) a
+ * point, O(agents + open tasks) a tick.
+ */
+int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
+               struct sched_actions *out, struct err *e);
+
+/* When the next tick has something to do besides grants: monotonic ms, UINT64_MAX = never. */
+uint64_t sched_next_ms(const struct sched *s);
+
+struct sched_task *sched_task(const struct sched *s, uint64_t num);
+struct sched_sweep *sched_sweep(const struct sched *s, uint64_t seq);
+struct sched_agent *sched_agent(const struct sched *s, const uint8_t install[16]);
+uint64_t sched_left(const struct sched_sweep *w); /* points without a result */
+/* Time to the end of a sweep with the cores that are here; UINT64_MAX = not known. */
+uint64_t sched_eta_ms(const struct sched *s, const struct sched_sweep *w);
+const char *task_state_name(enum task_state st); /* of the contract: "queued", "running", ... */
+
+/* What must hold between two steps. Returns 0, or -SF_EINTEGRITY with the broken rule.
+ * O(everything): for tests. */
+int sched_check(const struct sched *s, struct err *e);

@@ -194,8 +194,7 @@ Test(plot, page_is_self_contained)
     char *s = (char *)b.data;
     cr_assert(strstr(s, "<title>T &amp; U</title>"));
     cr_assert(strstr(s, "<td>&lt;b&gt;</td><td class=\"n\">12</td>"));
-    cr_assert_not(strstr(s, "http://"));
-    cr_assert_not(strstr(s, "https://"));
+    cr_assert_not(strstr(s, "://"));
     cr_assert_not(strstr(s, "<script"));
     buf_clear(&b);
 }

@@ -1,0 +1,485 @@
+/* The table of the fleet verbs, ls, and the verbs that only tell the coordinator something. */
+#include "coordinator/cli/cli_fleet.h"
+
+#include <string.h>
+
+#include "coordinator/cli/fleet_run.h"
+#include "coordinator/cli/sheet.h"
+#include "proto/base/clean.h"
+
+volatile sig_atomic_t fleet_stop;
+
+static void on_signal(int sig)
+{
+    if (fleet_stop)
+        _exit(128 + sig);
+    fleet_stop = sig;
+}
+
+void fleet_signals(void)
+{
+    /* no SA_RESTART: a wait must notice */
+    struct sigaction sa = { .sa_handler = on_signal };
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+}
+
+/* ---- ls */
+
+static int collect_items(void *ctx, json_t *body, struct err *e)
+{
+    json_t *all = ctx, *items = json_object_get(body, "items");
+    if (!json_is_array(items) || json_array_extend(all, items) < 0)
+        return err_set(e, SF_EFORMAT, "coordinator: answer without items");
+    return 0;
+}
+
+/* A value for people: ages and sizes with a unit, lists and objects as k=v words. */
+static json_t *shown(const char *key, const json_t *v)
+{
+    char text[200];
+    uint64_t n = json_is_integer(v) ? (uint64_t)json_integer_value(v) : 0;
+    if (json_is_integer(v) && (!strcmp(key, "last_seen_ms") || !strcmp(key, "eta_ms"))) {
+        const char *ago = key[0] == 'l' ? " ago" : "";
+        if (n < 10000)
+            snprintf(text, sizeof(text), "%.1f s%s", (double)n / 1000, ago);
+        else if (n < 600000)
+            snprintf(text, sizeof(text), "%.0f s%s", (double)n / 1000, ago);
+        else if (n < 172800000)
+            snprintf(text, sizeof(text), "%.1f h%s", (double)n / 3600000, ago);
+        else
+            snprintf(text, sizeof(text), "%.0f d%s", (double)n / 86400000, ago);
+        return json_string(text);
+    }
+    if (json_is_integer(v) && (!strcmp(key, "bytes") || !strcmp(key, "size_b"))) {
+        static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+        double d = (double)n;
+        size_t k = 0;
+        for (; d >= 1024 && k + 1 < ARRAY_LEN(units); k++)
+            d /= 1024;
+        snprintf(text, sizeof(text), k ? "%.1f %s" : "%.0f %s", d, units[k]);
+        return json_string(text);
+    }
+    if (json_is_object(v)) {
+        size_t at = 0;
+        text[0] = '\0';
+        void *it = json_object_iter((json_t *)(uintptr_t)v);
+        for (; it && at < sizeof(text) - 1;
+             it = json_object_iter_next((json_t *)(uintptr_t)v, it)) {
+            char room[CELL_LEN];
+            int w = snprintf(text + at, sizeof(text) - at, "%s%s=%s", at ? "," : "",
+                             json_object_iter_key(it), cell_text(json_object_iter_value(it), room));
+            at += w > 0 ? (size_t)w : 0;
+        }
+        return json_str(text);
+    }
+    if (json_is_array(v)) {
+        snprintf(text, sizeof(text), "%zu", json_array_size(v));
+        return json_string(text);
+    }
+    return v ? json_incref((json_t *)(uintptr_t)v) : json_null();
+}
+
+static const char *heading(const char *key)
+{
+    if (!strcmp(key, "last_seen_ms"))
+        return "last_seen";
+    if (!strcmp(key, "eta_ms"))
+        return "eta";
+    return key;
+}
+
+static json_t *items_sheet(const json_t *items)
+{
+    json_t *cols = json_array(), *rows = json_array(), *item;
+    const json_t *first = json_array_get(items, 0);
+    size_t i;
+    json_array_foreach (items, i, item) {
+        json_t *row = json_array();
+        for (void *it = json_object_iter((json_t *)(uintptr_t)first); it;
+             it = json_object_iter_next((json_t *)(uintptr_t)first, it)) {
+            const char *key = json_object_iter_key(it);
+            if (!strcmp(key, "schema"))
+                continue;
+            if (i == 0)
+                json_array_append_new(cols, json_string(heading(key)));
+            json_array_append_new(row, shown(key, json_object_get(item, key)));
+        }
+        json_array_append_new(rows, row);
+    }
+    return json_pack("{s:o, s:o}", "columns", cols, "rows", rows);
+}
+
+int run_ls(struct cli *c, void *opts, int argc, char **argv)
+{
+    struct ls_opt *o = opts;
+    c->json = o->json;
+    static const char *const kinds[] = { "sweeps", "tasks", "agents", "artefacts" };
+    const char *kind = argc ? argv[0] : "sweeps";
+    size_t k = 0;
+    while (k < ARRAY_LEN(kinds) && strcmp(kinds[k], kind) != 0)
+        k++;
+    if (k == ARRAY_LEN(kinds))
+        return cli_failf(c, SF_EUSAGE, "ls: '%.64s' is none of sweeps, tasks, agents, artefacts",
+                         kind);
+    struct err e = { 0 };
+    CLEANUP(client_free) struct client *cl = NULL;
+    json_t *items = json_array();
+    char what[32];
+    snprintf(what, sizeof(what), "ls-%s", kind);
+    fleet_signals();
+    int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
+    r = r < 0 ? r : client_ask(cl, what, NULL, collect_items, items, &e);
+    int status;
+    if (r < 0) {
+        status = cli_fail(c, &e);
+    } else if (o->json) {
+        status = cli_json(c, json_pack("{s:s, s:s, s:O}", "schema", "siofleet.ls/1", "kind", kind,
+                                       "items", items));
+    } else {
+        if (json_array_size(items)) {
+            json_t *sheet = items_sheet(items);
+            sheet_print(sheet, stdout);
+            json_decref(sheet);
+        } else {
+            fprintf(stderr, "no %s\n", kind);
+        }
+        status = cli_flush(c);
+    }
+    json_decref(items);
+    return status;
+}
+
+/* ---- cancel, hold, release, retry, drain, undrain */
+
+int run_control(struct cli *c, void *opts, int argc, char **argv)
+{
+    struct control_opt *o = opts;
+    c->json = o->json;
+    const char *verb = c->verb->name;
+    char word[32];
+    snprintf(word, sizeof(word), "%s%s", verb, o->failed ? "-failed" : "");
+    struct err e = { 0 };
+    CLEANUP(client_free) struct client *cl = NULL;
+    fleet_signals();
+    int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
+    if (r < 0)
+        return cli_fail(c, &e);
+    json_t *items = json_array();
+    int status = 0;
+    for (int i = 0; i < argc; i++) {
+        char text[1001] = "";
+        e = (struct err){ 0 };
+        r = client_control(cl, word, argv[i], text, &e);
+        if (r < 0) {
+            /* with several targets the others still get their turn; the first failure gives the exit status */
+            struct cli quiet = { .verb = c->verb, .json = o->json && argc == 1 };
+            int s = cli_fail(&quiet, &e);
+            status = status ? status : s;
+            if (r == -ECANCELED || r == -SF_ENOFLEET || r == -SF_EREFUSED)
+                break;
+        }
+        json_array_append_new(items, json_pack("{s:o, s:b, s:o}", "target", json_str(argv[i]), "ok",
+                                               r >= 0, "text", json_str(r < 0 ? e.text : text)));
+        if (r >= 0 && !o->json)
+            printf("%s\n", *text ? text : argv[i]);
+    }
+    if (o->json && (argc > 1 || !status)) {
+        int out = cli_json(c, json_pack("{s:s, s:s, s:O}", "schema", "siofleet.control/1", "verb",
+                                        word, "items", items));
+        status = status ? status : out;
+    }
+    json_decref(items);
+    if (!o->json) {
+        int out = cli_flush(c);
+        status = status ? status : out;
+    }
+    return status;
+}
+
+/* ---- tables */
+
+#define JSON_OPT(T)                                                                                \
+    {                                                                                              \
+        .name = "json", .help = "one JSON document on stdout", .kind = OPT_FLAG,                   \
+        .off = offsetof(T, json)                                                                   \
+    }
+#define FORCE_OPT(T)                                                                               \
+    {                                                                                              \
+        .name = "force", .help = "replace an existing file", .kind = OPT_FLAG,                     \
+        .off = offsetof(T, force)                                                                  \
+    }
+
+static const struct opt sweep_plan_opts[] = { JSON_OPT(struct sweep_opt),
+                                              CLIENT_OPTS(struct sweep_opt, fleet),
+                                              { 0 } };
+
+#define REQUEST_OPT                                                                                \
+    {                                                                                              \
+        .name = "request-id", .arg = "S",                                                          \
+        .help = "the same S gives the same sweep, so that a script can repeat itself",             \
+        .kind = OPT_STR, .off = offsetof(struct sweep_opt, request_id)                             \
+    }
+static const struct opt sweep_submit_opts[] = {
+    REQUEST_OPT, JSON_OPT(struct sweep_opt), CLIENT_OPTS(struct sweep_opt, fleet), { 0 }
+};
+static const struct opt sweep_run_opts[] = {
+    { .name = "csv",
+      .arg = "FILE",
+      .help = "write the results here, as `results query --csv` gives them; - = stdout",
+      .kind = OPT_STR,
+      .off = offsetof(struct sweep_opt, csv) },
+    FORCE_OPT(struct sweep_opt),
+    REQUEST_OPT,
+    JSON_OPT(struct sweep_opt),
+    CLIENT_OPTS(struct sweep_opt, fleet),
+    { 0 },
+};
+static const struct opt sweep_wait_opts[] = {
+    { .name = "timeout",
+      .arg = "T",
+      .help = "give up after this time (exit 1); the sweep goes on",
+      .kind = OPT_MS,
+      .off = offsetof(struct sweep_opt, timeout_ms) },
+    JSON_OPT(struct sweep_opt),
+    CLIENT_OPTS(struct sweep_opt, fleet),
+    { 0 },
+};
+
+#define SELECT_OPTS                                                                                \
+    { .name = "sweep",                                                                             \
+      .arg = "ID|NAME",                                                                            \
+      .help = "only this sweep: id, prefix of 8 digits or more, name, or 'last'; may be repeated", \
+      .kind = OPT_MULTI,                                                                           \
+      .off = offsetof(struct results_opt, sweep) },                                                \
+        { .name = "where",                                                                         \
+          .arg = "COL=VALUE",                                                                      \
+          .help = "only rows with this value; may be repeated",                                    \
+          .kind = OPT_MULTI,                                                                       \
+          .off = offsetof(struct results_opt, where) },                                            \
+    {                                                                                              \
+        .name = "data", .arg = "DIR",                                                              \
+        .help = "read this coordinator's store directly, without one running", .kind = OPT_STR,    \
+        .off = offsetof(struct results_opt, data)                                                  \
+    }
+
+static const struct opt results_query_opts[] = {
+    SELECT_OPTS,
+    { .name = "sql",
+      .arg = "SELECT",
+      .help = "one SELECT over the views results, sweeps, attempts, agents, artefacts",
+      .kind = OPT_STR,
+      .off = offsetof(struct results_opt, sql) },
+    { .name = "csv",
+      .help = "CSV on stdout",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct results_opt, csv) },
+    JSON_OPT(struct results_opt),
+    { .name = "provenance",
+      .help = "also who computed each row, when, with what",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct results_opt, provenance) },
+    CLIENT_OPTS(struct results_opt, fleet),
+    { 0 },
+};
+static const struct opt results_plot_opts[] = {
+    { .name = "x",
+      .arg = "COL",
+      .help = "column along the bottom",
+      .kind = OPT_STR,
+      .off = offsetof(struct results_opt, x) },
+    { .name = "y",
+      .arg = "COL",
+      .help = "column upwards",
+      .kind = OPT_STR,
+      .off = offsetof(struct results_opt, y) },
+    { .name = "series",
+      .arg = "COL,...",
+      .help = "one line for each value of these (default: the fewest that tell all points apart); "
+              "the first gives the "
+              "colour; 'design' is the preset",
+      .kind = OPT_STR,
+      .off = offsetof(struct results_opt, series) },
+    { .name = "out",
+      .letter = 'o',
+      .arg = "FILE",
+      .help = "F.svg: the picture; F.html: picture, table, provenance",
+      .kind = OPT_STR,
+      .off = offsetof(struct results_opt, out) },
+    { .name = "title",
+      .arg = "TEXT",
+      .help = "heading of the picture",
+      .kind = OPT_STR,
+      .off = offsetof(struct results_opt, title) },
+    { .name = "from",
+      .arg = "FILE",
+      .help = "a results CSV or JSON file instead of a fleet",
+      .kind = OPT_STR,
+      .off = offsetof(struct results_opt, from) },
+    SELECT_OPTS,
+    FORCE_OPT(struct results_opt),
+    CLIENT_OPTS(struct results_opt, fleet),
+    { 0 },
+};
+static const struct opt ls_opts[] = { JSON_OPT(struct ls_opt),
+                                      CLIENT_OPTS(struct ls_opt, fleet),
+                                      { 0 } };
+static const struct opt control_opts[] = { JSON_OPT(struct control_opt),
+                                           CLIENT_OPTS(struct control_opt, fleet),
+                                           { 0 } };
+static const struct opt retry_opts[] = {
+    { .name = "failed",
+      .help = "only the failed points of a sweep",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct control_opt, failed) },
+    JSON_OPT(struct control_opt),
+    CLIENT_OPTS(struct control_opt, fleet),
+    { 0 },
+};
+
+#define CONTROL(word, what, text, more, example, table)                                            \
+    {                                                                                              \
+        .name = word, .args = what, .summary = text, .details = more, .examples = example,         \
+        .opts = table, .opts_size = sizeof(struct control_opt), .min_args = 1, .max_args = -1,     \
+        .run = run_control                                                                         \
+    }
+
+const struct verb fleet_verbs[] = {
+    { .name = "sweep plan",
+      .args = "SWEEP.ini",
+      .summary = "show what a sweep would run, without running it",
+      .details = "Expands the file as the fleet would: how many points, which traces, which points "
+                 "no engine can run, and the "
+                 "first ten. Needs no coordinator; when one is named, it also tells how many "
+                 "points have a result already.\n\n"
+                 "A sweep is traces x architectures. A minimal file:\n\n"
+                 "    [sweep]\n"
+                 "    name = iotlb\n"
+                 "    [trace]\n"
+                 "    logs = logs/*.log.zst\n"
+                 "    tenants = 4,24,72\n"
+                 "    [arch]\n"
+                 "    iotlb_entries = 64..1024:x2\n"
+                 "    [arch improved]\n"
+                 "    preset = hypertrio\n"
+                 "    iotlb_entries = 64..1024:x2",
+      .examples = "siofleet sweep plan iotlb.ini           # points, traces, first rows\n"
+                  "siofleet sweep plan iotlb.ini --json    # the same for a script",
+      .opts = sweep_plan_opts,
+      .opts_size = sizeof(struct sweep_opt),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_sweep_plan },
+    { .name = "sweep submit",
+      .args = "SWEEP.ini",
+      .summary = "give a sweep to the fleet and print its id",
+      .details = "Sends the logs and traces that the coordinator does not have yet, then the "
+                 "sweep. The id is printed "
+                 "once the sweep is durable: it survives a restart of anything.",
+      .examples =
+          "siofleet sweep submit iotlb.ini                    # prints the id\n"
+          "siofleet sweep submit iotlb.ini --request-id mon7  # repeated: the same sweep, not a "
+          "second one\n"
+          "siofleet sweep wait last && siofleet results query --sweep last --csv > iotlb.csv",
+      .opts = sweep_submit_opts,
+      .opts_size = sizeof(struct sweep_opt),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_sweep_submit },
+    { .name = "sweep run",
+      .args = "SWEEP.ini",
+      .summary = "submit a sweep, follow it and print its results",
+      .details = "Progress goes to stderr, the table to stdout. Ctrl-C cancels the sweep (exit 5); "
+                 "rows that are done "
+                 "stay, and are not computed again next time. A failed point gives exit 1.",
+      .examples = "siofleet sweep run iotlb.ini                   # progress, then a table\n"
+                  "siofleet sweep run iotlb.ini --csv iotlb.csv   # and all columns in a file",
+      .opts = sweep_run_opts,
+      .opts_size = sizeof(struct sweep_opt),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_sweep_run },
+    { .name = "sweep wait",
+      .args = "ID",
+      .summary = "wait for a sweep to end",
+      .details = "Exit status: 0 all points done, 1 some failed or the time is over, 5 it was "
+                 "cancelled. Ctrl-C ends "
+                 "the waiting, not the sweep.",
+      .examples = "siofleet sweep wait last                     # the newest\n"
+                  "siofleet sweep wait 4f1c22aa --timeout 10m   # exit 1 if it takes longer",
+      .opts = sweep_wait_opts,
+      .opts_size = sizeof(struct sweep_opt),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_sweep_wait },
+    { .name = "results query",
+      .args = "",
+      .summary = "print results: table, CSV or JSON",
+      .details = "Rows come in the order in which their sweeps were submitted, then by index. The "
+                 "default columns hold "
+                 "nothing that depends on host, time or attempt: two runs of a sweep give the same "
+                 "bytes. Without an "
+                 "option for the form, a table of the columns that differ.",
+      .examples =
+          "siofleet results query --sweep last\n"
+          "siofleet results query --sweep iotlb --where tenants=72 --csv > t72.csv\n"
+          "siofleet results query --sweep last --provenance --csv      # with host, engine, times\n"
+          "siofleet results query --sql 'SELECT tenants, max(mbps) FROM results GROUP BY tenants'\n"
+          "siofleet results query --data /var/lib/siofleet --csv       # no coordinator needed",
+      .opts = results_query_opts,
+      .opts_size = sizeof(struct results_opt),
+      .min_args = 0,
+      .max_args = 0,
+      .run = run_results_query },
+    { .name = "results plot",
+      .args = "",
+      .summary = "draw results as an SVG picture or a HTML page",
+      .details = "The page is one file that loads nothing: picture, table and where the numbers "
+                 "come from. The x axis is "
+                 "logarithmic when its values span a factor of 8 or more. Points that share a line "
+                 "and an x are drawn "
+                 "as their mean with a bar from the lowest to the highest.",
+      .examples =
+          "siofleet results plot --sweep last --x tenants --y util_ppm -o util.svg\n"
+          "siofleet results plot --sweep last --x tenants --y mbps --series design,iotlb_entries "
+          "-o mbps.html\n"
+          "siofleet results plot --from results.csv --x iotlb_entries --y util_ppm -o iotlb.svg",
+      .opts = results_plot_opts,
+      .opts_size = sizeof(struct results_opt),
+      .min_args = 0,
+      .max_args = 0,
+      .run = run_results_plot },
+    { .name = "ls",
+      .args = "[sweeps|tasks|agents|artefacts]",
+      .summary = "list what the coordinator knows",
+      .details = NULL,
+      .examples = "siofleet ls                 # sweeps: state, points done\n"
+                  "siofleet ls agents          # hosts, cores, what they run, when last heard of\n"
+                  "siofleet ls tasks --json    # for a script",
+      .opts = ls_opts,
+      .opts_size = sizeof(struct ls_opt),
+      .min_args = 0,
+      .max_args = 1,
+      .run = run_ls },
+    CONTROL("cancel", "ID...", "end sweeps or tasks",
+            "Finished rows stay. Every process of a cancelled task is ended.",
+            "siofleet cancel last        # the newest sweep\n"
+            "siofleet cancel 4f1c22aa    # any prefix of 8 digits or more",
+            control_opts),
+    CONTROL("hold", "ID...", "start nothing new of these sweeps",
+            "What runs goes on to its end. `release` lets the sweep go on.", "siofleet hold last",
+            control_opts),
+    CONTROL("release", "ID...", "let held sweeps go on", NULL, "siofleet release last",
+            control_opts),
+    CONTROL("retry", "ID...", "run failed or cancelled work again", NULL,
+            "siofleet retry 41                # a task\n"
+            "siofleet retry last --failed     # the failed points of the newest sweep",
+            retry_opts),
+    CONTROL(
+        "drain", "AGENT...", "give these agents nothing new",
+        "What they run goes on to its end; then the host can be taken away. `undrain` undoes it.",
+        "siofleet drain kvm07 && siofleet ls agents", control_opts),
+    CONTROL("undrain", "AGENT...", "give these agents work again", NULL, "siofleet undrain kvm07",
+            control_opts),
+    { 0 },
+};

@@ -1,0 +1,613 @@
+/* sweep plan, submit, run, wait. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "coordinator/cli/fleet_run.h"
+#include "coordinator/cli/sheet.h"
+#include "perf/sweep.h"
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/file.h"
+
+enum {
+    PLAN_FIRST = 10,
+    PLAN_INVALID_MAX = 1000,
+    PLAN_CHECK_MAX = 4000000,
+    ASK_ARGS_MAX = 65536,
+    TABLE_ROWS = 10000
+};
+
+/* ---- plan */
+
+struct plan {
+    struct id id;
+    uint64_t points, traces, archs, checked, n_invalid;
+    json_t *invalid, *first;
+    bool differs[ARCH_N]; /* keys that the sweep varies */
+};
+
+static json_t *first_row(struct sweep *s, uint64_t index, struct err *e)
+{
+    struct arch a;
+    struct sweep_trace t;
+    uint64_t n;
+    const struct sweep_head *h = sweep_head(s);
+    if (sweep_point(s, index, &n, &a) < 0 || sweep_trace(s, n, &t, e) < 0)
+        return NULL;
+    struct id point;
+    bool known = t.have_id;
+    if (known)
+        arch_point_id(&a, h->rules, &t.id, &point);
+    const struct recipe *r = t.from_recipe ? t.recipe : NULL;
+    struct err why = { .text = "" };
+    bool ok = arch_check(&a, h->rules, &why) >= 0;
+    return json_pack(
+        "{s:I, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:s, s:o}", "index", (json_int_t)index,
+        "point", known ? json_id(&point) : json_null(), "trace",
+        known ? json_id(&t.id) : json_null(), "recipe_id", r ? json_id(&t.recipe_id) : json_null(),
+        "section", t.name ? t.name : "", "rules", rules_name(h->rules), "tenants",
+        r && r->tenants ? json_u64(r->tenants) : json_null(), "replicated",
+        r ? json_boolean(r->replicate > 1) : json_null(), "arch", arch_json(&a), "status",
+        ok ? "queued" : "invalid", "error", ok ? json_null() : json_str(why.text));
+}
+
+static int plan_make(struct sweep *s, struct plan *p, struct err *e)
+{
+    json_t *j = sweep_json(s);
+    if (!j)
+        return err_sys(e, ENOMEM, "sweep");
+    json_hash(j, &p->id);
+    json_decref(j);
+    p->points = sweep_points(s);
+    p->traces = sweep_n_traces(s);
+    /* the architectures repeat for every trace, so those of the first one stand for all */
+    p->archs = p->points ? sweep_trace_end(s, 0) : 0;
+    p->checked = p->archs < PLAN_CHECK_MAX ? p->archs : PLAN_CHECK_MAX;
+    p->invalid = json_array();
+    p->first = json_array();
+    struct arch base, a;
+    uint64_t t;
+    for (uint64_t i = 0; i < p->checked; i++) {
+        if (sweep_point(s, i, &t, &a) < 0)
+            return err_set(e, SF_EFORMAT, "sweep: no point %" PRIu64, i);
+        if (i == 0)
+            base = a;
+        const uint32_t *v = (const uint32_t *)&a, *b = (const uint32_t *)&base;
+        for (unsigned k = 0; k < ARCH_N; k++)
+            p->differs[k] |= v[k] != b[k];
+        struct err why;
+        if (arch_check(&a, sweep_head(s)->rules, &why) >= 0)
+            continue;
+        p->n_invalid += p->traces;
+        for (uint64_t k = 0; k < p->traces && json_array_size(p->invalid) < PLAN_INVALID_MAX; k++)
+            json_array_append_new(
+                p->invalid,
+                json_pack("{s:o, s:s}", "index", json_u64(k * p->archs + i), "reason", why.text));
+    }
+    for (uint64_t i = 0; i < p->points && i < PLAN_FIRST; i++) {
+        json_t *row = first_row(s, i, e);
+        if (!row)
+            return err_set(e, SF_EFORMAT, "sweep: no point %" PRIu64, i);
+        json_array_append_new(p->first, row);
+    }
+    return 0;
+}
+
+/* Of the points, how many have a result already: only a coordinator can tell; null when none is named. */
+static int ask_known(const struct sweep_opt *o, struct sweep *s, json_t **ret, struct err *e)
+{
+    CLEANUP(client_free) struct client *cl = NULL;
+    bool asked_for =
+        o->fleet.connect || (getenv("SIOFLEET_CONNECT") && *getenv("SIOFLEET_CONNECT"));
+    *ret = json_null();
+    if (!asked_for)
+        return 0;
+    int r = client_open(&o->fleet, 0, &fleet_stop, &cl, e);
+    if (r < 0)
+        return r;
+    json_t *args = json_pack("{s:o}", "sweep", sweep_json(s)), *doc = NULL;
+    CLEANUP(freep) char *text = json_dumps(args, JSON_COMPACT);
+    if (text && strlen(text) < ASK_ARGS_MAX)
+        r = client_ask_one(cl, "plan-known", args, &doc, e);
+    json_decref(args);
+    if (r >= 0 && doc)
+        *ret = json_incref(json_object_get(doc, "known") ? json_object_get(doc, "known")
+                                                         : json_null());
+    json_decref(doc);
+    return r < 0 ? r : 0;
+}
+
+static void plan_print(const struct sweep_head *h, struct sweep *s, const struct plan *p,
+                       const json_t *known)
+{
+    char room[CELL_LEN];
+    printf("sweep    %s (rules %s)\n", h->name[0] ? h->name : "without a name",
+           rules_name(h->rules));
+    printf("points   %" PRIu64 " = %" PRIu64 " trace%s x %" PRIu64 " architecture%s\n", p->points,
+           p->traces, p->traces == 1 ? "" : "s", p->archs, p->archs == 1 ? "" : "s");
+    if (!json_is_null(known))
+        printf("known    %s have a result already\n", cell_text(known, room));
+    if (p->n_invalid) {
+        printf("invalid  %" PRIu64 ", no engine can run them:\n", p->n_invalid);
+        size_t i;
+        json_t *v;
+        json_array_foreach (p->invalid, i, v) {
+            if (i == 5) {
+                printf("           ... (all of them: --json)\n");
+                break;
+            }
+            printf("           point %s: %s\n", cell_text(json_object_get(v, "index"), room),
+                   json_string_value(json_object_get(v, "reason")));
+        }
+    }
+    printf("\ntraces\n");
+    static const char *const names[] = { "section", "tenants",   "order", "burst",
+                                         "seed",    "replicate", "from" };
+    struct table *t = table_new(names, ARRAY_LEN(names));
+    for (uint64_t i = 0; t && i < p->traces && i < 20; i++) {
+        struct sweep_trace tr;
+        if (sweep_trace(s, i, &tr, NULL) < 0)
+            break;
+        table_cell(t, "%s", tr.name && *tr.name ? tr.name : "-");
+        if (!tr.from_recipe) {
+            for (int k = 0; k < 5; k++)
+                table_cell(t, "-");
+            char hex[ID_HEX_LEN] = "";
+            if (tr.have_id)
+                id_hex(&tr.id, hex);
+            table_cell(t, "%s", tr.file ? tr.file : hex);
+            continue;
+        }
+        const struct recipe *r = tr.recipe;
+        if (r->tenants)
+            table_cell(t, "%" PRIu64, r->tenants);
+        else
+            table_cell(t, "all");
+        table_cell(t, "%s", order_name(r->order));
+        table_cell(t, "%" PRIu64, r->burst);
+        table_cell(t, "%" PRIu64, r->seed);
+        table_cell(t, "%" PRIu64, r->replicate);
+        table_cell(t, "%zu log%s", r->n_logs, r->n_logs == 1 ? "" : "s");
+    }
+    if (t)
+        table_print(t, stdout);
+    table_free(&t);
+    if (p->traces > 20)
+        printf("... %" PRIu64 " more\n", p->traces - 20);
+
+    printf("\nfirst points (what varies)\n");
+    const char *cols[ARCH_N + 4];
+    unsigned key[ARCH_N], n_keys = 0;
+    size_t n = 0;
+    cols[n++] = "index";
+    cols[n++] = "trace";
+    cols[n++] = "tenants";
+    for (unsigned k = 0; k < ARCH_N; k++)
+        if (p->differs[k]) {
+            key[n_keys++] = k;
+            cols[n++] = arch_names[k];
+        }
+    t = table_new(cols, n);
+    size_t i;
+    json_t *row;
+    json_array_foreach (p->first, i, row) {
+        if (!t)
+            break;
+        table_cell(t, "%s", cell_text(json_object_get(row, "index"), room));
+        table_cell(t, "%s", json_string_value(json_object_get(row, "section")));
+        const json_t *tenants = json_object_get(row, "tenants");
+        table_cell(t, "%s", json_is_null(tenants) ? "-" : cell_text(tenants, room));
+        for (unsigned k = 0; k < n_keys; k++)
+            table_cell(
+                t, "%s",
+                cell_text(json_object_get(json_object_get(row, "arch"), arch_names[key[k]]), room));
+    }
+    if (t)
+        table_print(t, stdout);
+    table_free(&t);
+    if (p->points > PLAN_FIRST)
+        printf("... %" PRIu64 " more\n", p->points - PLAN_FIRST);
+}
+
+int run_sweep_plan(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    struct sweep_opt *o = opts;
+    c->json = o->json;
+    struct err e = { 0 };
+    CLEANUP(sweep_free) struct sweep *s = NULL;
+    struct plan p = { 0 };
+    json_t *known = NULL;
+    int r = sweep_load(argv[0], &s, &e);
+    r = r < 0 ? r : sweep_identify(s, &e);
+    r = r < 0 ? r : plan_make(s, &p, &e);
+    if (r >= 0 && p.n_invalid && !sweep_head(s)->skip_invalid) {
+        const json_t *v = json_array_get(p.invalid, 0);
+        char room[CELL_LEN];
+        r = err_set(&e, SF_EUSAGE, "%s: point %s: %s (skip_invalid = yes skips such points)",
+                    argv[0], cell_text(json_object_get(v, "index"), room),
+                    json_string_value(json_object_get(v, "reason")));
+    }
+    r = r < 0 ? r : ask_known(o, s, &known, &e);
+    int status;
+    if (r < 0) {
+        status = cli_fail(c, &e);
+    } else if (o->json) {
+        status = cli_json(c, json_pack("{s:s, s:o, s:o, s:o, s:O, s:O, s:O}", "schema",
+                                       "siofleet.plan/1", "recipe_id", json_id(&p.id), "points",
+                                       json_u64(p.points), "traces", json_u64(p.traces), "known",
+                                       known, "invalid", p.invalid, "first", p.first));
+    } else {
+        plan_print(sweep_head(s), s, &p, known);
+        status = cli_flush(c);
+    }
+    json_decref(known);
+    json_decref(p.invalid);
+    json_decref(p.first);
+    return status;
+}
+
+/* ---- submit */
+
+struct upload {
+    struct client *cl;
+    struct sweep *s;
+    struct progress bar;
+    const char *name;
+    struct err *e;
+    uint64_t moved_b;
+    bool any;
+};
+
+static void upload_moved(void *ctx, uint64_t done_b, uint64_t size_b)
+{
+    struct upload *u = ctx;
+    if (!u->any) {
+        progress_start(&u->bar, u->name);
+        u->any = true;
+    }
+    progress_step(&u->bar, done_b >> 10, (size_b + 1023) >> 10);
+}
+
+static int upload_file(void *ctx, const char *path, const struct id *id)
+{
+    struct upload *u = ctx;
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    /* what a [trace] names by file= is a trace; everything else that has a path is a log */
+    const char *kind = "log";
+    uint64_t n = sweep_n_traces(u->s);
+    struct sweep_trace t;
+    for (uint64_t i = 0; i < n && i < 100000; i++)
+        if (sweep_trace(u->s, i, &t, NULL) >= 0 && !t.from_recipe && t.have_id &&
+            id_eq(&t.id, id)) {
+            kind = "trace";
+            break;
+        }
+    char what[120];
+    snprintf(what, sizeof(what), "upload %.90s (KiB)", name);
+    u->name = what;
+    u->any = false;
+    struct id got;
+    int r = client_put(u->cl, path, kind, name, &got, NULL, upload_moved, u, u->e);
+    if (u->any)
+        progress_end(&u->bar);
+    if (r >= 0 && !id_eq(&got, id))
+        r = err_set(u->e, SF_EINTEGRITY, "%s: changed while it was read", path);
+    return r < 0 ? r : 0;
+}
+
+int sweep_send(struct client *cl, const char *path, const char *request_id,
+               struct msg_submitted *ret, struct err *e)
+{
+    CLEANUP(sweep_free) struct sweep *s = NULL;
+    int r = sweep_load(path, &s, e);
+    r = r < 0 ? r : sweep_identify(s, e);
+    if (r < 0)
+        return r;
+    struct upload u = { .cl = cl, .s = s, .e = e };
+    r = sweep_files(s, upload_file, &u);
+    if (r < 0)
+        return r;
+    json_t *j = sweep_json(s);
+    CLEANUP(freep) char *text = j ? json_canonical(j) : NULL;
+    json_decref(j);
+    if (!text)
+        return err_sys(e, ENOMEM, "%s", path);
+    /* a signal in the middle of the submit leaves open whether the sweep exists: the same request id asked again
+     * gives its id, and the caller can cancel it */
+    struct id nonce;
+    char own[ID_HEX_LEN];
+    random_bytes(&nonce, sizeof(nonce));
+    id_hex(&nonce, own);
+    r = client_submit(cl, request_id ? request_id : own, text, strlen(text), ret, e);
+    if (r == -ECANCELED) {
+        sig_atomic_t sig = fleet_stop;
+        fleet_stop = 0;
+        int again = client_submit(cl, request_id ? request_id : own, text, strlen(text), ret, e);
+        fleet_stop = sig;
+        return again < 0 ? again : 0;
+    }
+    return r < 0 ? r : 0;
+}
+
+/* Refuse a sweep that is not one before anybody is asked: exit 2 even without a coordinator. */
+static int sweep_sane(const char *path, struct err *e)
+{
+    CLEANUP(sweep_free) struct sweep *s = NULL;
+    struct plan p = { 0 };
+    int r = sweep_load(path, &s, e);
+    r = r < 0 ? r : sweep_identify(s, e);
+    r = r < 0 ? r : plan_make(s, &p, e);
+    if (r >= 0 && p.n_invalid && !sweep_head(s)->skip_invalid) {
+        const json_t *v = json_array_get(p.invalid, 0);
+        char room[CELL_LEN];
+        r = err_set(e, SF_EUSAGE, "%s: point %s: %s (skip_invalid = yes skips such points)", path,
+                    cell_text(json_object_get(v, "index"), room),
+                    json_string_value(json_object_get(v, "reason")));
+    }
+    json_decref(p.invalid);
+    json_decref(p.first);
+    return r < 0 ? r : 0;
+}
+
+int run_sweep_submit(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    struct sweep_opt *o = opts;
+    c->json = o->json;
+    struct err e = { 0 };
+    CLEANUP(client_free) struct client *cl = NULL;
+    struct msg_submitted sub;
+    fleet_signals();
+    int r = sweep_sane(argv[0], &e);
+    r = r < 0 ? r : client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
+    r = r < 0 ? r : sweep_send(cl, argv[0], o->request_id, &sub, &e);
+    if (r < 0)
+        return cli_fail(c, &e);
+    char hex[ID_HEX_LEN];
+    id_hex(&sub.sweep, hex);
+    fleet_stop = 0; /* durable: say the id whatever came meanwhile */
+    if (o->json) {
+        json_t *args = json_pack("{s:s}", "id", hex), *doc = NULL;
+        r = client_ask_one(cl, "sweep", args, &doc, &e);
+        json_decref(args);
+        return r < 0 ? cli_fail(c, &e) : cli_json(c, doc);
+    }
+    puts(hex);
+    return cli_flush(c);
+}
+
+/* ---- follow */
+
+static uint64_t num(const json_t *doc, const char *key)
+{
+    uint64_t v = 0;
+    json_get_u64(doc, key, &v, NULL);
+    return v;
+}
+
+static bool ended(const char *state)
+{
+    static const char *const ends[] = { "done", "failed", "cancelled", "quarantined" };
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+        if (state && !strcmp(state, ends[i]))
+            return true;
+    return false;
+}
+
+int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms, const char *what,
+                 json_t **ret, struct err *e)
+{
+    struct progress bar;
+    json_t *args = json_pack("{s:s}", "id", id), *doc = NULL;
+    uint64_t start = clock_mono_ms();
+    long nap_ms = 50; /* short sweeps end at once, long ones are not asked about all the time */
+    int r;
+    progress_start(&bar, what);
+    *ret = NULL;
+    for (;;) {
+        json_t *next = NULL;
+        r = client_ask_one(cl, "sweep", args, &next, e);
+        if (r < 0)
+            break;
+        json_decref(doc);
+        doc = next;
+        progress_step(&bar, num(doc, "done") + num(doc, "failed"), num(doc, "points"));
+        if (ended(json_string_value(json_object_get(doc, "state"))))
+            break;
+        uint64_t now = clock_mono_ms();
+        if (deadline_ms && now - start >= deadline_ms) {
+            r = err_set(e, ETIMEDOUT,
+                        "sweep %.16s: not ended after %" PRIu64 " ms: %" PRIu64 " of %" PRIu64
+                        " points",
+                        id, deadline_ms, num(doc, "done"), num(doc, "points"));
+            break;
+        }
+        long nap = nap_ms;
+        if (deadline_ms && start + deadline_ms - now < (uint64_t)nap)
+            nap = (long)(start + deadline_ms - now);
+        nanosleep(&(struct timespec){ .tv_sec = nap / 1000, .tv_nsec = nap % 1000 * 1000000 },
+                  NULL);
+        nap_ms = nap_ms * 3 / 2 < 1000 ? nap_ms * 3 / 2 : 1000;
+        if (fleet_stop) {
+            r = err_set(e, ECANCELED, "sweep %.16s: interrupted", id);
+            break;
+        }
+    }
+    progress_end(&bar);
+    json_decref(args);
+    *ret = doc;
+    return r < 0 ? r : 0;
+}
+
+int sweep_verdict(const json_t *sweep)
+{
+    const char *state = json_string_value(json_object_get(sweep, "state"));
+    const char *id = json_string_value(json_object_get(sweep, "sweep"));
+    uint64_t failed = num(sweep, "failed"), points = num(sweep, "points");
+    if (state && !strcmp(state, "cancelled")) {
+        fprintf(stderr,
+                "siofleet: sweep %.16s: cancelled after %" PRIu64 " of %" PRIu64 " points\n",
+                id ? id : "?", num(sweep, "done"), points);
+        return 5;
+    }
+    if (failed || !state || strcmp(state, "done") != 0) {
+        fprintf(stderr,
+                "siofleet: sweep %.16s: %" PRIu64 " of %" PRIu64
+                " points failed (siofleet results query --sweep %.16s --where status=failed)\n",
+                id ? id : "?", failed, points, id ? id : "?");
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- run */
+
+struct rows_out {
+    FILE *f; /* CSV, or NULL */
+    bool head;
+    json_t *sheet; /* for the table; the first TABLE_ROWS rows */
+    uint64_t rows;
+};
+
+static int rows_part(void *ctx, json_t *body, struct err *e)
+{
+    struct rows_out *w = ctx;
+    json_t *rows = json_object_get(body, "rows"), *row;
+    const json_t *cols = json_object_get(body, "columns");
+    if (!json_is_array(rows) || (!w->head && !json_is_array(cols)))
+        return err_set(e, SF_EFORMAT, "coordinator: answer without columns and rows");
+    if (!w->head && w->f)
+        sheet_csv_head(cols, w->f);
+    w->head = true;
+    size_t i;
+    if (w->f)
+        json_array_foreach (rows, i, row)
+            sheet_csv_row(row, w->f);
+    w->rows += json_array_size(rows);
+    if (sheet_n_rows(w->sheet) < TABLE_ROWS || !w->sheet)
+        return sheet_collect(&w->sheet, body, e);
+    return 0;
+}
+
+static int rows_of_sweep(struct client *cl, const char *id, struct rows_out *w, struct err *e)
+{
+    struct results_opt q = { 0 };
+    const char *one[1] = { id };
+    q.sweep = (struct opt_multi){ .v = one, .n = 1 };
+    return results_ask(&q, cl, rows_part, w, e);
+}
+
+static int rows_to_file(struct client *cl, const char *id, const char *path, bool force,
+                        struct rows_out *w, struct err *e)
+{
+    struct file_new f = { .fd = -1 };
+    int r = file_begin(&f, path, 0644, force, e);
+    if (r < 0)
+        return r;
+    int fd = dup(f.fd);
+    w->f = fd >= 0 ? fdopen(fd, "w") : NULL;
+    if (!w->f)
+        r = err_sys(e, errno, "%s", path);
+    r = r < 0 ? r : rows_of_sweep(cl, id, w, e);
+    if (w->f && fclose(w->f) != 0 && r >= 0)
+        r = err_sys(e, errno, "%s", path);
+    w->f = NULL;
+    if (r >= 0)
+        r = file_commit(&f, e);
+    file_abort(&f);
+    return r;
+}
+
+int run_sweep_run(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    struct sweep_opt *o = opts;
+    c->json = o->json;
+    struct err e = { 0 };
+    CLEANUP(client_free) struct client *cl = NULL;
+    struct msg_submitted sub;
+    bool to_stdout = o->csv && !strcmp(o->csv, "-");
+    fleet_signals();
+    if (o->csv && !to_stdout && !o->force && access(o->csv, F_OK) == 0)
+        return cli_failf(c, EEXIST, "%s: exists already (--force replaces it)", o->csv);
+    if (to_stdout && o->json)
+        return cli_failf(c, SF_EUSAGE, "--csv: - and --json both want standard output");
+    int r = sweep_sane(argv[0], &e);
+    r = r < 0 ? r : client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
+    r = r < 0 ? r : sweep_send(cl, argv[0], o->request_id, &sub, &e);
+    if (r < 0)
+        return cli_fail(c, &e);
+    char hex[ID_HEX_LEN];
+    id_hex(&sub.sweep, hex);
+    fprintf(stderr, "sweep %.16s: %" PRIu64 " points, %" PRIu64 " known already\n", hex, sub.points,
+            sub.known);
+    json_t *doc = NULL;
+    r = sweep_follow(cl, hex, 0, "points", &doc, &e);
+    if (r < 0 && fleet_stop) {
+        /* the signal asked for the end of the sweep, not only of this command */
+        int sig = fleet_stop;
+        fleet_stop = 0;
+        json_decref(doc);
+        doc = NULL;
+        struct err ce = { 0 };
+        if (client_control(cl, "cancel", hex, NULL, &ce) < 0)
+            return cli_failf(c, ECANCELED, "sweep %.16s: %s, and it could not be cancelled: %s",
+                             hex, sig == SIGINT ? "interrupted" : "terminated", ce.text);
+        return cli_failf(c, ECANCELED, "sweep %.16s: %s, cancelled", hex,
+                         sig == SIGINT ? "interrupted" : "terminated");
+    }
+    if (r < 0) {
+        json_decref(doc);
+        return cli_fail(c, &e);
+    }
+    struct rows_out w = { .f = to_stdout ? stdout : NULL };
+    r = o->csv && !to_stdout ? rows_to_file(cl, hex, o->csv, o->force, &w, &e)
+                             : rows_of_sweep(cl, hex, &w, &e);
+    int status = r < 0 ? cli_fail(c, &e) : sweep_verdict(doc);
+    if (r >= 0 && o->json) {
+        int out = cli_json(c, json_incref(doc));
+        status = status ? status : out;
+    } else if (r >= 0 && !to_stdout && w.sheet) {
+        json_t *digest = sheet_digest(w.sheet, TABLE_ROWS, false);
+        sheet_print(digest, stdout);
+        if (w.rows > sheet_n_rows(digest))
+            fprintf(stderr,
+                    "siofleet: the first %zu of %" PRIu64 " rows; all of them: --csv FILE\n",
+                    sheet_n_rows(digest), w.rows);
+        json_decref(digest);
+        int out = cli_flush(c);
+        status = status ? status : out;
+    } else if (r >= 0) {
+        int out = cli_flush(c);
+        status = status ? status : out;
+    }
+    json_decref(w.sheet);
+    json_decref(doc);
+    return status;
+}
+
+int run_sweep_wait(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    struct sweep_opt *o = opts;
+    c->json = o->json;
+    struct err e = { 0 };
+    CLEANUP(client_free) struct client *cl = NULL;
+    json_t *doc = NULL;
+    fleet_signals();
+    int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
+    if (r >= 0 && o->timeout_ms.set && o->timeout_ms.v == 0)
+        o->timeout_ms.v = 1;
+    r = r < 0 ? r : sweep_follow(cl, argv[0], o->timeout_ms.v, "points", &doc, &e);
+    int status = r < 0 ? cli_fail(c, &e) : sweep_verdict(doc);
+    if (r >= 0 && o->json) {
+        int out = cli_json(c, json_incref(doc));
+        status = status ? status : out;
+    }
+    json_decref(doc);
+    return status;
+}

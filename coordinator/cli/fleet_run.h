@@ -1,0 +1,72 @@
+/* Inside of the fleet verbs: their option structs and run functions, one file a noun; cli_fleet.c has the tables. */
+#pragma once
+#include <signal.h>
+#include <stdbool.h>
+
+#include "proto/base/opt.h"
+#include "proto/client/client.h"
+#include "proto/lib/cli.h"
+
+struct sweep_opt {
+    struct client_opt fleet;
+    bool json, force;
+    const char *request_id, *csv;
+    struct opt_u64 timeout_ms;
+};
+int run_sweep_plan(struct cli *c, void *o, int argc, char **argv);
+int run_sweep_submit(struct cli *c, void *o, int argc, char **argv);
+int run_sweep_run(struct cli *c, void *o, int argc, char **argv);
+int run_sweep_wait(struct cli *c, void *o, int argc, char **argv);
+
+struct results_opt {
+    struct client_opt fleet;
+    bool json, csv, provenance, force;
+    struct opt_multi sweep, where;
+    const char *sql, *data, *from, *out;
+    const char *x, *y, *series, *title;
+};
+int run_results_query(struct cli *c, void *o, int argc, char **argv);
+int run_results_plot(struct cli *c, void *o, int argc, char **argv);
+
+struct ls_opt {
+    struct client_opt fleet;
+    bool json;
+};
+int run_ls(struct cli *c, void *o, int argc, char **argv);
+
+struct control_opt {
+    struct client_opt fleet;
+    bool json, failed;
+};
+int run_control(struct cli *c, void *o, int argc, char **argv);
+
+struct quickstart_opt {
+    bool json, offline;
+    const char *out, *logs, *data;
+};
+int run_quickstart(struct cli *c, void *o, int argc, char **argv);
+
+/* ---- shared */
+
+/* SIGINT and SIGTERM set this to the signal from here on; a second one ends the process at once. */
+extern volatile sig_atomic_t fleet_stop;
+void fleet_signals(void);
+
+/* Ask for results and hand over each part: over the fleet, or from the store at o->data. what: "results" or "sql". */
+int results_ask(const struct results_opt *o, struct client *cl,
+                int (*part)(void *ctx, json_t *body, struct err *e), void *ctx, struct err *e);
+
+/* Upload what the sweep names by path, submit it. cl open. */
+int sweep_send(struct client *cl, const char *path, const char *request_id,
+               struct msg_submitted *ret, struct err *e);
+
+/* Follow a sweep to its end: progress on stderr. deadline_ms 0 = none. *ret: the last siofleet.sweep/1 document (new
+ * reference, also on failure when there was one). Returns 0 when it ended (however), -ECANCELED on a signal,
+ * -ETIMEDOUT at the deadline. */
+int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms, const char *what,
+                 json_t **ret, struct err *e);
+/* Exit status of an ended sweep: 0, 1 (some point failed), 5 (cancelled); says why on stderr. */
+int sweep_verdict(const json_t *sweep);
+
+/* Write b to path; an existing file only with force. */
+int write_out(const char *path, const struct buf *b, bool force, struct err *e);

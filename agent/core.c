@@ -23,7 +23,7 @@ enum task_cause task_cause_parse(const char *s)
     return CAUSE_NONE;
 }
 
-const char *task_state_name(enum task_state s)
+const char *core_state_name(enum core_state s)
 {
     return (size_t)s < ARRAY_LEN(state_names) ? state_names[s] : "?";
 }
@@ -33,16 +33,18 @@ bool task_key_eq(const struct task_key *a, const struct task_key *b)
     return a->task == b->task && a->epoch == b->epoch && a->n == b->n;
 }
 
-bool core_move_ok(enum task_state from, enum task_state to)
+bool core_move_ok(enum core_state from, enum core_state to)
 {
-    static const unsigned to_bits[TASK_STATES] = {
-        [TASK_GONE] = 1u << TASK_FETCH | 1u << TASK_RUN | 1u << TASK_MAKE | 1u << TASK_ENDED,
-        [TASK_FETCH] = 1u << TASK_GONE | 1u << TASK_WAIT | 1u << TASK_RUN | 1u << TASK_ENDED,
-        [TASK_WAIT] = 1u << TASK_GONE | 1u << TASK_RUN | 1u << TASK_ENDED,
-        [TASK_RUN] = 1u << TASK_STOP | 1u << TASK_MAKE | 1u << TASK_ENDED,
-        [TASK_STOP] = 1u << TASK_GONE | 1u << TASK_ENDED,
-        [TASK_MAKE] = 1u << TASK_GONE | 1u << TASK_ENDED,
-        [TASK_ENDED] = 1u << TASK_GONE,
+    static const unsigned to_bits[CORE_STATES] = {
+        [CORE_ST_GONE] =
+            1u << CORE_ST_FETCH | 1u << CORE_ST_RUN | 1u << CORE_ST_MAKE | 1u << CORE_ST_ENDED,
+        [CORE_ST_FETCH] =
+            1u << CORE_ST_GONE | 1u << CORE_ST_WAIT | 1u << CORE_ST_RUN | 1u << CORE_ST_ENDED,
+        [CORE_ST_WAIT] = 1u << CORE_ST_GONE | 1u << CORE_ST_RUN | 1u << CORE_ST_ENDED,
+        [CORE_ST_RUN] = 1u << CORE_ST_STOP | 1u << CORE_ST_MAKE | 1u << CORE_ST_ENDED,
+        [CORE_ST_STOP] = 1u << CORE_ST_GONE | 1u << CORE_ST_ENDED,
+        [CORE_ST_MAKE] = 1u << CORE_ST_GONE | 1u << CORE_ST_ENDED,
+        [CORE_ST_ENDED] = 1u << CORE_ST_GONE,
     };
     return from == to || (to_bits[from] >> to & 1);
 }
@@ -55,7 +57,7 @@ void core_init(struct core *c, uint64_t cores)
 static struct core_task *find(struct core *c, const struct task_key *key)
 {
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
-        if (c->t[i].state != TASK_GONE && task_key_eq(&c->t[i].key, key))
+        if (c->t[i].state != CORE_ST_GONE && task_key_eq(&c->t[i].key, key))
             return &c->t[i];
     return NULL;
 }
@@ -73,10 +75,10 @@ bool core_accepts(const struct core *c, uint64_t now_ms)
 unsigned core_ref_state(const struct core_task *t)
 {
     switch (t->state) {
-    case TASK_FETCH:
-    case TASK_WAIT:
+    case CORE_ST_FETCH:
+    case CORE_ST_WAIT:
         return 1;
-    case TASK_ENDED:
+    case CORE_ST_ENDED:
         return 3;
     default:
         return 2;
@@ -96,12 +98,12 @@ static struct core_action *act(struct core_actions *out, enum core_action_kind k
 static void gone(struct core_task *t, struct core_actions *out)
 {
     act(out, CORE_DO_REMOVE, t);
-    t->state = TASK_GONE;
+    t->state = CORE_ST_GONE;
 }
 
 static void ended(struct core_task *t, enum task_cause cause, struct core_actions *out)
 {
-    t->state = TASK_ENDED;
+    t->state = CORE_ST_ENDED;
     t->end_sent_ms = 0;
     act(out, CORE_DO_SAVE_END, t)->cause = cause;
 }
@@ -136,9 +138,9 @@ static void on_grant(struct core *c, const struct core_event *ev, uint64_t now,
     unsigned open = 0;
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
         struct core_task *t = &c->t[i];
-        if (t->state == TASK_GONE)
+        if (t->state == CORE_ST_GONE)
             free_slot = free_slot ? free_slot : t;
-        else if (t->state != TASK_ENDED && t->kind == ev->task_kind)
+        else if (t->state != CORE_ST_ENDED && t->kind == ev->task_kind)
             open++;
     }
     if (c->drain)
@@ -150,7 +152,7 @@ static void on_grant(struct core *c, const struct core_event *ev, uint64_t now,
     else {
         *free_slot = (struct core_task){ .key = ev->key,
                                          .kind = ev->task_kind,
-                                         .state = TASK_FETCH,
+                                         .state = CORE_ST_FETCH,
                                          .points = ev->points,
                                          .order = ++c->orders };
         act(out, CORE_DO_ACCEPT, free_slot);
@@ -161,7 +163,7 @@ static void on_adopt(struct core *c, const struct core_event *ev, struct core_ac
 {
     struct core_task *t = NULL;
     for (size_t i = 0; i < CORE_TASKS_MAX && !t; i++)
-        if (c->t[i].state == TASK_GONE)
+        if (c->t[i].state == CORE_ST_GONE)
             t = &c->t[i];
     if (!t || find(c, &ev->key))
         return;
@@ -173,9 +175,9 @@ static void on_adopt(struct core *c, const struct core_event *ev, struct core_ac
                              .rows_sent = ev->seq < ev->rows ? ev->seq : ev->rows,
                              .order = ++c->orders };
     t->rows_acked = t->rows_sent;
-    if (t->state == TASK_FETCH)
+    if (t->state == CORE_ST_FETCH)
         act(out, CORE_DO_ACCEPT, t);
-    else if (t->state == TASK_MAKE)
+    else if (t->state == CORE_ST_MAKE)
         act(out, CORE_DO_MAKE, t);
 }
 
@@ -184,22 +186,22 @@ static void on_cannot(struct core *c, struct core_task *t, enum task_cause cause
 {
     if (cause == CAUSE_SPACE) {
         c->no_space_until_ms = now + CORE_SPACE_MS;
-        if (t->state == TASK_FETCH || t->state == TASK_WAIT) {
+        if (t->state == CORE_ST_FETCH || t->state == CORE_ST_WAIT) {
             decline(t, "NO_SPACE", "the agent's disk is full", out);
             gone(t, out);
             return;
         }
     }
-    if (t->state == TASK_STOP && t->drop)
+    if (t->state == CORE_ST_STOP && t->drop)
         gone(t, out);
-    else if (t->state != TASK_ENDED && t->state != TASK_MAKE)
-        ended(t, t->state == TASK_STOP && t->cancel ? CAUSE_CANCELLED : cause, out);
+    else if (t->state != CORE_ST_ENDED && t->state != CORE_ST_MAKE)
+        ended(t, t->state == CORE_ST_STOP && t->cancel ? CAUSE_CANCELLED : cause, out);
 }
 
 static void on_exited(struct core *c, struct core_task *t, const struct core_event *ev,
                       uint64_t now, struct core_actions *out)
 {
-    if (t->state != TASK_RUN && t->state != TASK_STOP)
+    if (t->state != CORE_ST_RUN && t->state != CORE_ST_STOP)
         return;
     if (ev->rows > t->rows)
         t->rows = ev->rows;
@@ -207,10 +209,10 @@ static void on_exited(struct core *c, struct core_task *t, const struct core_eve
         c->no_space_until_ms = now + CORE_SPACE_MS;
     if (t->drop)
         gone(t, out);
-    else if (ev->cause == CAUSE_DONE && t->state == TASK_RUN && t->kind == TASK_TRACE) {
-        t->state = TASK_MAKE;
+    else if (ev->cause == CAUSE_DONE && t->state == CORE_ST_RUN && t->kind == CORE_TRACE) {
+        t->state = CORE_ST_MAKE;
         act(out, CORE_DO_MAKE, t);
-    } else if (ev->cause == CAUSE_DONE && t->kind == TASK_POINTS)
+    } else if (ev->cause == CAUSE_DONE && t->kind == CORE_POINTS)
         ended(t, CAUSE_DONE, out); /* it was faster than the wish to stop it */
     else if (t->cancel)
         ended(t, CAUSE_CANCELLED, out);
@@ -222,8 +224,8 @@ static void on_exited(struct core *c, struct core_task *t, const struct core_eve
 
 static void stop(struct core_task *t, struct core_actions *out)
 {
-    if (t->state == TASK_RUN) {
-        t->state = TASK_STOP;
+    if (t->state == CORE_ST_RUN) {
+        t->state = CORE_ST_STOP;
         act(out, CORE_DO_STOP, t);
     }
 }
@@ -235,14 +237,14 @@ static void on_drain(struct core *c, struct core_actions *out)
     c->drain_hard |= again;
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
         struct core_task *t = &c->t[i];
-        if (t->state == TASK_FETCH || t->state == TASK_WAIT) {
+        if (t->state == CORE_ST_FETCH || t->state == CORE_ST_WAIT) {
             decline(t, "DRAINING", "the agent is stopping", out);
             gone(t, out);
-        } else if (t->state == TASK_RUN) {
+        } else if (t->state == CORE_ST_RUN) {
             t->give_back = true;
             stop(t, out);
         }
-        if (again && t->state == TASK_STOP)
+        if (again && t->state == CORE_ST_STOP)
             act(out, CORE_DO_STOP, t)->hard = true;
     }
 }
@@ -275,41 +277,41 @@ static void on_task_event(struct core *c, const struct core_event *ev, uint64_t 
         return;
     switch (ev->kind) {
     case CORE_READY:
-        if (t->state == TASK_FETCH)
-            t->state = TASK_WAIT;
+        if (t->state == CORE_ST_FETCH)
+            t->state = CORE_ST_WAIT;
         break;
     case CORE_CANNOT:
         on_cannot(c, t, ev->cause, now, out);
         break;
     case CORE_ROWS:
-        if ((t->state == TASK_RUN || t->state == TASK_STOP) && ev->rows > t->rows)
+        if ((t->state == CORE_ST_RUN || t->state == CORE_ST_STOP) && ev->rows > t->rows)
             t->rows = ev->rows;
         break;
     case CORE_EXITED:
         on_exited(c, t, ev, now, out);
         break;
     case CORE_MADE:
-        if (t->state == TASK_MAKE)
+        if (t->state == CORE_ST_MAKE)
             ended(t, ev->cause, out);
         break;
     case CORE_ROWS_ACK:
         on_rows_ack(t, ev->seq, out);
         break;
     case CORE_END_ACK:
-        if (t->state == TASK_ENDED && t->end_sent_ms)
+        if (t->state == CORE_ST_ENDED && t->end_sent_ms)
             gone(t, out);
         break;
     case CORE_CANCEL:
-        if (t->state == TASK_FETCH || t->state == TASK_WAIT || t->state == TASK_MAKE)
+        if (t->state == CORE_ST_FETCH || t->state == CORE_ST_WAIT || t->state == CORE_ST_MAKE)
             ended(t, CAUSE_CANCELLED, out);
         t->cancel = true;
         stop(t, out);
         break;
     case CORE_DROPPED:
         t->drop = true;
-        if (t->state == TASK_RUN)
+        if (t->state == CORE_ST_RUN)
             stop(t, out);
-        else if (t->state != TASK_STOP)
+        else if (t->state != CORE_ST_STOP)
             gone(t, out);
         break;
     default:
@@ -323,26 +325,26 @@ static void on_task_event(struct core *c, const struct core_event *ev, uint64_t 
  * loading its trace hides behind that round, and no core idles between two tasks. */
 static void start_waiting(struct core *c, struct core_actions *out)
 {
-    for (int kind = 0; kind < TASK_KINDS && !c->drain; kind++) {
+    for (int kind = 0; kind < CORE_KINDS && !c->drain; kind++) {
         for (;;) {
             struct core_task *next = NULL;
             bool busy = false;
             unsigned running = 0;
             for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
                 struct core_task *t = &c->t[i];
-                if (t->kind != (enum task_kind)kind)
+                if (t->kind != (enum core_kind)kind)
                     continue;
-                if (t->state == TASK_WAIT && (!next || t->order < next->order))
+                if (t->state == CORE_ST_WAIT && (!next || t->order < next->order))
                     next = t;
-                if (t->state == TASK_RUN || t->state == TASK_STOP) {
+                if (t->state == CORE_ST_RUN || t->state == CORE_ST_STOP) {
                     running++;
                     uint64_t left = t->points > t->rows ? t->points - t->rows : 0;
-                    busy |= kind != TASK_POINTS || left > c->cores;
+                    busy |= kind != CORE_POINTS || left > c->cores;
                 }
             }
             if (!next || busy || running >= 2)
                 break;
-            next->state = TASK_RUN;
+            next->state = CORE_ST_RUN;
             act(out, CORE_DO_START, next);
         }
     }
@@ -396,10 +398,10 @@ static void talk(struct core *c, uint64_t now, struct core_actions *out)
     }
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
         struct core_task *t = &c->t[i];
-        if (t->state == TASK_GONE || t->drop)
+        if (t->state == CORE_ST_GONE || t->drop)
             continue;
         send_rows(t, now, out);
-        if (t->state == TASK_ENDED && all_acked(t) &&
+        if (t->state == CORE_ST_ENDED && all_acked(t) &&
             (!t->end_sent_ms || now - t->end_sent_ms >= CORE_RESEND_MS)) {
             t->end_sent_ms = now ? now : 1;
             act(out, CORE_DO_SEND_END, t);
@@ -412,9 +414,10 @@ static void exit_when_drained(struct core *c, struct core_actions *out)
     if (!c->drain)
         return;
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
-        enum task_state s = c->t[i].state;
+        enum core_state s = c->t[i].state;
         /* what is being offered or has ended is on disk: the next start goes on with it */
-        if (s != TASK_GONE && s != TASK_MAKE && !(s == TASK_ENDED && (c->drain_hard || !c->up)))
+        if (s != CORE_ST_GONE && s != CORE_ST_MAKE &&
+            !(s == CORE_ST_ENDED && (c->drain_hard || !c->up)))
             return;
     }
     act(out, CORE_DO_EXIT, NULL);
@@ -501,14 +504,14 @@ uint64_t core_deadline(const struct core *c)
     at = c->beat_ms;
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
         const struct core_task *t = &c->t[i];
-        if (t->state == TASK_GONE || t->drop)
+        if (t->state == CORE_ST_GONE || t->drop)
             continue;
         for (size_t k = 0; k < CORE_WINDOW; k++)
             if (t->batch[k].n)
                 at = least(at, t->batch[k].sent_ms + CORE_RESEND_MS);
         if (t->rows_sent < t->rows && !t->batch[CORE_WINDOW - 1].n)
             at = 0;
-        if (t->state == TASK_ENDED && all_acked(t))
+        if (t->state == CORE_ST_ENDED && all_acked(t))
             at = least(at, t->end_sent_ms ? t->end_sent_ms + CORE_RESEND_MS : 0);
     }
     return at;
@@ -516,17 +519,17 @@ uint64_t core_deadline(const struct core *c)
 
 const char *core_check(const struct core *c)
 {
-    unsigned open[TASK_KINDS] = { 0 }, running[TASK_KINDS] = { 0 };
+    unsigned open[CORE_KINDS] = { 0 }, running[CORE_KINDS] = { 0 };
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
         const struct core_task *t = &c->t[i];
-        if (t->state == TASK_GONE)
+        if (t->state == CORE_ST_GONE)
             continue;
         for (size_t k = i + 1; k < CORE_TASKS_MAX; k++)
-            if (c->t[k].state != TASK_GONE && task_key_eq(&t->key, &c->t[k].key))
+            if (c->t[k].state != CORE_ST_GONE && task_key_eq(&t->key, &c->t[k].key))
                 return "an attempt stands there once";
-        if (t->state != TASK_ENDED)
+        if (t->state != CORE_ST_ENDED)
             open[t->kind]++;
-        if (t->state == TASK_RUN || t->state == TASK_STOP)
+        if (t->state == CORE_ST_RUN || t->state == CORE_ST_STOP)
             running[t->kind]++;
         if (t->rows_acked > t->rows_sent || t->rows_sent > t->rows)
             return "acknowledged <= sent <= spooled";
@@ -540,14 +543,15 @@ const char *core_check(const struct core *c)
             return "batches end where sending is";
         if (!c->welcome && (t->batch[0].n || t->end_sent_ms))
             return "nothing is under way without a coordinator";
-        if (t->end_sent_ms && (t->state != TASK_ENDED || !all_acked(t)))
+        if (t->end_sent_ms && (t->state != CORE_ST_ENDED || !all_acked(t)))
             return "an end is reported after all rows";
-        if (t->state == TASK_STOP && !t->cancel && !t->drop && !t->give_back)
+        if (t->state == CORE_ST_STOP && !t->cancel && !t->drop && !t->give_back)
             return "a stop has a reason";
-        if (c->drain && (t->state == TASK_FETCH || t->state == TASK_WAIT || t->state == TASK_RUN))
+        if (c->drain &&
+            (t->state == CORE_ST_FETCH || t->state == CORE_ST_WAIT || t->state == CORE_ST_RUN))
             return "a draining agent starts nothing";
     }
-    for (int k = 0; k < TASK_KINDS; k++)
+    for (int k = 0; k < CORE_KINDS; k++)
         if (running[k] > 2)
             return "at most two of a kind run";
     return NULL;

@@ -34,16 +34,16 @@ struct task_key {
     uint64_t task, epoch, n;
 };
 
-enum task_kind { TASK_POINTS, TASK_TRACE, TASK_KINDS };
-enum task_state {
-    TASK_GONE,
-    TASK_FETCH,
-    TASK_WAIT,
-    TASK_RUN,
-    TASK_STOP,
-    TASK_MAKE,
-    TASK_ENDED,
-    TASK_STATES
+enum core_kind { CORE_POINTS, CORE_TRACE, CORE_KINDS };
+enum core_state {
+    CORE_ST_GONE,
+    CORE_ST_FETCH,
+    CORE_ST_WAIT,
+    CORE_ST_RUN,
+    CORE_ST_STOP,
+    CORE_ST_MAKE,
+    CORE_ST_ENDED,
+    CORE_STATES
 };
 
 /* How a task ended, in the words of task_end.cause. */
@@ -66,8 +66,8 @@ struct core_batch {
 
 struct core_task {
     struct task_key key;
-    enum task_kind kind;
-    enum task_state state;
+    enum core_kind kind;
+    enum core_state state;
     uint64_t points;                      /* that it was given */
     uint64_t rows;                        /* in its spool */
     uint64_t rows_sent;                   /* place of the next row to send */
@@ -114,8 +114,8 @@ enum core_event_kind {
 struct core_event {
     enum core_event_kind kind;
     struct task_key key;
-    enum task_kind task_kind;
-    enum task_state state;
+    enum core_kind task_kind;
+    enum core_state state;
     enum task_cause cause;
     uint64_t points, rows, seq;
     uint64_t epoch, lease_ms, heartbeat_ms;
@@ -176,9 +176,9 @@ unsigned core_ref_state(const struct core_task *t);
 /* NULL, or the rule that does not hold. Called after each step in tests. */
 const char *core_check(const struct core *c);
 /* Whether a task may go from one state to another in one step. */
-bool core_move_ok(enum task_state from, enum task_state to);
+bool core_move_ok(enum core_state from, enum core_state to);
 
 const char *task_cause_name(enum task_cause c);  /* "done", "exit", ... */
 enum task_cause task_cause_parse(const char *s); /* CAUSE_NONE when unknown */
-const char *task_state_name(enum task_state s);
+const char *core_state_name(enum core_state s);
 bool task_key_eq(const struct task_key *a, const struct task_key *b);

@@ -28,7 +28,7 @@ static void step(struct core_event ev)
     cr_assert(!broken, "event %d: %s", ev.kind, broken);
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
         cr_assert(core_move_ok(before.t[i].state, c.t[i].state), "event %d: %s to %s", ev.kind,
-                  task_state_name(before.t[i].state), task_state_name(c.t[i].state));
+                  core_state_name(before.t[i].state), core_state_name(c.t[i].state));
     cr_assert_leq(out.n, ARRAY_LEN(out.v));
 }
 
@@ -183,7 +183,7 @@ Test(core, accepts_one_task_to_run_and_one_to_wait)
 Test(core, trace_is_offered_before_its_end_is_told)
 {
     up();
-    step((struct core_event){ .kind = CORE_GRANT, .key = key(1), .task_kind = TASK_TRACE });
+    step((struct core_event){ .kind = CORE_GRANT, .key = key(1), .task_kind = CORE_TRACE });
     on(CORE_READY, 1);
     exited(1, CAUSE_DONE, 0);
     cr_assert(did(CORE_DO_MAKE));
@@ -283,12 +283,20 @@ Test(core, full_disk_gives_back_and_takes_nothing_for_a_while)
 
 Test(core, restart_goes_on_where_the_disk_says)
 {
+    step((struct core_event){ .kind = CORE_ADOPT,
+                              .key = key(1),
+                              .state = CORE_ST_RUN,
+                              .points = 10,
+                              .rows = 7,
+                              .seq = 4 });
+    step((struct core_event){ .kind = CORE_ADOPT,
+                              .key = key(2),
+                              .state = CORE_ST_ENDED,
+                              .points = 3,
+                              .rows = 3,
+                              .seq = 3 });
     step((struct core_event){
-        .kind = CORE_ADOPT, .key = key(1), .state = TASK_RUN, .points = 10, .rows = 7, .seq = 4 });
-    step((struct core_event){
-        .kind = CORE_ADOPT, .key = key(2), .state = TASK_ENDED, .points = 3, .rows = 3, .seq = 3 });
-    step((struct core_event){
-        .kind = CORE_ADOPT, .key = key(3), .state = TASK_MAKE, .task_kind = TASK_TRACE });
+        .kind = CORE_ADOPT, .key = key(3), .state = CORE_ST_MAKE, .task_kind = CORE_TRACE });
     cr_assert(did(CORE_DO_MAKE));
     up();
     cr_assert_eq(did(CORE_DO_SEND_ROWS)->seq, 5);
@@ -426,7 +434,7 @@ static void coordinator(const struct core_action *a)
         }
         for (size_t k = 0; k < CORE_TASKS_MAX; k++) {
             const struct core_task *t = &c.t[k];
-            if (t->state != TASK_GONE && t->key.n != w.attempt[t->key.task - 1])
+            if (t->state != CORE_ST_GONE && t->key.n != w.attempt[t->key.task - 1])
                 post(true, &(struct core_event){ .kind = CORE_DROPPED, .key = t->key }, NULL);
         }
         break;
@@ -537,13 +545,13 @@ static void one_world(uint64_t seed)
         for (size_t i = 0; i < W_TASKS; i++)
             all &= w.done[i];
         for (size_t i = 0; i < CORE_TASKS_MAX; i++)
-            all &= c.t[i].state == TASK_GONE;
+            all &= c.t[i].state == CORE_ST_GONE;
     }
     for (size_t i = 0; i < W_TASKS; i++)
         cr_assert(w.done[i], "seed %llu: task %zu does not end", (unsigned long long)seed, i + 1);
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
-        cr_assert(c.t[i].state == TASK_GONE, "seed %llu: task %llu stays", (unsigned long long)seed,
-                  (unsigned long long)c.t[i].key.task);
+        cr_assert(c.t[i].state == CORE_ST_GONE, "seed %llu: task %llu stays",
+                  (unsigned long long)seed, (unsigned long long)c.t[i].key.task);
 }
 
 Test(core, everything_ends_in_a_world_that_loses_doubles_and_delays)

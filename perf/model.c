@@ -60,7 +60,9 @@ static unsigned log2_floor(uint32_t v)
 static uint32_t set_of(uint32_t entries, uint32_t ways, uint32_t groups, uint32_t gid,
                        uint64_t bits)
 {
-    uint32_t sets = entries && ways ? entries / ways : 1;
+    if (!entries || !ways)
+        return 0;
+    uint32_t sets = entries / ways;
     unsigned g = log2_floor(groups), f = log2_floor(sets) - g;
     return (gid & ((1u << g) - 1)) << f | (uint32_t)(bits & ((1u << f) - 1));
 }

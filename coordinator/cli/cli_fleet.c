@@ -6,13 +6,16 @@
 #include "coordinator/cli/fleet_run.h"
 #include "coordinator/cli/sheet.h"
 #include "proto/base/clean.h"
+#include "proto/base/file.h"
 
 volatile sig_atomic_t fleet_stop;
 
 static void on_signal(int sig)
 {
-    if (fleet_stop)
-        _exit(128 + sig);
+    if (fleet_stop) {
+        file_abort_all();
+        _exit(5);
+    }
     fleet_stop = sig;
 }
 
@@ -249,12 +252,12 @@ static const struct opt sweep_wait_opts[] = {
 #define SELECT_OPTS                                                                                \
     { .name = "sweep",                                                                             \
       .arg = "ID|NAME",                                                                            \
-      .help = "only this sweep: id, prefix of 8 digits or more, name, or 'last'; may be repeated", \
+      .help = "only this sweep: id, prefix of 8 digits or more, name, or 'last'",                  \
       .kind = OPT_MULTI,                                                                           \
       .off = offsetof(struct results_opt, sweep) },                                                \
         { .name = "where",                                                                         \
           .arg = "COL=VALUE",                                                                      \
-          .help = "only rows with this value; may be repeated",                                    \
+          .help = "only rows with this value",                                                     \
           .kind = OPT_MULTI,                                                                       \
           .off = offsetof(struct results_opt, where) },                                            \
     {                                                                                              \
@@ -337,6 +340,30 @@ static const struct opt retry_opts[] = {
     { 0 },
 };
 
+static const struct opt quickstart_opts[] = {
+    { .name = "out",
+      .arg = "DIR",
+      .help = "folder for results.csv, plot.svg and report.html (made; files are replaced)",
+      .kind = OPT_STR,
+      .off = offsetof(struct quickstart_opt, out) },
+    { .name = "offline",
+      .help = "fetch nothing; the quickstart never does, its set-up script may",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct quickstart_opt, offline) },
+    { .name = "logs",
+      .arg = "DIR",
+      .help = "folder of the real logs (default: found beside the program or in its source)",
+      .kind = OPT_STR,
+      .off = offsetof(struct quickstart_opt, logs) },
+    { .name = "data",
+      .arg = "DIR",
+      .help = "folder for the store and the keys",
+      .kind = OPT_STR,
+      .off = offsetof(struct quickstart_opt, data) },
+    JSON_OPT(struct quickstart_opt),
+    { 0 },
+};
+
 #define CONTROL(word, what, text, more, example, table)                                            \
     {                                                                                              \
         .name = word, .args = what, .summary = text, .details = more, .examples = example,         \
@@ -348,21 +375,23 @@ const struct verb fleet_verbs[] = {
     { .name = "sweep plan",
       .args = "SWEEP.ini",
       .summary = "show what a sweep would run, without running it",
-      .details = "Expands the file as the fleet would: how many points, which traces, which points "
-                 "no engine can run, and the "
-                 "first ten. Needs no coordinator; when one is named, it also tells how many "
-                 "points have a result already.\n\n"
-                 "A sweep is traces x architectures. A minimal file:\n\n"
-                 "    [sweep]\n"
-                 "    name = iotlb\n"
-                 "    [trace]\n"
-                 "    logs = logs/*.log.zst\n"
-                 "    tenants = 4,24,72\n"
-                 "    [arch]\n"
-                 "    iotlb_entries = 64..1024:x2\n"
-                 "    [arch improved]\n"
-                 "    preset = hypertrio\n"
-                 "    iotlb_entries = 64..1024:x2",
+      .details =
+          "Expands the file as the fleet would: how many points, which traces, which points no\n"
+          "engine can run, and the first ten. Needs no coordinator; when one is named, it also\n"
+          "tells how many points have a result already.\n"
+          "\n"
+          "A sweep is traces x architectures. A minimal file:\n"
+          "\n"
+          "    [sweep]\n"
+          "    name = iotlb\n"
+          "    [trace]\n"
+          "    logs = logs/*.log.zst\n"
+          "    tenants = 4,24,72\n"
+          "    [arch]\n"
+          "    iotlb_entries = 64..1024:x2\n"
+          "    [arch improved]\n"
+          "    preset = hypertrio\n"
+          "    iotlb_entries = 64..1024:x2",
       .examples = "siofleet sweep plan iotlb.ini           # points, traces, first rows\n"
                   "siofleet sweep plan iotlb.ini --json    # the same for a script",
       .opts = sweep_plan_opts,
@@ -374,8 +403,8 @@ const struct verb fleet_verbs[] = {
       .args = "SWEEP.ini",
       .summary = "give a sweep to the fleet and print its id",
       .details = "Sends the logs and traces that the coordinator does not have yet, then the "
-                 "sweep. The id is printed "
-                 "once the sweep is durable: it survives a restart of anything.",
+                 "sweep. The id\n"
+                 "is printed once the sweep is durable: it survives a restart of anything.",
       .examples =
           "siofleet sweep submit iotlb.ini                    # prints the id\n"
           "siofleet sweep submit iotlb.ini --request-id mon7  # repeated: the same sweep, not a "
@@ -389,9 +418,9 @@ const struct verb fleet_verbs[] = {
     { .name = "sweep run",
       .args = "SWEEP.ini",
       .summary = "submit a sweep, follow it and print its results",
-      .details = "Progress goes to stderr, the table to stdout. Ctrl-C cancels the sweep (exit 5); "
-                 "rows that are done "
-                 "stay, and are not computed again next time. A failed point gives exit 1.",
+      .details =
+          "Progress goes to stderr, the table to stdout. Ctrl-C cancels the sweep (exit 5); rows\n"
+          "that are done stay, and are not computed again next time. A failed point gives exit 1.",
       .examples = "siofleet sweep run iotlb.ini                   # progress, then a table\n"
                   "siofleet sweep run iotlb.ini --csv iotlb.csv   # and all columns in a file",
       .opts = sweep_run_opts,
@@ -402,9 +431,9 @@ const struct verb fleet_verbs[] = {
     { .name = "sweep wait",
       .args = "ID",
       .summary = "wait for a sweep to end",
-      .details = "Exit status: 0 all points done, 1 some failed or the time is over, 5 it was "
-                 "cancelled. Ctrl-C ends "
-                 "the waiting, not the sweep.",
+      .details =
+          "Exit status: 0 all points done, 1 some failed or the time is over, 5 it was cancelled.\n"
+          "Ctrl-C ends the waiting, not the sweep.",
       .examples = "siofleet sweep wait last                     # the newest\n"
                   "siofleet sweep wait 4f1c22aa --timeout 10m   # exit 1 if it takes longer",
       .opts = sweep_wait_opts,
@@ -416,10 +445,10 @@ const struct verb fleet_verbs[] = {
       .args = "",
       .summary = "print results: table, CSV or JSON",
       .details = "Rows come in the order in which their sweeps were submitted, then by index. The "
-                 "default columns hold "
-                 "nothing that depends on host, time or attempt: two runs of a sweep give the same "
-                 "bytes. Without an "
-                 "option for the form, a table of the columns that differ.",
+                 "default\n"
+                 "columns hold nothing that depends on host, time or attempt: two runs of a sweep "
+                 "give the\n"
+                 "same bytes. Without an option for the form, a table of the columns that differ.",
       .examples =
           "siofleet results query --sweep last\n"
           "siofleet results query --sweep iotlb --where tenants=72 --csv > t72.csv\n"
@@ -434,11 +463,12 @@ const struct verb fleet_verbs[] = {
     { .name = "results plot",
       .args = "",
       .summary = "draw results as an SVG picture or a HTML page",
-      .details = "The page is one file that loads nothing: picture, table and where the numbers "
-                 "come from. The x axis is "
-                 "logarithmic when its values span a factor of 8 or more. Points that share a line "
-                 "and an x are drawn "
-                 "as their mean with a bar from the lowest to the highest.",
+      .details =
+          "The page is one file that loads nothing: picture, table and where the numbers come "
+          "from.\n"
+          "The x axis is logarithmic when its values span a factor of 8 or more. Points that "
+          "share\n"
+          "a line and an x are drawn as their mean with a bar from the lowest to the highest.",
       .examples =
           "siofleet results plot --sweep last --x tenants --y util_ppm -o util.svg\n"
           "siofleet results plot --sweep last --x tenants --y mbps --series design,iotlb_entries "
@@ -481,5 +511,20 @@ const struct verb fleet_verbs[] = {
         "siofleet drain kvm07 && siofleet ls agents", control_opts),
     CONTROL("undrain", "AGENT...", "give these agents work again", NULL, "siofleet undrain kvm07",
             control_opts),
+    { .name = "quickstart",
+      .args = "",
+      .summary = "see it all on this host: real logs, a fleet, a sweep, a picture",
+      .details =
+          "Starts a coordinator and two agents on loopback, runs a sweep of 48 points over real\n"
+          "IOMMU logs, writes results.csv, plot.svg and report.html, and stops everything, also\n"
+          "after Ctrl-C. The store stays under $XDG_DATA_HOME/siofleet/quickstart: a second run\n"
+          "reuses what it knows. Delete that folder to start from nothing.",
+      .examples = "siofleet quickstart                 # table, and where the files are\n"
+                  "siofleet quickstart --out ./demo    # files in ./demo",
+      .opts = quickstart_opts,
+      .opts_size = sizeof(struct quickstart_opt),
+      .min_args = 0,
+      .max_args = 0,
+      .run = run_quickstart },
     { 0 },
 };

@@ -1,0 +1,455 @@
+/* quickstart: the whole way on one host. A coordinator and two agents as separate processes on loopback, real keys, real
+ * logs, a sweep, its results as CSV, picture and page; then everything is stopped.
+ *
+ * The store stays (under $XDG_DATA_HOME), so that a second run shows what a fleet does with what it knows: nothing again.
+ */
+#include <fcntl.h>
+#include <glob.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "coordinator/cli/chart.h"
+#include "coordinator/cli/fleet_run.h"
+#include "coordinator/cli/procs.h"
+#include "coordinator/cli/sheet.h"
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/file.h"
+#include "proto/link/keys.h"
+
+enum { AGENTS = 2, READY_MS = 30000, STOP_MS = 10000, STOP_NOW_MS = 1500 };
+
+/* 24 devices a log and five logs hold 120 tenants: all real, none replicated. Partitions of hypertrio need 64 sets in
+ * the IOTLB at least 8, so both designs sweep the same sizes. */
+static const char SWEEP[] = "# Written by siofleet quickstart: 4 traces x 12 architectures.\n"
+                            "[sweep]\n"
+                            "name = quickstart\n"
+                            "\n"
+                            "[trace]\n"
+                            "logs = logs/e1000-24nic-*.log.zst\n"
+                            "tenants = 4,24,72,120\n"
+                            "\n"
+                            "[arch default]\n"
+                            "preset = default\n"
+                            "iotlb_entries = 64..2048:x2\n"
+                            "\n"
+                            "[arch hypertrio]\n"
+                            "preset = hypertrio\n"
+                            "iotlb_entries = 64..2048:x2\n";
+
+struct quick {
+    const struct quickstart_opt *o;
+    char *dir;  /* store and keys */
+    char *out;  /* what the user looks at */
+    char *self; /* this program */
+    int lock;
+    struct procs procs;
+    char endpoint[128];
+    struct client *cl;
+    char sweep[ID_HEX_LEN]; /* "" = none submitted */
+    uint64_t points, known;
+};
+
+static char *at(const struct quick *q, const char *name)
+{
+    return path_fmt("%s/%s", q->dir, name);
+}
+
+/* Whether the folder holds the logs. */
+static bool has_logs(const char *dir)
+{
+    glob_t g;
+    CLEANUP(freep) char *pattern = path_fmt("%s/e1000-24nic-*.log.zst", dir);
+    bool ok = pattern && glob(pattern, 0, NULL, &g) == 0;
+    if (ok) {
+        ok = g.gl_pathc >= 5;
+        globfree(&g);
+    }
+    return ok;
+}
+
+/* The logs that come with the program: --logs, else near the program (a build folder inside the checkout, or an installed
+ * tree). Owned; NULL = nowhere. */
+static char *find_logs(const struct quick *q)
+{
+    if (q->o->logs)
+        return has_logs(q->o->logs) ? realpath(q->o->logs, NULL) : NULL;
+    CLEANUP(freep) char *up = strdup(q->self);
+    for (int k = 0; up && k < 6; k++) {
+        char *slash = strrchr(up, '/');
+        if (!slash)
+            break;
+        *slash = '\0';
+        static const char *const places[] = { "tests/data/real-log", "share/siofleet/real-log" };
+        for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+            char *dir = path_fmt("%s/%s", up, places[i]);
+            if (dir && has_logs(dir))
+                return dir;
+            free(dir);
+        }
+    }
+    return NULL;
+}
+
+/* Folders, lock, logs, sweep file. */
+static int prepare(struct quick *q, struct err *e)
+{
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (n <= 0)
+        return err_sys(e, errno, "/proc/self/exe");
+    self[n] = '\0';
+    q->self = strdup(self);
+    if (q->o->data) {
+        q->dir = strdup(q->o->data);
+    } else {
+        CLEANUP(freep) char *base = path_xdg("DATA");
+        q->dir = base ? path_fmt("%s/quickstart", base) : NULL;
+    }
+    q->out = q->o->out ? strdup(q->o->out) : q->dir ? path_fmt("%s/out", q->dir) : NULL;
+    if (!q->self || !q->dir || !q->out)
+        return err_sys(e, ENOMEM, "quickstart");
+    CLEANUP(freep) char *logs = find_logs(q);
+    if (!logs)
+        return err_set(
+            e, ENOENT,
+            "%s: no e1000-24nic-*.log.zst there; they come with the source, in tests/data/real-log",
+            q->o->logs ? q->o->logs : "--logs");
+    CLEANUP(freep)
+    char *run = at(q, "run"),
+         *link = at(q, "logs"), *ini = at(q, "sweep.ini"), *lock = at(q, "lock");
+    int r = dir_make(run, 0700, e);
+    r = r < 0 ? r : dir_make(q->out, 0755, e);
+    if (r < 0)
+        return r;
+    q->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (q->lock < 0)
+        return err_sys(e, errno, "%s", lock);
+    if (flock(q->lock, LOCK_EX | LOCK_NB) < 0)
+        return err_set(e, EBUSY, "%s: another quickstart is running", q->dir);
+    unlink(link);
+    if (symlink(logs, link) < 0)
+        return err_sys(e, errno, "%s", link);
+    return file_write(ini, SWEEP, sizeof(SWEEP) - 1, 0644, true, e);
+}
+
+/* ---- the fleet */
+
+static int start_coordinator(struct quick *q, struct err *e)
+{
+    CLEANUP(freep)
+    char *data = at(q, "coordinator"),
+         *ready = at(q, "run/coordinator.ready"), *log = at(q, "coordinator.log");
+    unlink(ready);
+    char *argv[] = { q->self,
+                     (char *)"coordinator",
+                     (char *)"--data",
+                     data,
+                     (char *)"--listen",
+                     (char *)"tcp://127.0.0.1:*",
+                     (char *)"--heartbeat-ms",
+                     (char *)"500",
+                     (char *)"--ready-file",
+                     ready,
+                     NULL };
+    json_t *doc = NULL;
+    int r = procs_start(&q->procs, "coordinator", argv, log, e);
+    r = r < 0 ? r : procs_ready(&q->procs.p[q->procs.n - 1], ready, READY_MS, &fleet_stop, &doc, e);
+    if (r >= 0) {
+        const char *ep = json_string_value(json_object_get(doc, "endpoint"));
+        if (!ep || strlen(ep) >= sizeof(q->endpoint))
+            r = err_set(e, SF_EFORMAT, "%s: no endpoint", ready);
+        else
+            strcpy(q->endpoint, ep);
+    }
+    json_decref(doc);
+    return r;
+}
+
+static int start_agent(struct quick *q, int i, unsigned cores, struct err *e)
+{
+    char name[32], n_cores[16];
+    snprintf(name, sizeof(name), "quick%d", i + 1);
+    snprintf(n_cores, sizeof(n_cores), "%u", cores);
+    CLEANUP(freep)
+    char *dir = at(q, name),
+         *key = path_fmt("%s/key", dir), *pub = path_fmt("%s/key.pub", dir),
+         *ready = path_fmt("%s/run/%s.ready", q->dir, name),
+         *log = path_fmt("%s/%s.log", q->dir, name),
+         *server = at(q, "coordinator/keys/coordinator.pub"), *data = at(q, "coordinator");
+    int r = dir_make(dir, 0700, e);
+    struct key_pub kp;
+    if (r >= 0 && access(key, F_OK) != 0)
+        r = key_new(key, ROLE_AGENT, name, NULL, e);
+    r = r < 0 ? r : key_load_pub(pub, &kp, e);
+    r = r < 0 ? r : keys_allow(data, &kp, e);
+    if (r < 0)
+        return r;
+    unlink(ready);
+    char *argv[] = { q->self,
+                     (char *)"agent",
+                     (char *)"--data",
+                     dir,
+                     (char *)"--connect",
+                     q->endpoint,
+                     (char *)"--server-key",
+                     server,
+                     (char *)"--key",
+                     key,
+                     (char *)"--name",
+                     name,
+                     (char *)"--cores",
+                     n_cores,
+                     (char *)"--ready-file",
+                     ready,
+                     NULL };
+    return procs_start(&q->procs, name, argv, log, e);
+}
+
+static int start_fleet(struct quick *q, struct err *e)
+{
+    int r = start_coordinator(q, e);
+    if (r < 0)
+        return r;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned cores = cpus > AGENTS ? (unsigned)(cpus / AGENTS) : 1;
+    for (int i = 0; i < AGENTS && r >= 0; i++)
+        r = start_agent(q, i, cores, e);
+    for (int i = 0; i < AGENTS && r >= 0; i++) {
+        CLEANUP(freep) char *ready = path_fmt("%s/run/quick%d.ready", q->dir, i + 1);
+        json_t *doc = NULL;
+        r = procs_ready(&q->procs.p[1 + i], ready, READY_MS, &fleet_stop, &doc, e);
+        json_decref(doc);
+    }
+    if (r >= 0)
+        fprintf(stderr,
+                "fleet     coordinator on %s and %d agents of %u core%s, every link encrypted\n",
+                q->endpoint, AGENTS, cores, cores == 1 ? "" : "s");
+    return r;
+}
+
+static int run_sweep(struct quick *q, struct err *e)
+{
+    CLEANUP(freep)
+    char *server = at(q, "coordinator/keys/coordinator.pub"),
+         *key = at(q, "coordinator/keys/admin"), *ini = at(q, "sweep.ini");
+    struct client_opt co = { .connect = q->endpoint, .server_key = server, .key = key };
+    struct msg_submitted sub;
+    int r = client_open(&co, READY_MS, &fleet_stop, &q->cl, e);
+    r = r < 0 ? r : sweep_send(q->cl, ini, NULL, &sub, e);
+    if (r < 0)
+        return r;
+    id_hex(&sub.sweep, q->sweep);
+    q->points = sub.points;
+    q->known = sub.known;
+    fprintf(stderr,
+            "sweep     %" PRIu64
+            " points: 4, 24, 72 and 120 tenants of real logs x 12 architectures\n",
+            sub.points);
+    json_t *doc = NULL;
+    r = sweep_follow(q->cl, q->sweep, 0, "points", &doc, e);
+    if (r >= 0 && sweep_verdict(doc) != 0)
+        r = err_set(e, SF_EFAILED, "quickstart: the sweep did not succeed; see %s/*.log", q->dir);
+    /* `known` of the last document counts points that became known through a trace made earlier, too */
+    uint64_t known;
+    if (r >= 0 && json_get_u64(doc, "known", &known, NULL) >= 0 && known > q->known)
+        q->known = known;
+    json_decref(doc);
+    if (r == -ETIMEDOUT || r == -SF_ENOFLEET) {
+        struct err why;
+        if (procs_check(&q->procs, &why) < 0)
+            return err_set(e, why.code, "%s", why.text);
+    }
+    return r;
+}
+
+/* ---- what came out */
+
+static int ask_rows(struct quick *q, bool provenance, json_t **ret, struct err *e)
+{
+    const char *one[1] = { q->sweep };
+    struct results_opt ro = { .sweep = { .v = one, .n = 1 }, .provenance = provenance };
+    return results_ask(&ro, q->cl, sheet_collect, ret, e);
+}
+
+/* The y of a design at one number of tenants and one IOTLB size, in ppm; -1 = no such row. */
+static double util(const json_t *sheet, bool hyper, const char *tenants, const char *entries)
+{
+    char room[CELL_LEN];
+    for (size_t i = 0; i < sheet_n_rows(sheet); i++) {
+        double v;
+        if (strcmp(cell_text(sheet_cell(sheet, i, sheet_col(sheet, "tenants")), room), tenants) !=
+                0 ||
+            strcmp(cell_text(sheet_cell(sheet, i, sheet_col(sheet, "iotlb_entries")), room),
+                   entries) != 0)
+            continue;
+        bool is =
+            strcmp(cell_text(sheet_cell(sheet, i, sheet_col(sheet, "queue")), room), "1") != 0;
+        if (is == hyper && cell_number(sheet_cell(sheet, i, sheet_col(sheet, "util_ppm")), &v))
+            return v;
+    }
+    return -1;
+}
+
+static const char *const TENANTS[] = { "4", "24", "72", "120" };
+static const char *const SIZES[] = { "64", "128", "256", "512", "1024", "2048" };
+
+static void print_table(const json_t *sheet)
+{
+    static const char *const names[] = { "design",     "IOTLB",      "4 tenants",
+                                         "24 tenants", "72 tenants", "120 tenants" };
+    struct table *t = table_new(names, ARRAY_LEN(names));
+    for (int h = 0; t && h < 2; h++)
+        for (size_t s = 0; s < ARRAY_LEN(SIZES); s++) {
+            table_cell(t, h ? "hypertrio" : "default");
+            table_cell(t, "%s", SIZES[s]);
+            for (size_t k = 0; k < ARRAY_LEN(TENANTS); k++) {
+                double u = util(sheet, h, TENANTS[k], SIZES[s]);
+                if (u < 0)
+                    table_cell(t, "-");
+                else
+                    table_cell(t, "%.1f %%", u / 10000);
+            }
+        }
+    printf("Utilisation of a 200 Gb/s link:\n\n");
+    if (t)
+        table_print(t, stdout);
+    table_free(&t);
+}
+
+static int write_results(struct quick *q, json_t **ret_sheet, struct err *e)
+{
+    CLEANUP(freep)
+    char *csv = path_fmt("%s/results.csv", q->out),
+         *svg = path_fmt("%s/plot.svg", q->out), *html = path_fmt("%s/report.html", q->out),
+         *text = NULL;
+    json_t *sheet = NULL, *prov = NULL;
+    struct chart c = { 0 };
+    struct buf b = BUF_INIT(PLOT_SVG_MAX);
+    size_t n = 0;
+    int r = ask_rows(q, false, &sheet, e);
+    r = r < 0 ? r : ask_rows(q, true, &prov, e);
+    if (r >= 0 && sheet_n_rows(sheet) != q->points)
+        r = err_set(e, SF_EINTEGRITY, "quickstart: %zu rows for %" PRIu64 " points",
+                    sheet_n_rows(sheet), q->points);
+    if (r >= 0) {
+        FILE *f = open_memstream(&text, &n);
+        if (f) {
+            sheet_csv_head(json_object_get(sheet, "columns"), f);
+            for (size_t i = 0; i < sheet_n_rows(sheet); i++)
+                sheet_csv_row(json_array_get(json_object_get(sheet, "rows"), i), f);
+        }
+        if (!f || fclose(f) != 0)
+            r = err_sys(e, ENOMEM, "%s", csv);
+    }
+    r = r < 0 ? r : file_write(csv, text, n, 0644, true, e);
+    char title[160], lead[300];
+    if (r >= 0) {
+        double d0 = util(sheet, false, "4", "64"), d1 = util(sheet, false, "120", "64"),
+               h1 = util(sheet, true, "120", "64");
+        snprintf(
+            title, sizeof(title),
+            "From 4 to 120 tenants: default falls from %.0f %% to %.0f %%, hypertrio keeps %.0f %%",
+            d0 / 10000, d1 / 10000, h1 / 10000);
+        snprintf(lead, sizeof(lead),
+                 "%" PRIu64 " points of the I/O-translation model over IOMMU logs of real guests "
+                            "with 24 network cards "
+                 "each: utilisation of a 200 Gb/s link against the number of tenants, for the "
+                 "default design and for "
+                 "hypertrio (partitioned caches, a deeper queue, prefetching), with IOTLBs of 64 "
+                 "to 2048 entries.",
+                 q->points);
+        struct chart_want w = {
+            .x = "tenants",
+            .y = "util_ppm",
+            .series = "design,iotlb_entries",
+            .title = title,
+            .subtitle = "real logs of 24-NIC guests, 200 Gb/s link, IOTLBs of 64 to 2048 entries"
+        };
+        r = chart_make(prov, &w, &c, e);
+        r = r < 0 ? r : chart_svg(&c, &b, e);
+        r = r < 0 ? r : write_out(svg, &b, true, e);
+        buf_reset(&b);
+        r = r < 0 ? r : chart_page(&c, prov, "siofleet quickstart", lead, &b, e);
+        r = r < 0 ? r : write_out(html, &b, true, e);
+    }
+    chart_clear(&c);
+    buf_clear(&b);
+    json_decref(prov);
+    *ret_sheet = sheet;
+    return r < 0 ? r : 0;
+}
+
+/* ---- */
+
+static void stop_fleet(struct quick *q, bool failed)
+{
+    /* tasks outlive their agent on purpose, so an unfinished sweep is called off first */
+    if (failed && q->cl && q->sweep[0]) {
+        fleet_stop = 0;
+        client_control(q->cl, "cancel", q->sweep, NULL, NULL);
+    }
+    client_free(&q->cl);
+    procs_stop(&q->procs, failed ? STOP_NOW_MS : STOP_MS);
+    if (q->dir) {
+        CLEANUP(freep) char *run = at(q, "run");
+        if (run)
+            dir_remove(run, NULL);
+    }
+}
+
+int run_quickstart(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    struct quickstart_opt *o = opts;
+    c->json = o->json;
+    struct err e = { 0 };
+    struct quick q = { .o = o, .lock = -1 };
+    uint64_t start = clock_mono_ms();
+    json_t *sheet = NULL;
+    fleet_signals();
+    int r = prepare(&q, &e);
+    bool locked = r >= 0;
+    r = r < 0 ? r : start_fleet(&q, &e);
+    r = r < 0 ? r : run_sweep(&q, &e);
+    r = r < 0 ? r : write_results(&q, &sheet, &e);
+    if (locked)
+        stop_fleet(&q, r < 0);
+    int status;
+    uint64_t ms = clock_mono_ms() - start;
+    if (r < 0) {
+        status = cli_fail(c, &e);
+    } else {
+        fprintf(stderr, "reused    %" PRIu64 " of %" PRIu64 " points%s\n", q.known, q.points,
+                q.known ? " had their result from an earlier run"
+                        : " (run it again: it will know them)");
+        fprintf(stderr, "stopped   coordinator and agents; the store stays in %s\n", q.dir);
+        CLEANUP(freep)
+        char *csv = path_fmt("%s/results.csv", q.out),
+             *svg = path_fmt("%s/plot.svg", q.out), *html = path_fmt("%s/report.html", q.out);
+        if (o->json) {
+            status = cli_json(
+                c, json_pack("{s:s, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "schema",
+                             "siofleet.quickstart/1", "out", json_str(q.out), "agents", AGENTS,
+                             "points", json_u64(q.points), "reused", json_u64(q.known), "seconds",
+                             json_u64((ms + 500) / 1000), "csv", json_str(csv), "svg",
+                             json_str(svg), "html", json_str(html)));
+        } else {
+            print_table(sheet);
+            printf("\n%" PRIu64 " points, %" PRIu64 " of them reused, %.1f s\n%s\n%s\n%s\n",
+                   q.points, q.known, (double)ms / 1000, csv, svg, html);
+            status = cli_flush(c);
+        }
+    }
+    json_decref(sheet);
+    closep(&q.lock);
+    free(q.dir);
+    free(q.out);
+    free(q.self);
+    return status;
+}

@@ -4,6 +4,8 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
@@ -175,6 +177,11 @@ bool id_eq(const struct id *a, const struct id *b)
 int id_cmp(const struct id *a, const struct id *b)
 {
     return memcmp(a->b, b->b, ID_LEN);
+}
+
+uint64_t hash_fast(const void *p, size_t n, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(p, n, seed);
 }
 
 void random_bytes(void *p, size_t n)

@@ -66,10 +66,16 @@ void trace_free(struct trace **t);
 int trace_keys(struct trace *t, struct err *e); /* fills key_*; O(entries) */
 int trace_next(struct trace *t, struct err *e); /* fills next; O(n); idempotent, not thread-safe */
 
+/* Head and number of events of a file, from its first bytes; the same errors as trace_load(). */
+int trace_read_head(const char *path, struct trace_head *ret, uint64_t *ret_events, struct err *e);
+
 enum { TRACE_WITH_OFFSETS = 1, TRACE_WITH_EXPORT = 2 };
-/* Write canonical bytes (same content, same bytes). ret_id: content id of the file's bytes; may be NULL. */
+/* Write canonical bytes (same content, same bytes): entries are sorted and those without events left out, so a loaded
+ * trace may number its entries otherwise than the saved one did; results do not depend on the numbers. ret_id: content id of the file's bytes; may be NULL. */
 int trace_save(const struct trace *t, const char *path, bool force, struct id *ret_id, struct err *e);
 /* Content id without writing a file. */
 int trace_content_id(const struct trace *t, struct id *ret, struct err *e);
 /* Every frame's checksum is verified. -SF_EINTEGRITY for damage, -SF_EFORMAT for another version or no trace. Calls trace_keys(). */
 int trace_load(const char *path, unsigned flags, struct trace **ret, struct err *e);
+/* The same over bytes in memory (borrowed for the call). name: for messages. */
+int trace_load_bytes(const char *name, const void *p, size_t n, unsigned flags, struct trace **ret, struct err *e);

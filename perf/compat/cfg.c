@@ -1,0 +1,143 @@
+#include "perf/compat/cfg.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+
+const char *const compat_section_names[CFG_N] = { "CC",     "IOTLB",    "L2PAGE",
+                                                  "L3PAGE", "PREFETCH", "L1PAGE" };
+
+static bool starts(const char *p, size_t n, const char *word)
+{
+    size_t len = strlen(word);
+    return n >= len && !memcmp(p, word, len);
+}
+
+/* Decimal after blanks; text behind it is ignored. */
+static bool number(const char *p, const char *end, uint64_t *ret)
+{
+    while (p < end && (*p == ' ' || (*p >= '\t' && *p <= '\r')))
+        p++;
+    if (p == end || *p < '0' || *p > '9')
+        return false;
+    uint64_t v = 0;
+    for (; p < end && *p >= '0' && *p <= '9'; p++)
+        if (__builtin_mul_overflow(v, 10, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
+            return false;
+    *ret = v;
+    return true;
+}
+
+static bool cfg_line(struct compat_cfg *c, int *section, const char *p, size_t n)
+{
+    if (starts(p, n, "//"))
+        return true;
+    const char *colon = memchr(p, ':', n);
+    if (!colon) {
+        for (int i = 0; i < CFG_N; i++)
+            if (n == strlen(compat_section_names[i]) && starts(p, n, compat_section_names[i])) {
+                *section = i;
+                c->c[i].there = true;
+                return true;
+            }
+        return false;
+    }
+    uint64_t v;
+    if (*section < 0 || !number(colon + 1, p + n, &v))
+        return false;
+    struct compat_cache *s = &c->c[*section];
+    if (starts(p, n, "size"))
+        s->size = v;
+    else if (starts(p, n, "assoc"))
+        s->assoc = v;
+    else if (starts(p, n, "groups"))
+        s->groups = v;
+    else if (starts(p, n, "histlen"))
+        s->histlen = v;
+    else
+        return false;
+    return true;
+}
+
+void compat_cfg_text(const char *text, size_t n, struct compat_cfg *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    const char *p = text, *end = text + n;
+    int section = -1;
+    for (unsigned line = 1; p < end; line++) {
+        const char *lf = memchr(p, '\n', (size_t)(end - p));
+        size_t len = (size_t)((lf ? lf : end) - p);
+        if (!cfg_line(ret, &section, p, len)) {
+            ret->bad_line = line;
+            size_t k = 0;
+            for (; k < len && k < sizeof(ret->bad) - 1; k++)
+                ret->bad[k] = p[k] >= ' ' && p[k] < 0x7f ? p[k] : '?';
+            ret->bad[k] = 0;
+            return;
+        }
+        p += len + 1;
+    }
+}
+
+int compat_cfg_read(const char *path, struct compat_cfg *ret, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 20);
+    int r = file_read(path, &b, e);
+    if (r < 0)
+        return r;
+    compat_cfg_text((const char *)b.data, b.len, ret);
+    return 0;
+}
+
+static unsigned log2_floor(uint64_t v)
+{
+    return v ? 63u - (unsigned)__builtin_clzll(v) : 0;
+}
+
+int compat_cfg_arch(const struct compat_cfg *c, const char *place, struct arch *a, struct err *e)
+{
+    for (int i = 0; i <= CFG_PREFETCH; i++)
+        if (!c->c[i].there)
+            return err_set(e, SF_EUSAGE, "%s: no section %s", place, compat_section_names[i]);
+    for (int i = 0; i <= CFG_L3PAGE; i++) {
+        const struct compat_cache *s = &c->c[i];
+        const char *name = compat_section_names[i];
+        uint64_t sets = s->assoc ? s->size / s->assoc : 0, most = 1u << 24;
+        if (s->size > most || s->assoc > most || s->groups > most)
+            return err_set(e, SF_EUSAGE, "%s: %s: a number is above %llu", place, name,
+                           (unsigned long long)most);
+        if (sets && !s->groups)
+            return err_set(e, SF_EUSAGE, "%s: %s: groups must be at least 1", place, name);
+        if (sets && log2_floor(s->groups) > log2_floor(sets))
+            return err_set(e, SF_EUSAGE, "%s: %s: %llu groups do not fit in %llu sets", place, name,
+                           (unsigned long long)s->groups, (unsigned long long)sets);
+    }
+    const struct compat_cache *p = &c->c[CFG_PREFETCH];
+    if (!p->assoc || !p->histlen)
+        return err_set(e, SF_EUSAGE, "%s: PREFETCH: %s must be at least 1", place,
+                       p->assoc ? "histlen" : "assoc (the distance)");
+    if (p->size > 1u << 20 || p->assoc > 1u << 24 || p->histlen > 1u << 16)
+        return err_set(
+            e, SF_EUSAGE,
+            "%s: PREFETCH: size above 1048576, distance above 16777216 or histlen above 65536",
+            place);
+    a->cc_entries = (uint32_t)c->c[CFG_CC].size;
+    a->cc_ways = (uint32_t)c->c[CFG_CC].assoc;
+    a->cc_groups = (uint32_t)c->c[CFG_CC].groups;
+    a->iotlb_entries = (uint32_t)c->c[CFG_IOTLB].size;
+    a->iotlb_ways = (uint32_t)c->c[CFG_IOTLB].assoc;
+    a->iotlb_groups = (uint32_t)c->c[CFG_IOTLB].groups;
+    a->l2_entries = (uint32_t)c->c[CFG_L2PAGE].size;
+    a->l2_ways = (uint32_t)c->c[CFG_L2PAGE].assoc;
+    a->l2_groups = (uint32_t)c->c[CFG_L2PAGE].groups;
+    a->l3_entries = (uint32_t)c->c[CFG_L3PAGE].size;
+    a->l3_ways = (uint32_t)c->c[CFG_L3PAGE].assoc;
+    a->l3_groups = (uint32_t)c->c[CFG_L3PAGE].groups;
+    a->pf_entries = (uint32_t)p->size;
+    a->pf_distance = (uint32_t)p->assoc;
+    a->pf_history = (uint32_t)p->histlen;
+    return 0;
+}

@@ -62,7 +62,7 @@ void allow_clear(struct allow *a)
 
 int allow_refresh(struct allow *a)
 {
-    uint64_t mark;
+    uint64_t mark = 0;
     struct err e;
     int r = folder_mark(a->dir, &mark);
     if (r < 0)

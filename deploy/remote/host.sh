@@ -31,6 +31,16 @@ wait_gone() { # wait_gone FILE SECONDS
     done
     ! alive "$1"
 }
+make_data() { # make_data SUB: the data folder with SUB; the topmost folder made here is noted
+    made=
+    d=$data
+    while [ ! -d "$d" ]; do
+        made=$d
+        d=$(dirname "$d")
+    done
+    mkdir -p "$data/$1"
+    if [ -n "$made" ]; then echo "$made" >"$data/.made"; fi
+}
 agent_up() {
     if has_systemd && [ -f "$(unit_dir)/$(unit)" ]; then ctl -q is-active "$(unit)"; else alive "$data/run/agent.pid"; fi
 }
@@ -88,14 +98,7 @@ have) # have ID: bytes of the partial pack that are here already
     if [ -f "$part" ]; then wc -c <"$part"; else echo 0; fi
     ;;
 receive) # receive ID OFFSET: append standard input to the partial pack from OFFSET on
-    made=
-    d=$data
-    while [ ! -d "$d" ]; do
-        made=$d
-        d=$(dirname "$d")
-    done
-    mkdir -p "$data/incoming"
-    if [ -n "$made" ] && [ ! -f "$data/.made" ]; then echo "$made" >"$data/.made"; fi
+    make_data incoming
     part=$data/incoming/$1.part
     [ -f "$part" ] || : >"$part"
     truncate -s "$2" "$part"
@@ -174,13 +177,13 @@ ready) # ready SECONDS: until the agent has registered; prints its ready file
         n=$((n - 1))
     done
     if [ ! -s "$data/run/ready" ]; then
-        tail -n 5 "$data/log/agent.log" 2>/dev/null >&2 || true
+        tail -n 1 "$data/log/agent.log" >&2 2>/dev/null || true
         exit 1
     fi
     cat "$data/run/ready"
     ;;
 step) # step MARK TIMEOUT SUDO COMMAND: one set-up command, once; its output is kept
-    mkdir -p "$data/steps"
+    make_data steps
     log=$data/steps/$1.log
     set +e
     if [ "$3" = yes ] && [ "$(id -u)" != 0 ]; then

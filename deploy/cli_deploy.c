@@ -11,6 +11,7 @@
 #include "deploy/ssh.h"
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
+#include "proto/client/client.h"
 #include "proto/lib/cli.h"
 #include "proto/link/keys.h"
 
@@ -19,7 +20,8 @@ struct deploy_opts {
     const char *class;
     const char *data;
     bool dry_run, keep_data, json;
-    struct opt_u64 timeout, lines;
+    struct opt_u64 timeout, lines, batch, max_failures;
+    struct client_opt fleet;
 };
 
 #define OPT_COMMON                                                                                   \
@@ -60,6 +62,18 @@ static const struct opt down_opts[] = { OPT_COMMON,
                                           "leave the agent's key and data folder", OPT_FLAG,
                                           offsetof(struct deploy_opts, keep_data), 0, 0 },
                                         { 0 } };
+static const struct opt upgrade_opts[] = {
+    OPT_COMMON,
+    OPT_DRY,
+    OPT_DATA,
+    { "batch", 0, "N", "hosts at once (1)", OPT_U64, offsetof(struct deploy_opts, batch), 1, 256 },
+    { "max-failures", 0, "N", "go on after so many failed hosts (0)", OPT_U64,
+      offsetof(struct deploy_opts, max_failures), 0, HOSTS_MAX },
+    { 0 }
+};
+static const struct opt drain_opts[] = {
+    OPT_COMMON, OPT_DATA, CLIENT_OPTS(struct deploy_opts, fleet), { 0 }
+};
 static const struct opt logs_opts[] = { OPT_COMMON,
                                         { "lines", 'n', "N", "newest lines a host (50)", OPT_U64,
                                           offsetof(struct deploy_opts, lines), 1, 10000 },
@@ -102,6 +116,27 @@ static void run_all(struct pool *p, uint64_t parallel)
     for (size_t i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
     pthread_mutex_destroy(&p->lock);
+}
+
+/* In batches, so that most of the fleet works on meanwhile; stops when too many have failed. The rest is skipped. */
+static void run_rolling(struct pool *p, uint64_t batch, uint64_t max_failures)
+{
+    uint64_t failed = 0;
+    size_t i = 0;
+    while (i < p->n && failed <= max_failures) {
+        size_t m = batch < p->n - i ? (size_t)batch : p->n - i;
+        struct pool part = {
+            .plan = p->plan, .hosts = p->hosts + i, .results = p->results + i, .n = m
+        };
+        run_all(&part, m);
+        for (size_t k = 0; k < m; k++)
+            failed += part.results[k].status == JOB_FAILED;
+        i += m;
+    }
+    for (; i < p->n; i++)
+        p->results[i] = (struct job_result){ .status = JOB_SKIPPED,
+                                             .step = "upgrade",
+                                             .actions = json_array() };
 }
 
 static void say(void *user, const char *host, const char *text)
@@ -238,6 +273,34 @@ static void print_table(enum job_verb verb, const struct pool *p)
     table_print(t, stdout);
 }
 
+/* Print what came of it, free the results, give the exit status. */
+static int report(struct cli *c, const struct deploy_opts *o, enum job_verb verb, const char *name,
+                  struct pool *p)
+{
+    unsigned failed = 0;
+    json_t *doc = document(name, p, &failed);
+    int status = 0;
+    if (o->json) {
+        status = cli_json(c, doc);
+    } else {
+        if (verb == JOB_LOGS) {
+            for (size_t i = 0; i < p->n; i++)
+                printf("%s%s%s%s%s", p->n > 1 ? "== " : "", p->n > 1 ? p->hosts[i]->name : "",
+                       p->n > 1 ? "\n" : "", p->results[i].text ? p->results[i].text : "", "");
+        } else {
+            print_table(verb, p);
+        }
+        status = cli_flush(c);
+        json_decref(doc);
+    }
+    for (size_t i = 0; i < p->n; i++) {
+        if (p->results[i].status == JOB_FAILED)
+            fprintf(stderr, "siofleet: %s: %s\n", p->hosts[i]->name, p->results[i].message);
+        job_result_clear(&p->results[i]);
+    }
+    return status ? status : failed ? 1 : 0;
+}
+
 static int deploy(struct cli *c, struct deploy_opts *o, const char *path, enum job_verb verb,
                   const char *name)
 {
@@ -263,7 +326,8 @@ static int deploy(struct cli *c, struct deploy_opts *o, const char *path, enum j
                              .lines = o->lines.set ? o->lines.v : 50 };
     if (plan.timeout_ms == 0)
         return cli_failf(c, SF_EUSAGE, "--timeout: 0 gives no step a chance");
-    if (verb == JOB_UP) {
+    bool up = verb == JOB_UP || verb == JOB_UPGRADE;
+    if (up) {
         struct key_pub pub;
         if (!h->coordinator || !h->server_key)
             return cli_failf(c, SF_EUSAGE, "%s: [fleet] needs coordinator= and server_key=", path);
@@ -274,24 +338,24 @@ static int deploy(struct cli *c, struct deploy_opts *o, const char *path, enum j
                              h->server_key, role_name(pub.role));
         plan.server_line = (const char *)server.data;
     }
-    if (verb == JOB_UP || verb == JOB_DOWN) {
+    if (up || verb == JOB_DOWN) {
         data = o->data ? strdup(o->data) : h->server_key ? data_of_key(h->server_key) : NULL;
         plan.allow_data = data;
-        if (!data && verb == JOB_UP)
+        if (!data && up)
             return cli_failf(c, SF_EUSAGE,
                              "%s: server_key lies in no coordinator's data folder: name that with "
                              "--data, so that "
                              "the agents' keys can be allowed",
                              path);
     }
-    if (verb == JOB_UP || verb == JOB_CHECK) {
+    if (up || verb == JOB_CHECK) {
         if (release_make(NULL, &rel, &e) < 0)
             return cli_fail(c, &e);
         plan.release = &rel;
     }
     if (ssh_init(&e) < 0)
         return cli_fail(c, &e);
-    if (verb == JOB_UP || verb == JOB_DOWN)
+    if (up || verb == JOB_DOWN)
         plan.note = say;
 
     CLEANUP(freep) struct job_result *results = calloc(p.n, sizeof(*results));
@@ -299,30 +363,53 @@ static int deploy(struct cli *c, struct deploy_opts *o, const char *path, enum j
         return cli_failf(c, ENOMEM, "%s: out of memory", path);
     p.plan = &plan;
     p.results = results;
-    run_all(&p, h->parallel);
+    if (verb == JOB_UPGRADE)
+        run_rolling(&p, o->batch.set ? o->batch.v : 1, o->max_failures.v);
+    else
+        run_all(&p, h->parallel);
 
-    unsigned failed = 0;
-    json_t *doc = document(name, &p, &failed);
-    int status = 0;
-    if (o->json) {
-        status = cli_json(c, doc);
-    } else {
-        if (verb == JOB_LOGS) {
-            for (size_t i = 0; i < p.n; i++)
-                printf("%s%s%s%s%s", p.n > 1 ? "== " : "", p.n > 1 ? p.hosts[i]->name : "",
-                       p.n > 1 ? "\n" : "", results[i].text ? results[i].text : "", "");
-        } else {
-            print_table(verb, &p);
-        }
-        status = cli_flush(c);
-        json_decref(doc);
-    }
+    return report(c, o, verb, name, &p);
+}
+
+/* drain, undrain: the coordinator's business; the INI says which agents and where it is. */
+static int drain(struct cli *c, struct deploy_opts *o, const char *path, const char *verb)
+{
+    struct err e = { 0 };
+    CLEANUP(hosts_free) struct hosts *h = NULL;
+    if (hosts_load(path, &h, &e) < 0)
+        return cli_fail(c, &e);
+    CLEANUP(freep) const struct host **list = calloc(h->n, sizeof(struct host *));
+    CLEANUP(freep) struct job_result *results = calloc(h->n, sizeof(*results));
+    CLEANUP(freep) char *data = NULL, *admin = NULL;
+    struct pool p = { .hosts = list, .results = results };
+    if (!list || !results)
+        return cli_failf(c, ENOMEM, "%s: out of memory", path);
+    if (select_hosts(h, o, list, &p.n, &e) < 0)
+        return cli_fail(c, &e);
+    /* what is not given comes from the INI; the key is the administrator's that the coordinator made beside its own */
+    if (!o->fleet.connect)
+        o->fleet.connect = h->coordinator;
+    if (!o->fleet.server_key)
+        o->fleet.server_key = h->server_key;
+    if (!o->fleet.key && (data = o->data         ? strdup(o->data)
+                                 : h->server_key ? data_of_key(h->server_key)
+                                                 : NULL))
+        o->fleet.key = admin = path_fmt("%s/keys/admin", data);
+    CLEANUP(client_free) struct client *cl = NULL;
+    if (client_open(&o->fleet, 0, NULL, &cl, &e) < 0)
+        return cli_fail(c, &e);
     for (size_t i = 0; i < p.n; i++) {
-        if (results[i].status == JOB_FAILED)
-            fprintf(stderr, "siofleet: %s: %s\n", p.hosts[i]->name, results[i].message);
-        job_result_clear(&results[i]);
+        struct job_result *r = &results[i];
+        *r = (struct job_result){ .status = JOB_CHANGED, .step = verb, .actions = json_array() };
+        if (client_control(cl, verb, list[i]->name, NULL, &e) < 0) {
+            r->status = JOB_FAILED;
+            r->code = e.code;
+            snprintf(r->message, sizeof(r->message), "%s", e.text);
+        } else {
+            json_array_append_new(r->actions, json_string(verb));
+        }
     }
-    return status ? status : failed ? 1 : 0;
+    return report(c, o, JOB_UP, verb, &p);
 }
 
 static int run_check(struct cli *c, void *o, int argc, char **argv)
@@ -334,6 +421,21 @@ static int run_up(struct cli *c, void *o, int argc, char **argv)
 {
     (void)argc;
     return deploy(c, o, argv[0], JOB_UP, "up");
+}
+static int run_upgrade(struct cli *c, void *o, int argc, char **argv)
+{
+    (void)argc;
+    return deploy(c, o, argv[0], JOB_UPGRADE, "upgrade");
+}
+static int run_drain(struct cli *c, void *o, int argc, char **argv)
+{
+    (void)argc;
+    return drain(c, o, argv[0], "drain");
+}
+static int run_undrain(struct cli *c, void *o, int argc, char **argv)
+{
+    (void)argc;
+    return drain(c, o, argv[0], "undrain");
 }
 static int run_status(struct cli *c, void *o, int argc, char **argv)
 {
@@ -406,6 +508,19 @@ const struct verb deploy_verbs[] = {
       "version.",
       "siofleet deploy up hosts.ini\nsiofleet deploy up hosts.ini --host kvm03.lab --dry-run",
       up_opts, sizeof(struct deploy_opts), 1, 1, 0, run_up },
+    { "deploy upgrade", HOSTS_ARG, "bring the agents to this release, a batch at a time",
+      "A host whose new agent does not register goes back to its release before; the upgrade stops "
+      "there unless --max-failures\n"
+      "allows more. Running tasks of a host end as unfinished and are given out again; finished "
+      "points are kept.",
+      "siofleet deploy upgrade hosts.ini --batch 4", upgrade_opts, sizeof(struct deploy_opts), 1, 1,
+      0, run_upgrade },
+    { "deploy drain", HOSTS_ARG, "give the hosts' agents nothing new", NULL,
+      "siofleet deploy drain hosts.ini --host kvm03.lab", drain_opts, sizeof(struct deploy_opts), 1,
+      1, 0, run_drain },
+    { "deploy undrain", HOSTS_ARG, "let drained agents work again", NULL,
+      "siofleet deploy undrain hosts.ini --host kvm03.lab", drain_opts, sizeof(struct deploy_opts),
+      1, 1, 0, run_undrain },
     { "deploy status", HOSTS_ARG, "tell which agents run", NULL, "siofleet deploy status hosts.ini",
       plain_opts, sizeof(struct deploy_opts), 1, 1, 0, run_status },
     { "deploy logs", HOSTS_ARG, "print the newest log lines of the agents", NULL,

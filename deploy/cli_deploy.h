@@ -1,4 +1,4 @@
-/* Verbs of this folder: deploy init|check|up|status|down|logs. */
+/* Verbs of this folder: deploy init|check|up|upgrade|drain|undrain|status|logs|down. */
 #pragma once
 #include "proto/base/opt.h"
 

@@ -108,15 +108,28 @@ static const char *login_fix(enum ssh_step at)
     }
 }
 
+static struct ssh_target target(const struct job *j)
+{
+    return (struct ssh_target){ .name = j->h->name,
+                                .address = j->h->address,
+                                .port = j->h->port,
+                                .user = j->h->user,
+                                .identity = j->p->hosts->identity,
+                                .known_hosts = j->p->hosts->known_hosts,
+                                .hostkey = j->h->hostkey };
+}
+
+/* A failure that is tried again after all. */
+static void forgive(struct job *j)
+{
+    j->ret->status = JOB_OK;
+    j->ret->code = 0;
+    j->ret->message[0] = j->ret->fix[0] = '\0';
+}
+
 static int connect_host(struct job *j)
 {
-    const struct ssh_target t = { .name = j->h->name,
-                                  .address = j->h->address,
-                                  .port = j->h->port,
-                                  .user = j->h->user,
-                                  .identity = j->p->hosts->identity,
-                                  .known_hosts = j->p->hosts->known_hosts,
-                                  .hostkey = j->h->hostkey };
+    const struct ssh_target t = target(j);
     struct err e = { 0 };
     enum ssh_step at = SSH_REACH;
     for (int i = 1;; i++) {
@@ -262,6 +275,42 @@ static int fits(struct job *j)
 
 /* ---- up */
 
+/* Reboot and come back: until the machine says another boot id, or the step's deadline. */
+static int reboot_host(struct job *j, const struct setup_step *s)
+{
+    CLEANUP(ssh_result_clear) struct ssh_result before = { 0 };
+    int r = remote(j, "reboot", "boot", NULL, NULL, NULL, j->p->timeout_ms, &before);
+    if (r < 0)
+        return r;
+    const char *args[] = { s->sudo ? "yes" : "no", NULL };
+    r = remote(j, "reboot", "reboot", args, NULL, NULL, j->p->timeout_ms, NULL);
+    if (r < 0)
+        return r;
+    uint64_t deadline = clock_mono_ms() + s->timeout_ms;
+    while (clock_mono_ms() < deadline) {
+        j->ret->bytes_sent += ssh_sent_b(j->ssh);
+        ssh_free(&j->ssh);
+        usleep(1000000);
+        const struct ssh_target t = target(j);
+        struct err e = { 0 };
+        enum ssh_step at;
+        r = ssh_open(&t, 5000, &j->ssh, &at, &e);
+        if (r < 0 && at >= SSH_HOSTKEY)
+            return fail(j, "reboot", &e, login_fix(at));
+        CLEANUP(ssh_result_clear) struct ssh_result now = { 0 };
+        if (r < 0 || remote(j, "reboot", "boot", NULL, NULL, NULL, 5000, &now) < 0) {
+            forgive(j);
+            continue;
+        }
+        if (now.out.len && before.out.len &&
+            strcmp((char *)now.out.data, (char *)before.out.data) != 0)
+            return 0;
+    }
+    return failf(j, "reboot", "look at its console",
+                 "did not come back from the reboot of step '%.64s' in %llu s", s->name,
+                 (unsigned long long)s->timeout_ms / 1000);
+}
+
 static int setup_steps(struct job *j)
 {
     const struct host_class *c = j->h->class;
@@ -272,12 +321,8 @@ static int setup_steps(struct job *j)
         hash_bytes(s->command, strlen(s->command), &id);
         id_hex(&id, hex);
         snprintf(mark, sizeof(mark), "%.64s.%.16s", s->name, hex);
-        if (fact_has(j, "step", mark))
-            continue;
-        if (s->reboot)
-            return failf(j, "setup", "run that step by hand, reboot, and take it out of the class",
-                         "set-up step '%.64s' asks for a reboot, which this version does not do", s->name);
-        if (!action(j, "run set-up step '%s'", s->name))
+        if (fact_has(j, "step", mark) ||
+            !action(j, "run set-up step '%s'%s", s->name, s->reboot ? ", then reboot" : ""))
             continue;
         snprintf(seconds, sizeof(seconds), "%llu",
                  (unsigned long long)(s->timeout_ms + 999) / 1000);
@@ -292,6 +337,13 @@ static int setup_steps(struct job *j)
                      j->data, mark);
             return r;
         }
+        if (s->reboot)
+            r = reboot_host(j, s);
+        const char *done[] = { mark, NULL };
+        if (r == 0)
+            r = remote(j, "setup", "mark", done, NULL, NULL, j->p->timeout_ms, NULL);
+        if (r < 0)
+            return r;
     }
     return 0;
 }
@@ -347,9 +399,7 @@ static int send_release(struct job *j)
         note(j, "connection broke, the copy goes on where it stopped");
         j->ret->bytes_sent += ssh_sent_b(j->ssh);
         ssh_free(&j->ssh);
-        j->ret->status = JOB_OK;
-        j->ret->code = 0;
-        j->ret->message[0] = j->ret->fix[0] = '\0';
+        forgive(j);
         r = connect_host(j);
         if (r < 0)
             return r;
@@ -421,6 +471,35 @@ static int agent_args(struct job *j, struct buf *b)
     return r;
 }
 
+/* Start the agent and wait until the coordinator has taken it. */
+static int start(struct job *j)
+{
+    int r = remote(j, "start", "start", NULL, NULL, NULL, j->p->timeout_ms + 40000, NULL);
+    if (r < 0)
+        return r;
+    char seconds[24];
+    snprintf(seconds, sizeof(seconds), "%llu", (unsigned long long)(j->p->timeout_ms + 999) / 1000);
+    const char *wait[] = { seconds, NULL };
+    r = remote(j, "register", "ready", wait, NULL, NULL, j->p->timeout_ms + 10000, NULL);
+    if (r < 0)
+        snprintf(j->ret->fix, sizeof(j->ret->fix),
+                 "does the coordinator run at %.100s, and is its port open from there? siofleet "
+                 "deploy logs shows the agent's own words",
+                 j->p->hosts->coordinator);
+    return r;
+}
+
+/* The new release does not come up: the one before it does its work again; the failure stays the host's result. */
+static void roll_back(struct job *j)
+{
+    struct job_result was = *j->ret;
+    if (remote(j, "rollback", "rollback", NULL, NULL, NULL, j->p->timeout_ms, NULL) == 0 &&
+        start(j) == 0)
+        json_array_append_new(was.actions, json_str("roll back to the release before"));
+    was.bytes_sent = j->ret->bytes_sent;
+    *j->ret = was;
+}
+
 static int configure(struct job *j)
 {
     CLEANUP(buf_clear) struct buf args = BUF_INIT(16384);
@@ -446,18 +525,11 @@ static int configure(struct job *j)
     }
     if (!action(j, "%s the agent (%s)", up ? "restart" : "start", fact(j, "service")))
         return 0;
-    int r = remote(j, "start", "start", NULL, NULL, NULL, j->p->timeout_ms + 40000, NULL);
-    if (r < 0)
-        return r;
-    char seconds[24];
-    snprintf(seconds, sizeof(seconds), "%llu", (unsigned long long)(j->p->timeout_ms + 999) / 1000);
-    const char *wait[] = { seconds, NULL };
-    r = remote(j, "register", "ready", wait, NULL, NULL, j->p->timeout_ms + 10000, NULL);
+    int r = start(j);
     if (r < 0) {
-        snprintf(j->ret->fix, sizeof(j->ret->fix),
-                 "does the coordinator run at %.100s, and is its port open from there? siofleet "
-                 "deploy logs shows the agent's own words",
-                 j->p->hosts->coordinator);
+        if (j->p->verb == JOB_UPGRADE && fact(j, "release")[0] &&
+            strcmp(fact(j, "release"), j->p->release->id) != 0)
+            roll_back(j);
         return r;
     }
     const char *prune[] = { j->p->release->id, NULL };
@@ -581,6 +653,7 @@ void job_run(const struct job_plan *p, const struct host *h, struct job_result *
             check(&j);
             break;
         case JOB_UP:
+        case JOB_UPGRADE:
             up(&j);
             break;
         case JOB_STATUS:

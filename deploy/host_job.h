@@ -1,4 +1,4 @@
-/* What is done to one host: check, up, status, down, logs. Each job runs in a worker thread with its own SSH session. */
+/* What is done to one host: check, up, upgrade, status, down, logs. Each job runs in a worker thread with its own SSH session. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -8,13 +8,13 @@
 #include "proto/base/err.h"
 #include "proto/lib/json.h"
 
-enum job_verb { JOB_CHECK, JOB_UP, JOB_STATUS, JOB_DOWN, JOB_LOGS };
+enum job_verb { JOB_CHECK, JOB_UP, JOB_UPGRADE, JOB_STATUS, JOB_DOWN, JOB_LOGS };
 
 /* The same for all hosts of a call; borrowed, read only while jobs run. */
 struct job_plan {
     enum job_verb verb;
     const struct hosts *hosts;
-    const struct release *release; /* up; NULL otherwise */
+    const struct release *release; /* check, up, upgrade; NULL otherwise */
     const char
         *server_line; /* the coordinator's public key line, with LF; NULL when there is none */
     const char *

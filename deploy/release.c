@@ -198,8 +198,7 @@ int release_make(const char *program, struct release *ret, struct err *e)
     CLEANUP(freep)
     char *shim = path_fmt("%.*s/siofleet-shim", (int)(strrchr(self, '/') - self), self);
     CLEANUP(freep)
-    char *cache = path_xdg("CACHE"),
-         *releases = cache ? path_fmt("%s/release", cache) : NULL;
+    char *cache = path_xdg("CACHE"), *releases = cache ? path_fmt("%s/release", cache) : NULL;
     CLEANUP(freep) char *dir = releases ? path_fmt("%s/make-XXXXXX", releases) : NULL;
     if (!shim || !dir)
         return err_sys(e, ENOMEM, "release");

@@ -172,9 +172,9 @@ static int check_hostkey(struct ssh *s, const struct ssh_target *t, struct err *
     if (!key)
         return err_set(e, SF_EREFUSED, "%s: shows no host key", t->name);
     CLEANUP(freep)
-    char *path =
-        t->known_hosts ? strdup(t->known_hosts)
-                       : path_fmt("%s/.ssh/known_hosts", getenv("HOME") ? getenv("HOME") : "");
+    char *path = t->known_hosts
+                     ? strdup(t->known_hosts)
+                     : path_fmt("%s/.ssh/known_hosts", getenv("HOME") ? getenv("HOME") : "");
     CLEANUP(buf_clear) struct buf text = BUF_INIT(16u << 20);
     struct err fe = { 0 };
     if (!path)
@@ -306,8 +306,9 @@ int ssh_open(const struct ssh_target *t, uint64_t timeout_ms, struct ssh **ret,
     libssh2_session_set_blocking(s->session, 1);
     libssh2_session_set_timeout(s->session, (long)(deadline > now ? deadline - now : 1));
     /* one fixed choice, so that the key kind asked for is the one that known_hosts most likely holds */
-    libssh2_session_method_pref(s->session, LIBSSH2_METHOD_HOSTKEY,
-                                "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521");
+    libssh2_session_method_pref(
+        s->session, LIBSSH2_METHOD_HOSTKEY,
+        "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521");
     r = libssh2_session_handshake(s->session, s->fd);
     if (r == LIBSSH2_ERROR_TIMEOUT)
         return err_set(e, ETIMEDOUT, "%s: accepts connections, but SSH does not answer", t->name);

@@ -182,7 +182,23 @@ ready) # ready SECONDS: until the agent has registered; prints its ready file
     fi
     cat "$data/run/ready"
     ;;
-step) # step MARK TIMEOUT SUDO COMMAND: one set-up command, once; its output is kept
+rollback) # back to the release before this one; its settings stay
+    keep=$(cat "$data/previous")
+    [ -f "$data/releases/$keep/.complete" ]
+    ln -sfn "releases/$keep" "$data/current.new"
+    mv -T "$data/current.new" "$data/current"
+    ;;
+boot) # which boot of the machine this is
+    cat /proc/sys/kernel/random/boot_id
+    ;;
+reboot) # reboot SUDO: a moment later, so that this connection still ends in order
+    if [ "$1" = yes ] && [ "$(id -u)" != 0 ]; then sudo='sudo -n'; else sudo=; fi
+    setsid sh -c "sleep 1; exec $sudo reboot" >/dev/null 2>&1 </dev/null &
+    ;;
+mark) # mark MARK: a set-up step is done, its reboot included
+    : >"$data/steps/$1.done"
+    ;;
+step) # step MARK TIMEOUT SUDO COMMAND: one set-up command; its output is kept
     make_data steps
     log=$data/steps/$1.log
     set +e
@@ -194,10 +210,10 @@ step) # step MARK TIMEOUT SUDO COMMAND: one set-up command, once; its output is 
     status=$?
     set -e
     if [ "$status" -ne 0 ]; then
-        tail -n 5 "$log" >&2
+        tail -n 1 "$log" >&2
+        [ "$status" -ne 124 ] || echo "stopped at its timeout of $2 s" >&2
         exit "$status"
     fi
-    : >"$data/steps/$1.done"
     ;;
 stop)
     stop_agent

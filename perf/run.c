@@ -48,9 +48,10 @@ static void run_one(const struct point_job *j, enum rules rules, struct point_re
 {
     struct err e = { 0 };
     *res = (struct point_result){ .status = ROW_DONE };
-    if (arch_check(&j->arch, rules, &e) < 0)
+    res->code = arch_check(&j->arch, rules, &e);
+    if (res->code < 0)
         res->status = ROW_INVALID;
-    else if (engine_run(j->trace, &j->arch, rules, &res->stats, NULL, &e) < 0)
+    else if ((res->code = engine_run(j->trace, &j->arch, rules, &res->stats, NULL, &e)) < 0)
         res->status = ROW_FAILED;
     if (res->status != ROW_DONE)
         memcpy(res->error, e.text, sizeof(res->error) - 1);
@@ -86,11 +87,12 @@ int run_jobs(const struct point_job jobs[], size_t n, enum rules rules, unsigned
         stopped = stop;
         if (stopped)
             continue;
-        uint64_t start = pace_ms ? clock_mono_ms() : 0;
+        uint64_t start = clock_mono_ns();
         struct point_result res;
         run_one(&jobs[order[k].i], rules, &res);
         if (pace_ms)
-            sleep_until(start + pace_ms);
+            sleep_until(start / 1000000 + pace_ms);
+        res.duration_us = (clock_mono_ns() - start) / 1000;
 #pragma omp critical(run_jobs_done)
         {
             if (!stop) {

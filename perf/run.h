@@ -10,7 +10,9 @@
 struct point_result {
     enum row_status status; /* ROW_INVALID: arch_check() refused it */
     struct row_stats stats;
-    char error[256]; /* "" when done */
+    char error[256];      /* "" when done */
+    int code;             /* 0, or what the engine returned: -ENOMEM says nothing about the point */
+    uint64_t duration_us; /* with the pace */
 };
 
 /* A point of one of several traces. */

@@ -147,7 +147,8 @@ static void on_grant(struct core *c, const struct core_event *ev, uint64_t now,
         decline(&refused, "DRAINING", "the agent is stopping", out);
     else if (now < c->no_space_until_ms)
         decline(&refused, "NO_SPACE", "the agent's disk is full", out);
-    else if (!free_slot || open >= CORE_OPEN_MAX)
+    else if (!free_slot ||
+             open >= (ev->task_kind == CORE_POINTS ? CORE_POINTS_MAX : CORE_TRACE_MAX))
         decline(&refused, "BUSY", "the agent has enough tasks of this kind", out);
     else {
         *free_slot = (struct core_task){ .key = ev->key,
@@ -321,28 +322,35 @@ static void on_task_event(struct core *c, const struct core_event *ev, uint64_t 
 
 /* ---- what follows from the state alone */
 
-/* Points tasks take all cores. The next one may start when the one at work has its last round of points left: so
- * loading its trace hides behind that round, and no core idles between two tasks. */
+/* Whether one more task of a kind may start. A trace task takes a core, a points task all of them; the next points
+ * task may start when the one at work has its last round of points left: so loading its trace hides behind that
+ * round, and no core idles between two tasks. */
+static bool may_start(const struct core *c, enum core_kind kind)
+{
+    unsigned running = 0;
+    bool busy = false;
+    for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
+        const struct core_task *t = &c->t[i];
+        if (t->kind != kind || (t->state != CORE_ST_RUN && t->state != CORE_ST_STOP))
+            continue;
+        running++;
+        busy |= t->points > t->rows && t->points - t->rows > c->cores;
+    }
+    return kind == CORE_POINTS ? !busy && running < CORE_POINTS_MAX : running < c->cores;
+}
+
 static void start_waiting(struct core *c, struct core_actions *out)
 {
     for (int kind = 0; kind < CORE_KINDS && !c->drain; kind++) {
-        for (;;) {
+        while (may_start(c, (enum core_kind)kind)) {
             struct core_task *next = NULL;
-            bool busy = false;
-            unsigned running = 0;
             for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
                 struct core_task *t = &c->t[i];
-                if (t->kind != (enum core_kind)kind)
-                    continue;
-                if (t->state == CORE_ST_WAIT && (!next || t->order < next->order))
+                if (t->kind == (enum core_kind)kind && t->state == CORE_ST_WAIT &&
+                    (!next || t->order < next->order))
                     next = t;
-                if (t->state == CORE_ST_RUN || t->state == CORE_ST_STOP) {
-                    running++;
-                    uint64_t left = t->points > t->rows ? t->points - t->rows : 0;
-                    busy |= kind != CORE_POINTS || left > c->cores;
-                }
             }
-            if (!next || busy || running >= 2)
+            if (!next)
                 break;
             next->state = CORE_ST_RUN;
             act(out, CORE_DO_START, next);
@@ -519,7 +527,7 @@ uint64_t core_deadline(const struct core *c)
 
 const char *core_check(const struct core *c)
 {
-    unsigned open[CORE_KINDS] = { 0 }, running[CORE_KINDS] = { 0 };
+    unsigned running[CORE_KINDS] = { 0 };
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
         const struct core_task *t = &c->t[i];
         if (t->state == CORE_ST_GONE)
@@ -527,8 +535,6 @@ const char *core_check(const struct core *c)
         for (size_t k = i + 1; k < CORE_TASKS_MAX; k++)
             if (c->t[k].state != CORE_ST_GONE && task_key_eq(&t->key, &c->t[k].key))
                 return "an attempt stands there once";
-        if (t->state != CORE_ST_ENDED)
-            open[t->kind]++;
         if (t->state == CORE_ST_RUN || t->state == CORE_ST_STOP)
             running[t->kind]++;
         if (t->rows_acked > t->rows_sent || t->rows_sent > t->rows)
@@ -551,8 +557,7 @@ const char *core_check(const struct core *c)
             (t->state == CORE_ST_FETCH || t->state == CORE_ST_WAIT || t->state == CORE_ST_RUN))
             return "a draining agent starts nothing";
     }
-    for (int k = 0; k < CORE_KINDS; k++)
-        if (running[k] > 2)
-            return "at most two of a kind run";
+    if (running[CORE_POINTS] > CORE_POINTS_MAX)
+        return "at most two points tasks run";
     return NULL;
 }

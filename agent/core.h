@@ -20,10 +20,10 @@
 
 enum {
     CORE_TASKS_MAX = 64, /* in all; those that ended and wait for their acknowledgement included */
-    CORE_OPEN_MAX =
-        2,           /* of one kind accepted and not ended: one to run, one so that nobody idles */
-    CORE_WINDOW = 4, /* batches of rows of a task that wait for their acknowledgement */
-    CORE_BATCH = 1024, /* rows a batch */
+    CORE_POINTS_MAX = 2, /* accepted and not ended: one runs, one waits so that nobody idles */
+    CORE_TRACE_MAX = 8,  /* trace tasks likewise; as many as there are cores run */
+    CORE_WINDOW = 4,     /* batches of rows of a task that wait for their acknowledgement */
+    CORE_BATCH = 1024,   /* rows a batch */
     CORE_RESEND_MS = 10000,
     CORE_HELLO_MS = 5000,
     CORE_SPACE_MS = 15000, /* after a full disk: no new task for so long */

@@ -1,0 +1,70 @@
+/* Tasks as folders and processes: what the core decides, done.
+ *
+ * DATA/tasks/TASK-EPOCH-N/ holds all of a task, so that a restarted agent finds everything by looking:
+ *     grant      JSON: what was granted, and by which engine it runs
+ *     spec.json  the task itself, as granted
+ *     run.json   made at its start: threads, where its inputs lie
+ *     lock pid status stdout stderr   of siofleet-shim
+ *     rows acked end                  of spool.h
+ *     product info.json               what a trace task made
+ *     tmp/       TMPDIR of the task
+ * The folder appears by rename with grant and spec in it. lock exists from just before the start on.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "agent/core.h"
+#include "agent/spool.h"
+#include "proto/base/buf.h"
+#include "proto/base/err.h"
+#include "proto/lib/hash.h"
+#include "proto/lib/json.h"
+
+struct run_grant {
+    struct task_key key;
+    enum core_kind kind;
+    struct id sweep, engine, trace; /* trace: of a points task, else zero */
+    uint64_t timeout_ms, points, threads;
+};
+
+/* Read a spec: kind's form, its number of points, and the artefacts that it needs (*ret_inputs owned, free()).
+ * Hostile text is -SF_EFORMAT. g->trace and g->points are filled. */
+int run_parse_spec(struct run_grant *g, const void *spec, size_t n, struct id **ret_inputs,
+                   size_t *ret_n, struct err *e);
+
+/* Make the folder; *ret_dir is owned. -ENOSPC, -errno. An existing one is -EEXIST. */
+int run_create(const char *tasks, const struct run_grant *g, const void *spec, size_t n,
+               char **ret_dir, struct err *e);
+int run_load(const char *dir, struct run_grant *ret, struct err *e);
+int run_load_spec(const char *dir, struct buf *ret, struct err *e);
+
+enum run_state {
+    RUN_FRESH,  /* never started */
+    RUN_ALIVE,  /* its shim lives */
+    RUN_EXITED, /* status is there */
+    RUN_LOST,   /* started, no shim, no status: killed, or the host went down */
+    RUN_OVER,   /* end is there */
+};
+enum run_state run_look(const char *dir);
+
+/* Start `program __task DIR` under the shim. *ret_pidfd becomes readable when the shim ends. inputs: artefact ids and
+ * where they lie. */
+int run_start(const char *dir, const struct run_grant *g, const char *shim, const char *program,
+              const struct id inputs[], char *const paths[], size_t n, int *ret_pidfd,
+              struct err *e);
+
+/* pidfd of a living shim that somebody else started. -EAGAIN: it lives, but has not said its number yet; -ESRCH. */
+int run_adopt(const char *dir, int *ret_pidfd, struct err *e);
+
+/* Ask the shim to end its task; hard = do not wait for it. Nothing to do is no error. */
+void run_stop(int pidfd, bool hard);
+
+/* The task's shim has ended: reap it if it is ours, kill what it left if it was killed itself, and read how the task
+ * ended (tail: from its stderr). *ret is filled always: without a readable status the cause is lost. */
+void run_finish(const char *dir, int pidfd, struct spool_end *ret);
+
+/* The child's side: exit statuses that mean more than "failed". */
+enum { RUN_EXIT_INTEGRITY = 4, RUN_EXIT_SPACE = 28 };

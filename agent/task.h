@@ -1,0 +1,10 @@
+/* The child's side of a task: what `siofleet __task DIR` does under the shim. No fleet, no network.
+ *
+ * Reads DIR/spec.json and DIR/run.json. A points task appends a row to DIR/rows for each point as it is done, in any
+ * order; a trace task writes DIR/product and DIR/info.json. Errors go to stderr, one line.
+ *
+ * Returns the exit status: 0, 1 = failed, RUN_EXIT_INTEGRITY, RUN_EXIT_SPACE.
+ */
+#pragma once
+
+int task_main(const char *dir);

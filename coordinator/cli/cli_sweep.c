@@ -19,6 +19,16 @@ enum {
     TABLE_ROWS = 10000
 };
 
+int sweep_open(const char *path, struct sweep **ret, struct err *e)
+{
+    CLEANUP(sweep_free) struct sweep *s = NULL;
+    int r = sweep_load(path, &s, e);
+    r = r < 0 ? r : sweep_identify(s, e);
+    if (r >= 0)
+        *ret = TAKE(s);
+    return r < 0 ? r : 0;
+}
+
 /* ---- plan */
 
 struct plan {
@@ -66,12 +76,15 @@ static int plan_make(struct sweep *s, struct plan *p, struct err *e)
     p->archs = p->points ? sweep_trace_end(s, 0) : 0;
     p->checked = p->archs < PLAN_CHECK_MAX ? p->archs : PLAN_CHECK_MAX;
     p->invalid = json_array();
+    json_t *bad = json_array();
     p->first = json_array();
     struct arch base, a;
     uint64_t t;
     for (uint64_t i = 0; i < p->checked; i++) {
-        if (sweep_point(s, i, &t, &a) < 0)
+        if (sweep_point(s, i, &t, &a) < 0) {
+            json_decref(bad);
             return err_set(e, SF_EFORMAT, "sweep: no point %" PRIu64, i);
+        }
         if (i == 0)
             base = a;
         const uint32_t *v = (const uint32_t *)&a, *b = (const uint32_t *)&base;
@@ -81,11 +94,24 @@ static int plan_make(struct sweep *s, struct plan *p, struct err *e)
         if (arch_check(&a, sweep_head(s)->rules, &why) >= 0)
             continue;
         p->n_invalid += p->traces;
-        for (uint64_t k = 0; k < p->traces && json_array_size(p->invalid) < PLAN_INVALID_MAX; k++)
+        if (json_array_size(bad) < PLAN_INVALID_MAX)
             json_array_append_new(
-                p->invalid,
-                json_pack("{s:o, s:s}", "index", json_u64(k * p->archs + i), "reason", why.text));
+                bad, json_pack("{s:o, s:s}", "index", json_u64(i), "reason", why.text));
     }
+    for (uint64_t k = 0; k < p->traces && json_array_size(p->invalid) < PLAN_INVALID_MAX; k++) {
+        size_t i;
+        json_t *v;
+        json_array_foreach (bad, i, v) {
+            uint64_t index = 0;
+            json_get_u64(v, "index", &index, NULL);
+            json_array_append_new(p->invalid,
+                                  json_pack("{s:o, s:O}", "index", json_u64(k * p->archs + index),
+                                            "reason", json_object_get(v, "reason")));
+            if (json_array_size(p->invalid) == PLAN_INVALID_MAX)
+                break;
+        }
+    }
+    json_decref(bad);
     for (uint64_t i = 0; i < p->points && i < PLAN_FIRST; i++) {
         json_t *row = first_row(s, i, e);
         if (!row)
@@ -220,16 +246,8 @@ int run_sweep_plan(struct cli *c, void *opts, int argc, char **argv)
     CLEANUP(sweep_free) struct sweep *s = NULL;
     struct plan p = { 0 };
     json_t *known = NULL;
-    int r = sweep_load(argv[0], &s, &e);
-    r = r < 0 ? r : sweep_identify(s, &e);
+    int r = sweep_open(argv[0], &s, &e);
     r = r < 0 ? r : plan_make(s, &p, &e);
-    if (r >= 0 && p.n_invalid && !sweep_head(s)->skip_invalid) {
-        const json_t *v = json_array_get(p.invalid, 0);
-        char room[CELL_LEN];
-        r = err_set(&e, SF_EUSAGE, "%s: point %s: %s (skip_invalid = yes skips such points)",
-                    argv[0], cell_text(json_object_get(v, "index"), room),
-                    json_string_value(json_object_get(v, "reason")));
-    }
     r = r < 0 ? r : ask_known(o, s, &known, &e);
     int status;
     if (r < 0) {
@@ -299,23 +317,18 @@ static int upload_file(void *ctx, const char *path, const struct id *id)
     return r < 0 ? r : 0;
 }
 
-int sweep_send(struct client *cl, const char *path, const char *request_id,
+int sweep_send(struct client *cl, struct sweep *s, const char *request_id,
                struct msg_submitted *ret, struct err *e)
 {
-    CLEANUP(sweep_free) struct sweep *s = NULL;
-    int r = sweep_load(path, &s, e);
-    r = r < 0 ? r : sweep_identify(s, e);
-    if (r < 0)
-        return r;
     struct upload u = { .cl = cl, .s = s, .e = e };
-    r = sweep_files(s, upload_file, &u);
+    int r = sweep_files(s, upload_file, &u);
     if (r < 0)
         return r;
     json_t *j = sweep_json(s);
     CLEANUP(freep) char *text = j ? json_canonical(j) : NULL;
     json_decref(j);
     if (!text)
-        return err_sys(e, ENOMEM, "%s", path);
+        return err_sys(e, ENOMEM, "sweep");
     /* a signal in the middle of the submit leaves open whether the sweep exists: the same request id asked again
      * gives its id, and the caller can cancel it */
     struct id nonce;
@@ -333,26 +346,6 @@ int sweep_send(struct client *cl, const char *path, const char *request_id,
     return r < 0 ? r : 0;
 }
 
-/* Refuse a sweep that is not one before anybody is asked: exit 2 even without a coordinator. */
-static int sweep_sane(const char *path, struct err *e)
-{
-    CLEANUP(sweep_free) struct sweep *s = NULL;
-    struct plan p = { 0 };
-    int r = sweep_load(path, &s, e);
-    r = r < 0 ? r : sweep_identify(s, e);
-    r = r < 0 ? r : plan_make(s, &p, e);
-    if (r >= 0 && p.n_invalid && !sweep_head(s)->skip_invalid) {
-        const json_t *v = json_array_get(p.invalid, 0);
-        char room[CELL_LEN];
-        r = err_set(e, SF_EUSAGE, "%s: point %s: %s (skip_invalid = yes skips such points)", path,
-                    cell_text(json_object_get(v, "index"), room),
-                    json_string_value(json_object_get(v, "reason")));
-    }
-    json_decref(p.invalid);
-    json_decref(p.first);
-    return r < 0 ? r : 0;
-}
-
 int run_sweep_submit(struct cli *c, void *opts, int argc, char **argv)
 {
     (void)argc;
@@ -362,9 +355,11 @@ int run_sweep_submit(struct cli *c, void *opts, int argc, char **argv)
     CLEANUP(client_free) struct client *cl = NULL;
     struct msg_submitted sub;
     fleet_signals();
-    int r = sweep_sane(argv[0], &e);
+    CLEANUP(sweep_free) struct sweep *s = NULL;
+    int r =
+        sweep_open(argv[0], &s, &e); /* a wrong file is exit 2 whether somebody answers or not */
     r = r < 0 ? r : client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
-    r = r < 0 ? r : sweep_send(cl, argv[0], o->request_id, &sub, &e);
+    r = r < 0 ? r : sweep_send(cl, s, o->request_id, &sub, &e);
     if (r < 0)
         return cli_fail(c, &e);
     char hex[ID_HEX_LEN];
@@ -536,9 +531,11 @@ int run_sweep_run(struct cli *c, void *opts, int argc, char **argv)
         return cli_failf(c, EEXIST, "%s: exists already (--force replaces it)", o->csv);
     if (to_stdout && o->json)
         return cli_failf(c, SF_EUSAGE, "--csv: - and --json both want standard output");
-    int r = sweep_sane(argv[0], &e);
+    CLEANUP(sweep_free) struct sweep *s = NULL;
+    int r =
+        sweep_open(argv[0], &s, &e); /* a wrong file is exit 2 whether somebody answers or not */
     r = r < 0 ? r : client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
-    r = r < 0 ? r : sweep_send(cl, argv[0], o->request_id, &sub, &e);
+    r = r < 0 ? r : sweep_send(cl, s, o->request_id, &sub, &e);
     if (r < 0)
         return cli_fail(c, &e);
     char hex[ID_HEX_LEN];

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#include "perf/sweep.h"
 #include "proto/base/opt.h"
 #include "proto/client/client.h"
 #include "proto/lib/cli.h"
@@ -56,8 +57,11 @@ void fleet_signals(void);
 int results_ask(const struct results_opt *o, struct client *cl,
                 int (*part)(void *ctx, json_t *body, struct err *e), void *ctx, struct err *e);
 
-/* Upload what the sweep names by path, submit it. cl open. */
-int sweep_send(struct client *cl, const char *path, const char *request_id,
+/* Load SWEEP.ini and hash what it names. */
+int sweep_open(const char *path, struct sweep **ret, struct err *e);
+
+/* Upload what an opened sweep names by path, submit it. */
+int sweep_send(struct client *cl, struct sweep *s, const char *request_id,
                struct msg_submitted *ret, struct err *e);
 
 /* Follow a sweep to its end: progress on stderr. deadline_ms 0 = none. *ret: the last siofleet.sweep/1 document (new

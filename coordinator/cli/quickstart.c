@@ -239,8 +239,10 @@ static int run_sweep(struct quick *q, struct err *e)
          *key = at(q, "coordinator/keys/admin"), *ini = at(q, "sweep.ini");
     struct client_opt co = { .connect = q->endpoint, .server_key = server, .key = key };
     struct msg_submitted sub;
-    int r = client_open(&co, READY_MS, &fleet_stop, &q->cl, e);
-    r = r < 0 ? r : sweep_send(q->cl, ini, NULL, &sub, e);
+    CLEANUP(sweep_free) struct sweep *s = NULL;
+    int r = sweep_open(ini, &s, e);
+    r = r < 0 ? r : client_open(&co, READY_MS, &fleet_stop, &q->cl, e);
+    r = r < 0 ? r : sweep_send(q->cl, s, NULL, &sub, e);
     if (r < 0)
         return r;
     id_hex(&sub.sweep, q->sweep);

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
+. "${0%/*}/tap.sh"
+plan 37
+cd "$work" || exit 1
+small_log a.log 4 4000
+small_log b.log 6 3000
+cat >s.ini <<'E'
+[sweep]
+name = demo
+block = 3
+[trace]
+logs = a.log, b.log
+devices_per_log = 6
+tenants = 2,8
+[arch default]
+iotlb_entries = 64..256:x2
+[arch better]
+preset = hypertrio
+iotlb_entries = 64..256:x2
+E
+ok "a coordinator and two agents start" fleet_start 2
+
+run sweep run s.ini --csv run.csv
+ok "sweep run works" worked
+ok "it prints a table" grep -q "iotlb_entries" "$work/out"
+ok "the table has a row a point" test "$(wc -l <"$work/out")" -eq 13
+"$sf" perf sweep s.ini --csv >local.csv 2>"$work/err"
+ok "its CSV is the one of perf sweep" cmp run.csv local.csv
+run results query --sweep last --csv
+ok "so is that of results query" cmp "$work/out" local.csv
+run results query --sweep demo --csv
+ok "a sweep is found by its name" cmp "$work/out" local.csv
+
+run sweep submit s.ini --request-id monday
+ok "submit prints an id" sh -c "grep -qx '[0-9a-f]\{64\}' $work/out && [ \$(wc -l <$work/out) -eq 1 ]"
+id=$(cat "$work/out")
+run sweep submit s.ini --request-id monday
+ok "the same request id is the same sweep" test "$(cat "$work/out")" = "$id"
+run sweep wait "$id" --json
+ok "wait ends with the sweep" json 'd["schema"]=="siofleet.sweep/1" and d["state"]=="done" and d["points"]==12 and d["done"]==12 and d["failed"]==0'
+ok "points with a result are known, not run again" json 'd["known"]==12'
+run sweep wait "${id:0:8}"
+ok "a prefix of 8 digits will do" worked
+run sweep wait "${id:0:8}ffffffff"
+ok "an unknown id fails with one line" fails 1 "."
+run results query --sweep "$id" --where tenants=8 --where iotlb_entries=64 --csv
+ok "--where picks rows" test "$(wc -l <"$work/out")" -eq 3
+run results query --sweep last --where nope=1 --csv
+ok "--where with an unknown column is exit 2" fails 2 "nope"
+run results query --sweep last --json
+ok "--json is a siofleet.results/1 document" json 'd["schema"]=="siofleet.results/1" and len(d["rows"])==12 and len(d["columns"])==len(d["rows"][0])'
+run results query --sweep last --provenance --json
+ok "--provenance adds who and when" json 'set(["agent","host","engine","attempt","started"])<=set(d["columns"]) and len(d["rows"])==12'
+run results query --sql "SELECT tenants, count(*) AS n FROM results GROUP BY tenants ORDER BY tenants" --csv
+ok "--sql asks the views" grep -q "^tenants,n$" "$work/out"
+run results query --sql "DELETE FROM results"
+ok "--sql takes nothing but a SELECT" fails 2 "."
+run results query --sql "SELECT 1; SELECT 2"
+ok "and only one" fails 2 "."
+run results query --sql "SELECT * FROM sqlite_master"
+ok "and only of the views" fails 2 "."
+
+run ls --json
+ok "ls lists the sweeps" json 'd["schema"]=="siofleet.ls/1" and d["kind"]=="sweeps" and len(d["items"])==2'
+run ls
+ok "ls is a table" grep -q "^sweep" "$work/out"
+run ls agents --json
+ok "ls agents lists both" json 'sorted(a["name"] for a in d["items"])==["a1","a2"]'
+run ls artefacts --json
+ok "ls artefacts lists logs and traces" json '{"log","trace"}<=set(a["kind"] for a in d["items"])'
+run ls tasks
+ok "ls tasks works" worked
+
+run results plot --sweep last --x tenants --y util_ppm -o p.html
+ok "plot makes a page with its provenance" grep -q "Where the numbers come from" p.html
+run results plot --sweep last --x tenants --y util_ppm --series design,iotlb_entries -o p.svg
+ok "plot makes a picture" grep -q "hypertrio, IOTLB 256" p.svg
+
+run drain a1
+ok "drain tells the agent" worked
+run ls agents --json
+ok "it is shown as draining" json '[a["state"] for a in d["items"] if a["name"]=="a1"]!=[a["state"] for a in d["items"] if a["name"]=="a2"]'
+run undrain a1
+ok "undrain undoes it" worked
+run drain nobody
+ok "an unknown agent is one line" fails 1 "nobody"
+
+"$sf" keys new stranger --role user --name stranger
+run ls --key stranger
+ok "a key that is not allowed is exit 3" fails 3 "."
+"$sf" keys new reader --role reader --name reader && "$sf" keys allow --data fleet/c reader.pub
+run results query --sweep last --csv --key reader
+ok "a reader may read" cmp "$work/out" local.csv
+run cancel last --key reader
+ok "a reader may not cancel (exit 3)" fails 3 "."
+
+stop_all
+run results query --sweep last --csv --data fleet/c
+ok "--data reads the store without a coordinator" cmp "$work/out" local.csv
+run results query --data fleet/nothing --csv
+ok "--data without a store is one line" fails 1 "nothing"

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# quickstart: files, what a second run reuses, and that nothing is left behind, also after Ctrl-C and failure.
+. "${0%/*}/tap.sh"
+plan 20
+cd "$work" || exit 1
+export XDG_DATA_HOME=$work/data XDG_CACHE_HOME=$work/cache XDG_CONFIG_HOME=$work/config
+left() { pgrep -f "$sf .*$work" >/dev/null || pgrep -f "__task $work" >/dev/null || pgrep -f "siofleet-shim.*$work" >/dev/null; }
+clean() { ! left; }
+
+run quickstart --offline --out out
+ok "works" worked "120 tenants"
+ok "prints a table of both designs" sh -c "grep -q '^hypertrio *2048' $work/out && grep -q '^default *64' $work/out"
+ok "writes the CSV" test "$(wc -l <out/results.csv)" -eq 49
+ok "writes the picture" python3 -c 'import xml.dom.minidom; xml.dom.minidom.parse("out/plot.svg")'
+ok "writes a page that loads nothing" sh -c 'grep -q "Where the numbers come from" out/report.html && ! grep -q "://" out/report.html'
+ok "every point is done" test "$(grep -c ',done,' out/results.csv)" -eq 48
+ok "the improved design holds where the default does not" python3 -c '
+import csv
+r = [x for x in csv.DictReader(open("out/results.csv")) if x["tenants"] == "120"]
+assert all((int(x["util_ppm"]) > 800000) == (x["queue"] == "32") for x in r), r'
+ok "nothing is left running" until_ok 10 clean
+ok "nothing is written beside the folders named" test "$(ls | sort | tr '\n' ' ')" = "check data err out "
+
+cp out/results.csv first.csv
+run quickstart --out out --json
+ok "runs again" worked
+ok "is a siofleet.quickstart/1 document" json 'd["schema"]=="siofleet.quickstart/1" and d["agents"]==2 and d["points"]==48'
+ok "all points are reused" json 'd["reused"]==48'
+ok "names the files" json '__import__("os").path.isfile(d["csv"]) and __import__("os").path.isfile(d["svg"]) and __import__("os").path.isfile(d["html"])'
+ok "the same bytes" cmp first.csv out/results.csv
+
+rm -rf data
+start quick "$sf" quickstart --out two
+quick=$pid
+ok "a third one gets as far as its agents" until_ok 30 test -f data/siofleet/quickstart/run/quick2.ready
+kill -INT "$quick"
+wait "$quick"
+rc=$?
+ok "Ctrl-C is exit 5, or it was done already" test "$rc" -eq 5 -o "$rc" -eq 0
+ok "and nothing is left running" until_ok 10 clean
+
+mkdir empty
+run quickstart --logs empty --out out3
+ok "a folder without logs is one line" fails 1 "empty: "
+touch file
+run quickstart --out file/out
+ok "an impossible --out is one line" fails 1 "file"
+run quickstart --wat
+ok "an unknown option is exit 2" fails 2 "wat"

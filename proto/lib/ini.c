@@ -14,6 +14,7 @@ struct load {
     int failed;
     int line;
     const char *next; /* rest of the text, for the reader */
+    const char *flat; /* section of the keys that stand before any; NULL = there may be none */
 };
 
 static char *dup_trimmed(const char *s, size_t n)
@@ -54,6 +55,8 @@ static int on_key(void *user, const char *section, const char *name, const char 
     struct ini *ini = l->ini;
     (void)section;
     if (l->failed)
+        return 1;
+    if (!ini->n_sections && l->flat && (l->failed = add_section(l, l->flat, l->line)) < 0)
         return 1;
     if (!ini->n_sections) {
         l->failed = err_set(l->e, SF_EUSAGE, "%s:%d: key '%s' before any [section]", ini->path,
@@ -125,14 +128,15 @@ static char *next_line(char *out, int room, void *user)
     return out;
 }
 
-int ini_text(const char *path, const char *text, struct ini **ret, struct err *e)
+static int parse(const char *path, const char *text, const char *flat, struct ini **ret,
+                 struct err *e)
 {
     CLEANUP(ini_free) struct ini *ini = calloc(1, sizeof(*ini));
     if (!ini || !(ini->path = strdup(path)))
         return err_sys(e, ENOMEM, "%s", path);
     if (!strncmp(text, "\xef\xbb\xbf", 3))
         text += 3;
-    struct load l = { .ini = ini, .e = e, .next = text };
+    struct load l = { .ini = ini, .e = e, .next = text, .flat = flat };
     int bad = ini_parse_stream(next_line, &l, on_key, &l);
     if (l.failed < 0)
         return l.failed;
@@ -144,7 +148,12 @@ int ini_text(const char *path, const char *text, struct ini **ret, struct err *e
     return 0;
 }
 
-int ini_load(const char *path, struct ini **ret, struct err *e)
+int ini_text(const char *path, const char *text, struct ini **ret, struct err *e)
+{
+    return parse(path, text, NULL, ret, e);
+}
+
+int ini_load_flat(const char *path, const char *section, struct ini **ret, struct err *e)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(1u << 20);
     int r = file_read(path, &b, e);
@@ -152,7 +161,12 @@ int ini_load(const char *path, struct ini **ret, struct err *e)
         return r;
     if (b.len && memchr(b.data, 0, b.len))
         return err_set(e, SF_EUSAGE, "%s: not a text file (it holds a zero byte)", path);
-    return ini_text(path, b.len ? (const char *)b.data : "", ret, e);
+    return parse(path, b.len ? (const char *)b.data : "", section, ret, e);
+}
+
+int ini_load(const char *path, struct ini **ret, struct err *e)
+{
+    return ini_load_flat(path, NULL, ret, e);
 }
 
 void ini_free(struct ini **p)

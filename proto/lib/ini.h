@@ -35,6 +35,8 @@ struct ini {
  * caller. */
 int ini_load(const char *path, struct ini **ret, struct err *e);
 int ini_text(const char *path, const char *text, struct ini **ret, struct err *e);
+/* The same for files that need no section: keys before any [section] belong to `section` (NULL: are refused). */
+int ini_load_flat(const char *path, const char *section, struct ini **ret, struct err *e);
 void ini_free(struct ini **ini);
 
 const struct ini_section *ini_section(const struct ini *ini, const char *name,

@@ -120,15 +120,19 @@ struct xfer_send {
     size_t n_chunks;
     bool owes_hashes;
     uint64_t hashes_from;
-    uint64_t first, end; /* chunks owed: first..end-1 */
+    uint64_t owed[XFER_CREDIT_MAX]; /* chunks, in the order they were asked for, each once */
+    size_t n_owed;
 };
 
 void xfer_send_init(struct xfer_send *s, const struct id *id, uint64_t size_b);
 /* Take a `get` in. Returns 0, or -EINVAL for one past the end or with too much credit: answer it
- * with xfer_fail. */
+ * with xfer_fail. What is more than it may owe is forgotten; it will be asked for again. */
 int xfer_send_get(struct xfer_send *s, const struct msg_get *g);
 /* What to send next: 1 = hashes from *ret_index on, *ret_n of them; 2 = chunk *ret_index; 0 =
  * nothing owed. */
 int xfer_send_next(const struct xfer_send *s, uint64_t *ret_index, uint64_t *ret_n);
 /* The thing named by xfer_send_next() was queued. */
 void xfer_send_done(struct xfer_send *s);
+
+/* The positive errno or SF_E* that an err_name() in an xfer_fail stands for; SF_EFAILED when unknown. */
+int xfer_code(const char *name);

@@ -1,0 +1,725 @@
+/* See cas.h. The index is in memory, made from a scan at the start: the directory is the only truth. */
+#include "proto/cas/cas.h"
+
+#include <dirent.h>
+#include <endian.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/file.h"
+#include "proto/cas/map.h"
+
+struct cas {
+    char *dir;
+    uint64_t cap_b, used_b, reserved_b;
+    struct cas_item *v; /* by id */
+    size_t n, room;
+    struct cas_put *puts;
+    unsigned temp_n;
+};
+
+struct cas_put {
+    struct cas *cas; /* borrowed */
+    struct cas_put *next;
+    struct id id;
+    uint64_t size_b;
+    struct cas_map map;
+    char *path, *map_path;
+    int fd, map_fd;
+    uint64_t n_have;
+};
+
+static uint64_t chunks_of(uint64_t size)
+{
+    return size / CID_CHUNK + (size % CID_CHUNK != 0);
+}
+
+static size_t chunk_len(uint64_t size, uint64_t index)
+{
+    uint64_t off = index * CID_CHUNK;
+    return size - off < CID_CHUNK ? (size_t)(size - off) : CID_CHUNK;
+}
+
+static char *item_path(const struct cas *c, const struct id *id, const char *suffix)
+{
+    char hex[ID_HEX_LEN];
+    id_hex(id, hex);
+    return path_fmt("%s/%.2s/%s%s", c->dir, hex, hex, suffix);
+}
+
+static char *partial_path(const struct cas *c, const struct id *id, const char *suffix)
+{
+    char hex[ID_HEX_LEN];
+    id_hex(id, hex);
+    return path_fmt("%s/partial/%s%s", c->dir, hex, suffix);
+}
+
+/* Where id stands, or where it would be inserted. */
+static size_t find(const struct cas *c, const struct id *id, bool *ret_found)
+{
+    size_t lo = 0, hi = c->n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int d = id_cmp(&c->v[mid].id, id);
+        if (!d) {
+            *ret_found = true;
+            return mid;
+        }
+        if (d < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    *ret_found = false;
+    return lo;
+}
+
+static struct cas_item *item(const struct cas *c, const struct id *id)
+{
+    bool found;
+    size_t i = find(c, id, &found);
+    return found ? &c->v[i] : NULL;
+}
+
+static int insert(struct cas *c, const struct id *id, uint64_t size, uint64_t used_ms)
+{
+    bool found;
+    size_t i = find(c, id, &found);
+    if (found)
+        return 0;
+    if (c->n == c->room) {
+        size_t room = c->room ? c->room * 2 : 64;
+        void *p = realloc(c->v, room * sizeof(*c->v));
+        if (!p)
+            return -ENOMEM;
+        c->v = p;
+        c->room = room;
+    }
+    memmove(c->v + i + 1, c->v + i, (c->n - i) * sizeof(*c->v));
+    c->v[i] = (struct cas_item){ .id = *id, .size_b = size, .used_ms = used_ms };
+    c->n++;
+    c->used_b += size;
+    return 0;
+}
+
+static void closedirp(DIR **d)
+{
+    if (*d)
+        closedir(*d);
+}
+
+/* One folder DIR/xx. A hash list without its bytes, or bytes without their list, are leftovers of a crash. */
+static int scan_folder(struct cas *c, const char *path, const char *xx, struct err *e)
+{
+    CLEANUP(closedirp) DIR *d = opendir(path);
+    if (!d)
+        return errno == ENOENT || errno == ENOTDIR ? 0 : err_sys(e, errno, "%s", path);
+    for (struct dirent *de; (de = readdir(d));) {
+        char hex[ID_HEX_LEN], other[ID_HEX_LEN + 8];
+        struct id id;
+        struct stat st, st2;
+        size_t n = strlen(de->d_name);
+        if (de->d_name[0] == '.')
+            continue;
+        bool list = n == ID_HEX_LEN - 1 + 7 && !strcmp(de->d_name + ID_HEX_LEN - 1, ".hashes");
+        if (n != ID_HEX_LEN - 1 && !list)
+            continue;
+        snprintf(hex, sizeof(hex), "%.64s", de->d_name);
+        if (id_parse(hex, &id, NULL) < 0 || strncmp(hex, xx, 2))
+            continue;
+        snprintf(other, sizeof(other), "%s%s", hex, list ? "" : ".hashes");
+        if (fstatat(dirfd(d), other, &st2, AT_SYMLINK_NOFOLLOW) < 0) {
+            if (errno == ENOENT)
+                unlinkat(dirfd(d), de->d_name, 0);
+            continue;
+        }
+        if (list || fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+            !S_ISREG(st.st_mode))
+            continue;
+        if (insert(c, &id, (uint64_t)st.st_size,
+                   (uint64_t)st.st_mtim.tv_sec * 1000 + (uint64_t)st.st_mtim.tv_nsec / 1000000) < 0)
+            return err_sys(e, ENOMEM, "%s", path);
+    }
+    return 0;
+}
+
+/* Temp files of imports that did not end. Puts keep their two files. */
+static void scan_partial(const char *path)
+{
+    CLEANUP(closedirp) DIR *d = opendir(path);
+    if (!d)
+        return;
+    for (struct dirent *de; (de = readdir(d));)
+        if (!strncmp(de->d_name, "import-", 7))
+            unlinkat(dirfd(d), de->d_name, 0);
+}
+
+int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e)
+{
+    struct cas *c = calloc(1, sizeof(*c));
+    CLEANUP(freep) char *partial = path_fmt("%s/partial", dir);
+    int r = 0;
+    if (!c || !partial || !(c->dir = strdup(dir)))
+        r = err_sys(e, ENOMEM, "%s", dir);
+    if (r >= 0) {
+        c->cap_b = cap_b;
+        r = dir_make(partial, 0700, e);
+    }
+    if (r >= 0)
+        scan_partial(partial);
+    for (int i = 0; i < 256 && r >= 0; i++) {
+        char xx[3];
+        snprintf(xx, sizeof(xx), "%02x", (unsigned)i);
+        CLEANUP(freep) char *path = path_fmt("%s/%s", dir, xx);
+        r = path ? scan_folder(c, path, xx, e) : err_sys(e, ENOMEM, "%s", dir);
+    }
+    if (r < 0) {
+        cas_free(&c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+void cas_free(struct cas **cp)
+{
+    struct cas *c = *cp;
+    if (!c)
+        return;
+    *cp = NULL;
+    while (c->puts) {
+        struct cas_put *p = c->puts;
+        cas_put_close(&p, false);
+    }
+    free(c->v);
+    free(c->dir);
+    free(c);
+}
+
+bool cas_has(const struct cas *c, const struct id *id)
+{
+    return item(c, id) != NULL;
+}
+
+int cas_stat(const struct cas *c, const struct id *id, const struct cas_item **ret)
+{
+    *ret = item(c, id);
+    return *ret ? 0 : -ENOENT;
+}
+
+/* The time of the file carries the order of use over a restart. */
+static void use(struct cas *c, struct cas_item *it)
+{
+    CLEANUP(freep) char *path = item_path(c, &it->id, "");
+    it->used_ms = clock_wall_ms();
+    if (path)
+        utimensat(AT_FDCWD, path, NULL, 0);
+}
+
+char *cas_path(struct cas *c, const struct id *id)
+{
+    struct cas_item *it = item(c, id);
+    if (!it)
+        return NULL;
+    use(c, it);
+    return item_path(c, id, "");
+}
+
+size_t cas_list(const struct cas *c, const struct cas_item **ret)
+{
+    *ret = c->v;
+    return c->n;
+}
+
+uint64_t cas_bytes(const struct cas *c)
+{
+    return c->used_b + c->reserved_b;
+}
+
+int cas_hashes(const struct cas *c, const struct id *id, struct id **ret, size_t *ret_n,
+               uint64_t *ret_size, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    const struct cas_item *it = item(c, id);
+    id_hex(id, hex);
+    if (!it)
+        return err_set(e, ENOENT, "artefact %.12s: not here", hex);
+    uint64_t n = chunks_of(it->size_b);
+    CLEANUP(freep) char *path = item_path(c, id, ".hashes");
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(16 + n * ID_LEN);
+    if (!path)
+        return err_sys(e, ENOMEM, "artefact %.12s", hex);
+    int r = file_read(path, &b, e);
+    if (r < 0 && r != -EFBIG)
+        return r;
+    uint64_t size = 0;
+    if (r < 0 || b.len != 16 + n * ID_LEN || memcmp(b.data, "SFH1\0\0\0\0", 8))
+        return err_set(e, SF_EINTEGRITY, "%s: damaged", path);
+    memcpy(&size, b.data + 8, 8);
+    if (le64toh(size) != it->size_b)
+        return err_set(e, SF_EINTEGRITY, "%s: damaged", path);
+    struct id got, *list = malloc(n ? n * ID_LEN : 1);
+    if (!list)
+        return err_sys(e, ENOMEM, "artefact %.12s", hex);
+    memcpy(list, b.data + 16, n * ID_LEN);
+    cid_of_chunks(it->size_b, list, n, &got);
+    if (!id_eq(&got, id)) {
+        free(list);
+        return err_set(e, SF_EINTEGRITY, "%s: damaged", path);
+    }
+    *ret = list;
+    *ret_n = n;
+    *ret_size = it->size_b;
+    return 0;
+}
+
+ssize_t cas_read(const struct cas *c, const struct id *id, uint64_t index, void *p, size_t room,
+                 struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    const struct cas_item *it = item(c, id);
+    id_hex(id, hex);
+    if (!it)
+        return err_set(e, ENOENT, "artefact %.12s: not here", hex);
+    if (index >= chunks_of(it->size_b) || room < chunk_len(it->size_b, index))
+        return err_set(e, EINVAL, "artefact %.12s: no chunk %llu", hex, (unsigned long long)index);
+    CLEANUP(freep) char *path = item_path(c, id, "");
+    if (!path)
+        return err_sys(e, ENOMEM, "artefact %.12s", hex);
+    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return err_sys(e, errno, "%s", path);
+    size_t n = chunk_len(it->size_b, index);
+    ssize_t got = pread_full(fd, p, n, (off_t)(index * CID_CHUNK));
+    if (got < 0)
+        return err_sys(e, (int)-got, "%s", path);
+    if ((size_t)got < n)
+        return err_set(e, SF_EINTEGRITY, "%s: truncated in chunk %llu", path,
+                       (unsigned long long)index);
+    return got;
+}
+
+static void forget(struct cas *c, struct cas_item *it)
+{
+    size_t i = (size_t)(it - c->v);
+    c->used_b -= it->size_b;
+    memmove(c->v + i, c->v + i + 1, (c->n - i - 1) * sizeof(*c->v));
+    c->n--;
+}
+
+static int remove_item(struct cas *c, struct cas_item *it, struct err *e)
+{
+    CLEANUP(freep) char *path = item_path(c, &it->id, "");
+    CLEANUP(freep) char *list = item_path(c, &it->id, ".hashes");
+    if (!path || !list)
+        return err_sys(e, ENOMEM, "%s", c->dir);
+    /* bytes first: what a crash leaves is a list without bytes, which the next start removes */
+    if (unlink(path) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "%s", path);
+    unlink(list);
+    forget(c, it);
+    return 0;
+}
+
+int cas_delete(struct cas *c, const struct id *id, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    struct cas_item *it = item(c, id);
+    id_hex(id, hex);
+    if (!it)
+        return err_set(e, ENOENT, "artefact %.12s: not here", hex);
+    if (it->pins)
+        return err_set(e, EBUSY, "artefact %.12s: in use", hex);
+    return remove_item(c, it, e);
+}
+
+int cas_pin(struct cas *c, const struct id *id)
+{
+    struct cas_item *it = item(c, id);
+    if (!it)
+        return -ENOENT;
+    it->pins++;
+    return 0;
+}
+
+void cas_unpin(struct cas *c, const struct id *id)
+{
+    struct cas_item *it = item(c, id);
+    if (it && it->pins)
+        it->pins--;
+}
+
+/* Room for need bytes under the cap, by removing what is unpinned, least recently used first; nothing is removed when
+ * that would not be enough. */
+static int make_room(struct cas *c, uint64_t need, struct err *e)
+{
+    if (!c->cap_b || need <= c->cap_b - (cas_bytes(c) < c->cap_b ? cas_bytes(c) : c->cap_b))
+        return 0;
+    uint64_t pinned = 0;
+    for (size_t i = 0; i < c->n; i++)
+        if (c->v[i].pins)
+            pinned += c->v[i].size_b;
+    if (need > c->cap_b || pinned + c->reserved_b > c->cap_b - need)
+        return err_set(e, ENOSPC, "%s: no room for %llu bytes under its cap of %llu", c->dir,
+                       (unsigned long long)need, (unsigned long long)c->cap_b);
+    while (cas_bytes(c) > c->cap_b - need) {
+        struct cas_item *old = NULL;
+        for (size_t i = 0; i < c->n; i++)
+            if (!c->v[i].pins && (!old || c->v[i].used_ms < old->used_ms))
+                old = &c->v[i];
+        int r = old ? remove_item(c, old, e) : err_set(e, ENOSPC, "%s: no room", c->dir);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- puts */
+
+static void put_free(struct cas_put *p)
+{
+    struct cas_put **q = &p->cas->puts;
+    while (*q && *q != p)
+        q = &(*q)->next;
+    if (*q) {
+        *q = p->next;
+        p->cas->reserved_b -= p->size_b;
+    }
+    closep(&p->fd);
+    closep(&p->map_fd);
+    cas_map_clear(&p->map);
+    free(p->path);
+    free(p->map_path);
+    free(p);
+}
+
+/* Which of the chunks that the old map names are really there. */
+static int resume(struct cas_put *p, const struct cas_map *old, struct err *e)
+{
+    CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
+    if (!chunk)
+        return err_sys(e, ENOMEM, "%s", p->path);
+    for (uint64_t i = 0; i < old->n; i++) {
+        struct id got;
+        size_t n = chunk_len(p->size_b, i);
+        if (!cas_map_get(old, i))
+            continue;
+        ssize_t r = pread_full(p->fd, chunk, n, (off_t)(i * CID_CHUNK));
+        if (r < 0)
+            return err_sys(e, (int)-r, "%s", p->path);
+        if ((size_t)r < n)
+            continue;
+        hash_bytes(chunk, n, &got);
+        if (id_eq(&got, &p->map.hashes[i])) {
+            cas_map_set(&p->map, i);
+            p->n_have++;
+        }
+    }
+    return 0;
+}
+
+static int begin(struct cas_put *p, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(cas_map_size(p->map.n));
+    CLEANUP(cas_map_clear) struct cas_map old = { 0 };
+    struct err ignored;
+    struct id got;
+    int r = file_read(p->map_path, &b, &ignored);
+    p->fd = open(p->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (p->fd < 0)
+        return err_sys(e, errno, "%s", p->path);
+    /* an old map that is damaged or of another size is worth nothing; the put begins anew */
+    bool again =
+        r >= 0 && cas_map_parse(b.data, b.len, &old, &ignored) >= 0 && old.size_b == p->size_b;
+    if (again) {
+        cid_of_chunks(old.size_b, old.hashes, old.n, &got);
+        again = id_eq(&got, &p->id);
+    }
+    if (!again && ftruncate(p->fd, 0) < 0)
+        return err_sys(e, errno, "%s", p->path);
+    r = p->size_b ? -posix_fallocate(p->fd, 0, (off_t)p->size_b) : 0;
+    if (r < 0)
+        return err_sys(e, -r, "%s: cannot reserve %llu bytes", p->path,
+                       (unsigned long long)p->size_b);
+    if (again) {
+        r = resume(p, &old, e);
+        if (r < 0)
+            return r;
+    }
+    buf_reset(&b);
+    r = cas_map_pack(&p->map, &b);
+    if (r < 0)
+        return err_sys(e, -r, "%s", p->map_path);
+    r = file_write(p->map_path, b.data, b.len, 0600, true, e);
+    if (r < 0)
+        return r;
+    p->map_fd = open(p->map_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    return p->map_fd < 0 ? err_sys(e, errno, "%s", p->map_path) : 0;
+}
+
+int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct id hashes[],
+              size_t n, struct cas_put **ret, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    struct id got;
+    id_hex(id, hex);
+    *ret = NULL;
+    if (size_b > CAS_SIZE_MAX)
+        return err_set(e, EFBIG, "artefact %.12s: %llu bytes are too many", hex,
+                       (unsigned long long)size_b);
+    if (n != chunks_of(size_b))
+        return err_set(e, SF_EINTEGRITY, "artefact %.12s: %zu chunk hashes for %llu bytes", hex, n,
+                       (unsigned long long)size_b);
+    cid_of_chunks(size_b, hashes, n, &got);
+    if (!id_eq(&got, id))
+        return err_set(e, SF_EINTEGRITY, "artefact %.12s: the chunk hashes are not its own", hex);
+    if (cas_has(c, id))
+        return err_set(e, EEXIST, "artefact %.12s: here already", hex);
+    for (struct cas_put *p = c->puts; p; p = p->next)
+        if (id_eq(&p->id, id))
+            return err_set(e, EBUSY, "artefact %.12s: is coming in already", hex);
+    int r = make_room(c, size_b, e);
+    if (r < 0)
+        return r;
+    struct cas_put *p = calloc(1, sizeof(*p));
+    if (!p)
+        return err_sys(e, ENOMEM, "artefact %.12s", hex);
+    p->cas = c;
+    p->id = *id;
+    p->size_b = size_b;
+    p->fd = p->map_fd = -1;
+    p->next = c->puts;
+    c->puts = p;
+    c->reserved_b += size_b;
+    p->path = partial_path(c, id, "");
+    p->map_path = partial_path(c, id, ".map");
+    if (!p->path || !p->map_path || cas_map_init(&p->map, size_b, hashes) < 0)
+        r = err_sys(e, ENOMEM, "artefact %.12s", hex);
+    else
+        r = begin(p, e);
+    if (r < 0) {
+        if (r == -ENOSPC && p->path && !p->n_have)
+            unlink(p->path); /* what was reserved of it is of use to others */
+        put_free(p);
+        return r;
+    }
+    *ret = p;
+    return 0;
+}
+
+bool cas_put_has(const struct cas_put *p, uint64_t index)
+{
+    return index < p->map.n && cas_map_get(&p->map, index);
+}
+
+uint64_t cas_put_missing(const struct cas_put *p, uint64_t from)
+{
+    while (from < p->map.n && cas_map_get(&p->map, from))
+        from++;
+    return from < p->map.n ? from : p->map.n;
+}
+
+int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    struct id got;
+    id_hex(&p->id, hex);
+    if (index >= p->map.n || n != chunk_len(p->size_b, index))
+        return err_set(e, SF_EINTEGRITY, "artefact %.12s: chunk %llu of %zu bytes is none of it",
+                       hex, (unsigned long long)index, n);
+    if (cas_map_get(&p->map, index))
+        return 0;
+    hash_bytes(data, n, &got);
+    if (!id_eq(&got, &p->map.hashes[index]))
+        return err_set(e, SF_EINTEGRITY, "artefact %.12s: chunk %llu is damaged", hex,
+                       (unsigned long long)index);
+    int r = pwrite_all(p->fd, data, n, (off_t)(index * CID_CHUNK));
+    if (r < 0)
+        return err_sys(e, -r, "%s", p->path);
+    cas_map_set(&p->map, index);
+    p->n_have++;
+    /* a hint only: not worth failing for */
+    off_t off;
+    uint8_t byte = cas_map_byte(&p->map, index, &off);
+    pwrite_all(p->map_fd, &byte, 1, off);
+    return 0;
+}
+
+/* Make DIR/xx with the bytes at temp and their hashes, in the order list, bytes. temp is fsynced here. */
+static int publish(struct cas *c, const struct id *id, uint64_t size, const struct id *hashes,
+                   size_t n, const char *temp, int temp_fd, struct err *e)
+{
+    CLEANUP(freep) char *path = item_path(c, id, "");
+    CLEANUP(freep) char *list = item_path(c, id, ".hashes");
+    CLEANUP(freep) char *folder = path ? strdup(path) : NULL;
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(16 + n * ID_LEN);
+    uint64_t le = htole64(size);
+    if (!path || !list || !folder || buf_add(&b, "SFH1\0\0\0\0", 8) < 0 ||
+        buf_add(&b, &le, 8) < 0 || buf_add(&b, hashes, n * ID_LEN) < 0)
+        return err_sys(e, ENOMEM, "%s", c->dir);
+    *strrchr(folder, '/') = 0;
+    int r = dir_make(folder, 0700, e);
+    if (r < 0)
+        return r;
+    if (fchmod(temp_fd, 0444) < 0 || fsync(temp_fd) < 0)
+        return err_sys(e, errno, "%s", temp);
+    r = file_write(list, b.data, b.len, 0444, true, e);
+    if (r < 0)
+        return r;
+    if (rename(temp, path) < 0) {
+        r = err_sys(e, errno, "%s", path);
+        unlink(list);
+        return r;
+    }
+    r = dir_sync(folder);
+    if (r < 0)
+        return err_sys(e, -r, "%s", folder);
+    return insert(c, id, size, clock_wall_ms()) < 0 ? err_sys(e, ENOMEM, "%s", path) : 0;
+}
+
+int cas_commit(struct cas_put **pp, struct err *e)
+{
+    struct cas_put *p = *pp;
+    char hex[ID_HEX_LEN];
+    id_hex(&p->id, hex);
+    if (p->n_have < p->map.n)
+        return err_set(e, EINVAL, "artefact %.12s: chunk %llu is missing", hex,
+                       (unsigned long long)cas_put_missing(p, 0));
+    int r = publish(p->cas, &p->id, p->size_b, p->map.hashes, p->map.n, p->path, p->fd, e);
+    if (r < 0)
+        return r;
+    unlink(p->map_path);
+    put_free(p);
+    *pp = NULL;
+    return 0;
+}
+
+void cas_put_close(struct cas_put **pp, bool drop)
+{
+    struct cas_put *p = *pp;
+    if (!p)
+        return;
+    *pp = NULL;
+    if (drop || !p->n_have) {
+        unlink(p->path);
+        unlink(p->map_path);
+    }
+    put_free(p);
+}
+
+/* ---- import */
+
+static void unlinkp(char **path)
+{
+    if (*path) {
+        unlink(*path);
+        free(*path);
+    }
+    *path = NULL;
+}
+
+int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_size, struct err *e)
+{
+    struct stat st, after;
+    CLEANUP(closep) int in = open(path, O_RDONLY | O_CLOEXEC);
+    CLEANUP(closep) int out = -1;
+    CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
+    CLEANUP(freep) struct id *hashes = NULL;
+    if (in < 0 || fstat(in, &st) < 0)
+        return err_sys(e, errno, "%s", path);
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, SF_EFORMAT, "%s: not a regular file", path);
+    uint64_t size = (uint64_t)st.st_size, n = chunks_of(size);
+    if (size > CAS_SIZE_MAX)
+        return err_set(e, EFBIG, "%s: too long", path);
+    hashes = malloc(n ? n * sizeof(*hashes) : 1);
+    if (!hashes || !chunk)
+        return err_sys(e, ENOMEM, "%s", path);
+    int r = make_room(c, size, e);
+    if (r < 0)
+        return r;
+    char *name = path_fmt("%s/partial/import-%u", c->dir, ++c->temp_n);
+    if (!name)
+        return err_sys(e, ENOMEM, "%s", path);
+    out = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (out < 0) {
+        r = err_sys(e, errno, "%s", name);
+        free(name);
+        return r;
+    }
+    CLEANUP(unlinkp) char *temp = name;
+    /* What is hashed is what is kept: with shared blocks the clone is read, not the original. */
+    bool shared = size && ioctl(out, FICLONE, in) == 0;
+    if (size && !shared) {
+        r = -posix_fallocate(out, 0, (off_t)size);
+        if (r < 0)
+            return err_sys(e, -r, "%s: cannot reserve %llu bytes", temp, (unsigned long long)size);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        size_t len = chunk_len(size, i);
+        ssize_t got = pread_full(shared ? out : in, chunk, len, (off_t)(i * CID_CHUNK));
+        if (got < 0)
+            return err_sys(e, (int)-got, "%s", path);
+        if ((size_t)got < len)
+            return err_set(e, SF_EFAILED, "%s: became shorter while it was read", path);
+        hash_bytes(chunk, len, &hashes[i]);
+        if (!shared && (r = pwrite_all(out, chunk, len, (off_t)(i * CID_CHUNK))) < 0)
+            return err_sys(e, -r, "%s", temp);
+    }
+    if (fstat(out, &after) < 0 || (uint64_t)after.st_size != size)
+        return err_set(e, SF_EFAILED, "%s: changed its length while it was read", path);
+    cid_of_chunks(size, hashes, n, ret);
+    if (ret_size)
+        *ret_size = size;
+    struct cas_item *it = item(c, ret);
+    if (it) {
+        use(c, it);
+        return 0;
+    }
+    r = publish(c, ret, size, hashes, n, temp, out, e);
+    return r < 0 ? r : 0;
+}
+
+int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, struct err *e)
+{
+    CLEANUP(freep) struct id *hashes = NULL;
+    CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
+    CLEANUP(freep) char *path = item_path(c, id, "");
+    struct stat st;
+    size_t n;
+    uint64_t size;
+    *ret_chunk = UINT64_MAX;
+    if (!chunk || !path)
+        return err_sys(e, ENOMEM, "%s", c->dir);
+    int r = cas_hashes(c, id, &hashes, &n, &size, e);
+    if (r < 0)
+        return r;
+    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return err_sys(e, errno, "%s", path);
+    for (uint64_t i = 0; i < n; i++) {
+        struct id got;
+        size_t len = chunk_len(size, i);
+        ssize_t m = pread_full(fd, chunk, len, (off_t)(i * CID_CHUNK));
+        if (m < 0)
+            return err_sys(e, (int)-m, "%s", path);
+        hash_bytes(chunk, (size_t)m, &got);
+        if ((size_t)m < len || !id_eq(&got, &hashes[i])) {
+            *ret_chunk = i;
+            return err_set(e, SF_EINTEGRITY, "%s: chunk %llu is damaged", path,
+                           (unsigned long long)i);
+        }
+    }
+    if ((uint64_t)st.st_size != size)
+        return err_set(e, SF_EINTEGRITY, "%s: is %llu bytes long, not %llu", path,
+                       (unsigned long long)st.st_size, (unsigned long long)size);
+    return 0;
+}

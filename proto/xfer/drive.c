@@ -1,0 +1,816 @@
+#include "proto/xfer/drive.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/clean.h"
+#include "proto/cas/cas.h"
+#include "proto/lib/zio.h"
+#include "proto/wire/utf8.h"
+#include "proto/xfer/xfer.h"
+
+enum {
+    SENDERS_MAX = 1024,
+    SENDERS_PEER_MAX = 64,
+    SENDER_IDLE_MS = 60000, /* a receiver that asked nothing for so long is done */
+    OFFER_TRIES = 24,       /* of XFER_TIMEOUT_MS each, without any sign of the receiver */
+    PUMP_CHUNKS = 4,        /* chunks sent in one call: the loop has other things to do */
+    FULL_RETRY_MS = 5,
+    PACK_LEVEL = 1,
+};
+
+/* Coming in. */
+struct in {
+    struct in *next;
+    uint64_t peer;
+    bool offered;   /* by the peer, which waits for put_have */
+    bool suspended; /* until xfers_up() */
+    bool told;      /* the peer ended it: it needs no xfer_fail */
+    bool dead;
+    struct xfer_recv m;
+    void *put;
+    char kind[32], name[256];
+};
+
+/* Offered by us. */
+struct offer {
+    struct offer *next;
+    uint64_t peer, req, size_b, sent_ms;
+    struct id id;
+    unsigned tries;
+    bool suspended, dead;
+    char kind[32], name[256];
+};
+
+/* Going out: what a peer has asked for. */
+struct sender {
+    struct sender *next;
+    uint64_t peer, used_ms;
+    struct xfer_send s;
+    struct id *hashes;
+    bool dead;
+};
+
+struct xfers {
+    struct xfer_store store;
+    struct xfers_ops ops;
+    uint64_t max_b;
+    struct in *ins;
+    struct offer *offers;
+    struct sender *senders;
+    size_t n_ins, n_offers, n_senders;
+    unsigned depth; /* of public calls: the dead are buried when the outermost ends */
+    /* the chunk that is being sent, kept while a queue is full */
+    uint8_t *raw, *packed; /* CID_CHUNK; zio_bound() */
+    struct id chunk_id;
+    uint64_t chunk_index;
+    size_t raw_len, packed_len; /* packed_len 0 = does not pay; raw_len 0 = nothing kept */
+    bool full;
+};
+
+struct xfers *xfers_new(const struct xfer_store *store, const struct xfers_ops *ops, uint64_t max_b)
+{
+    struct xfers *x = calloc(1, sizeof(*x));
+    if (!x)
+        return NULL;
+    x->store = *store;
+    x->ops = *ops;
+    x->max_b = max_b;
+    x->raw = malloc(CID_CHUNK);
+    x->packed = malloc(zio_bound(CID_CHUNK));
+    if (!x->raw || !x->packed)
+        xfers_free(&x);
+    return x;
+}
+
+static void in_free(struct xfers *x, struct in *in)
+{
+    if (in->put)
+        x->store.close(in->put);
+    xfer_recv_clear(&in->m);
+    free(in);
+    x->n_ins--;
+}
+
+static void bury(struct xfers *x)
+{
+    if (x->depth)
+        return;
+    for (struct in **p = &x->ins; *p;) {
+        struct in *in = *p;
+        if (in->dead) {
+            *p = in->next;
+            in_free(x, in);
+        } else {
+            p = &in->next;
+        }
+    }
+    for (struct offer **p = &x->offers; *p;) {
+        struct offer *o = *p;
+        if (o->dead) {
+            *p = o->next;
+            free(o);
+            x->n_offers--;
+        } else {
+            p = &o->next;
+        }
+    }
+    for (struct sender **p = &x->senders; *p;) {
+        struct sender *s = *p;
+        if (s->dead) {
+            *p = s->next;
+            free(s->hashes);
+            free(s);
+            x->n_senders--;
+        } else {
+            p = &s->next;
+        }
+    }
+}
+
+void xfers_free(struct xfers **xp)
+{
+    struct xfers *x = *xp;
+    if (!x)
+        return;
+    *xp = NULL;
+    for (struct in *i = x->ins; i; i = i->next)
+        i->dead = true;
+    for (struct offer *o = x->offers; o; o = o->next)
+        o->dead = true;
+    for (struct sender *s = x->senders; s; s = s->next)
+        s->dead = true;
+    x->depth = 0;
+    bury(x);
+    free(x->raw);
+    free(x->packed);
+    free(x);
+}
+
+/* ---- messages */
+
+static int send_msg(struct xfers *x, uint64_t peer, const struct msg *m)
+{
+    return x->ops.send(x->ops.ctx, peer, m);
+}
+
+static void send_fail(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, int code,
+                      const char *text)
+{
+    char clean[1001];
+    utf8_clean(text, clean, sizeof(clean));
+    struct msg m = { .type = M_XFER_FAIL,
+                     .xfer_fail = {
+                         .req = req, .id = *id, .code = err_name(code), .text = clean } };
+    send_msg(x, peer, &m);
+}
+
+static void send_have(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id)
+{
+    struct msg m = { .type = M_PUT_HAVE, .put_have = { .req = req, .id = *id } };
+    send_msg(x, peer, &m);
+}
+
+/* ---- ends */
+
+static int tell_end(struct xfers *x, const struct xfers_end *end, struct err *e)
+{
+    return x->ops.ended ? x->ops.ended(x->ops.ctx, end, e) : 0;
+}
+
+static void in_end(struct xfers *x, struct in *in, int code, const char *text)
+{
+    struct err e = { 0 };
+    if (in->dead)
+        return;
+    in->dead = true;
+    if (in->put) {
+        x->store.close(in->put);
+        in->put = NULL;
+    }
+    struct xfers_end end = { .dir = XFERS_IN,
+                             .peer = in->peer,
+                             .req = in->m.req,
+                             .id = in->m.id,
+                             .size_b = in->m.size_b == UINT64_MAX ? 0 : in->m.size_b,
+                             .code = code };
+    memcpy(end.kind, in->kind, sizeof(end.kind));
+    memcpy(end.name, in->name, sizeof(end.name));
+    snprintf(end.text, sizeof(end.text), "%s", text ? text : "");
+    int r = tell_end(x, &end, &e);
+    if (!in->offered || in->told)
+        return;
+    if (code)
+        send_fail(x, in->peer, in->m.req, &in->m.id, code, text ? text : "");
+    else if (r < 0)
+        send_fail(x, in->peer, in->m.req, &in->m.id, -r, e.text);
+    else
+        send_have(x, in->peer, in->m.req, &in->m.id);
+}
+
+static void offer_end(struct xfers *x, struct offer *o, int code, const char *text)
+{
+    if (o->dead)
+        return;
+    o->dead = true;
+    struct xfers_end end = { .dir = XFERS_OUT,
+                             .peer = o->peer,
+                             .req = o->req,
+                             .id = o->id,
+                             .size_b = o->size_b,
+                             .code = code };
+    memcpy(end.kind, o->kind, sizeof(end.kind));
+    memcpy(end.name, o->name, sizeof(end.name));
+    snprintf(end.text, sizeof(end.text), "%s", text ? text : "");
+    tell_end(x, &end, NULL);
+}
+
+/* ---- receiving */
+
+static void in_step(struct xfers *x, struct in *in, const struct xfer_event *first,
+                    uint64_t now_ms);
+
+static int do_open(struct xfers *x, struct in *in, const struct xfer_action *a, uint8_t **ret_have,
+                   struct err *e)
+{
+    int r = x->store.begin(x->store.ctx, &in->m.id, a->size_b, a->hashes, a->n, &in->put, e);
+    if (r < 0 && r != -EEXIST) {
+        in->put = NULL;
+        return r;
+    }
+    uint8_t *have = calloc(1, a->n / 8 + 1);
+    if (!have)
+        return err_sys(e, ENOMEM, "transfer");
+    if (r == -EEXIST) {
+        in->put = NULL; /* came by another way meanwhile */
+        memset(have, 0xff, a->n / 8 + 1);
+    } else {
+        for (size_t i = 0; i < a->n; i++)
+            if (x->store.put_has(in->put, i))
+                have[i / 8] |= (uint8_t)(1u << (i % 8));
+    }
+    *ret_have = have;
+    return 0;
+}
+
+static int do_write(struct xfers *x, struct in *in, const struct xfer_action *a, struct err *e)
+{
+    const void *p = a->data;
+    ssize_t n = (ssize_t)a->n;
+    CLEANUP(freep) uint8_t *plain = NULL;
+    if (a->packed) {
+        plain = malloc(CID_CHUNK);
+        if (!plain)
+            return err_sys(e, ENOMEM, "transfer");
+        n = zio_unpack(plain, CID_CHUNK, a->data, a->n);
+        if (n < 0)
+            return err_set(e, SF_EINTEGRITY, "chunk %llu: damaged", (unsigned long long)a->index);
+        p = plain;
+    }
+    return x->store.write(in->put, a->index, p, (size_t)n, e);
+}
+
+/* Carry the actions out and feed their results back, until there are none. The machine answers one result with few actions, and
+ * only SENDs follow more than once, so a small queue suffices. */
+static void in_act(struct xfers *x, struct in *in, const struct xfer_actions *acts, uint64_t now_ms)
+{
+    for (size_t i = 0; i < acts->n && !in->dead; i++) {
+        const struct xfer_action *a = &acts->v[i];
+        struct err e = { 0 };
+        CLEANUP(freep) uint8_t *have = NULL;
+        struct xfer_event ev = { .text = e.text };
+        switch (a->kind) {
+        case XFER_DO_SEND:
+            send_msg(x, in->peer, &a->msg);
+            continue;
+        case XFER_DO_OPEN:
+            ev.kind = XFER_EV_OPENED;
+            ev.r = do_open(x, in, a, &have, &e);
+            ev.have = have;
+            break;
+        case XFER_DO_WRITE:
+            ev.kind = XFER_EV_WROTE;
+            ev.index = a->index;
+            ev.r = in->put ? do_write(x, in, a, &e) : 0;
+            break;
+        case XFER_DO_COMMIT:
+            ev.kind = XFER_EV_COMMITTED;
+            ev.r = in->put ? x->store.commit(in->put, &e) : 0;
+            if (ev.r >= 0)
+                in->put = NULL;
+            break;
+        case XFER_DO_DONE:
+            in_end(x, in, 0, NULL);
+            return;
+        case XFER_DO_FAIL:
+            in_end(x, in, a->code, a->text);
+            return;
+        }
+        in_step(x, in, &ev, now_ms);
+    }
+}
+
+static void in_step(struct xfers *x, struct in *in, const struct xfer_event *ev, uint64_t now_ms)
+{
+    struct xfer_actions acts;
+    size_t had = in->m.n_have;
+    xfer_recv_step(&in->m, ev, now_ms, &acts);
+    if (x->ops.moved && in->m.n_have != had) {
+        uint64_t done = (uint64_t)in->m.n_have * CID_CHUNK;
+        x->ops.moved(x->ops.ctx, XFERS_IN, &in->m.id, done < in->m.size_b ? done : in->m.size_b,
+                     in->m.size_b);
+    }
+    in_act(x, in, &acts, now_ms);
+}
+
+static struct in *find_in(struct xfers *x, const struct id *id)
+{
+    for (struct in *i = x->ins; i; i = i->next)
+        if (!i->dead && id_eq(&i->m.id, id))
+            return i;
+    return NULL;
+}
+
+static int in_new(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, uint64_t size,
+                  const struct msg_put_offer *o, uint64_t now_ms, struct err *e)
+{
+    struct xfer_actions acts;
+    if (!x->store.begin)
+        return err_set(e, SF_EREFUSED, "transfer: nothing is taken here");
+    if (x->n_ins >= XFERS_MAX)
+        return err_set(e, EBUSY, "transfer: %d are running", XFERS_MAX);
+    struct in *in = calloc(1, sizeof(*in));
+    if (!in)
+        return err_sys(e, ENOMEM, "transfer");
+    in->peer = peer;
+    if (o) {
+        in->offered = true;
+        snprintf(in->kind, sizeof(in->kind), "%s", o->kind ? o->kind : "");
+        snprintf(in->name, sizeof(in->name), "%s", o->name ? o->name : "");
+    }
+    in->next = x->ins;
+    x->ins = in;
+    x->n_ins++;
+    xfer_recv_init(&in->m, req, id, size, x->max_b, now_ms, &acts);
+    in_act(x, in, &acts, now_ms);
+    return 0;
+}
+
+static int here(struct xfers *x, const struct id *id)
+{
+    CLEANUP(freep) struct id *hashes = NULL;
+    size_t n;
+    uint64_t size;
+    return x->store.hashes ? x->store.hashes(x->store.ctx, id, &hashes, &n, &size, NULL) : -ENOENT;
+}
+
+int xfers_fetch(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, uint64_t now_ms,
+                struct err *e)
+{
+    if (find_in(x, id))
+        return err_set(e, EALREADY, "transfer: is coming in already");
+    if (here(x, id) == 0)
+        return err_set(e, EEXIST, "transfer: here already");
+    x->depth++;
+    int r = in_new(x, peer, req, id, UINT64_MAX, NULL, now_ms, e);
+    x->depth--;
+    bury(x);
+    return r;
+}
+
+static void on_put_offer(struct xfers *x, uint64_t peer, const struct msg_put_offer *o,
+                         uint64_t now_ms)
+{
+    struct err e = { 0 };
+    struct in *in = find_in(x, &o->id);
+    if (in) {
+        /* From the same peer: it repeats itself. From another: it will repeat itself, and find it here. */
+        if (in->peer == peer) {
+            in->offered = true;
+            in->m.req = o->req;
+        }
+        return;
+    }
+    int r = here(x, &o->id);
+    if (r == 0 || r == -ENOENT) {
+        bool is_here = r == 0;
+        r = x->ops.offered ? x->ops.offered(x->ops.ctx, peer, o, is_here, &e) : 0;
+        if (r >= 0 && is_here) {
+            send_have(x, peer, o->req, &o->id);
+            return;
+        }
+    }
+    size_t of_peer = 0;
+    for (struct in *i = x->ins; i; i = i->next)
+        of_peer += i->peer == peer && !i->dead;
+    if (r >= 0 && of_peer >= XFERS_PEER_MAX)
+        return; /* its next try may find room */
+    if (r >= 0)
+        r = in_new(x, peer, o->req, &o->id, o->size_b, o, now_ms, &e);
+    if (r < 0 && r != -EBUSY)
+        send_fail(x, peer, o->req, &o->id, -r, e.text[0] ? e.text : "cannot take it");
+}
+
+/* ---- sending */
+
+static struct sender *find_sender(struct xfers *x, uint64_t peer, const struct id *id)
+{
+    for (struct sender *s = x->senders; s; s = s->next)
+        if (!s->dead && s->peer == peer && id_eq(&s->s.id, id))
+            return s;
+    return NULL;
+}
+
+static int sender_new(struct xfers *x, uint64_t peer, const struct id *id, struct sender **ret,
+                      struct err *e)
+{
+    CLEANUP(freep) struct id *hashes = NULL;
+    size_t n, of_peer = 0;
+    uint64_t size;
+    int r = x->ops.wanted ? x->ops.wanted(x->ops.ctx, peer, id, e) : 0;
+    if (r < 0)
+        return r;
+    if (!x->store.hashes)
+        return err_set(e, ENOENT, "transfer: nothing is given here");
+    for (struct sender *s = x->senders; s; s = s->next)
+        of_peer += s->peer == peer && !s->dead;
+    if (x->n_senders >= SENDERS_MAX || of_peer >= SENDERS_PEER_MAX)
+        return err_set(e, EBUSY, "transfer: too many at once");
+    r = x->store.hashes(x->store.ctx, id, &hashes, &n, &size, e);
+    if (r < 0)
+        return r;
+    struct sender *s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_sys(e, ENOMEM, "transfer");
+    s->peer = peer;
+    s->hashes = TAKE(hashes);
+    xfer_send_init(&s->s, id, size);
+    s->next = x->senders;
+    x->senders = s;
+    x->n_senders++;
+    *ret = s;
+    return 0;
+}
+
+/* Read and pack a chunk unless it is the one that waits. */
+static int prepare(struct xfers *x, const struct id *id, uint64_t index, struct err *e)
+{
+    if (x->raw_len && x->chunk_index == index && id_eq(&x->chunk_id, id))
+        return 0;
+    x->raw_len = 0;
+    ssize_t n = x->store.read(x->store.ctx, id, index, x->raw, CID_CHUNK, e);
+    if (n < 0)
+        return (int)n;
+    ssize_t m = zio_pack(x->packed, zio_bound(CID_CHUNK), x->raw, (size_t)n, PACK_LEVEL);
+    x->packed_len = m > 0 && m < n - n / 8 ? (size_t)m : 0;
+    x->chunk_id = *id;
+    x->chunk_index = index;
+    x->raw_len = (size_t)n;
+    return 0;
+}
+
+/* One thing that s owes: 1 = sent, 0 = nothing owed, -EAGAIN = queue full. */
+static int send_one(struct xfers *x, struct sender *s)
+{
+    uint64_t index, n;
+    struct err e = { 0 };
+    struct msg m = { 0 };
+    int what = xfer_send_next(&s->s, &index, &n);
+    if (!what)
+        return 0;
+    if (what == 1) {
+        m.type = M_HASHES;
+        m.hashes = (struct msg_hashes){ .req = s->s.req,
+                                        .id = s->s.id,
+                                        .size_b = s->s.size_b,
+                                        .first = index,
+                                        .hashes = (const uint8_t *)(s->hashes + index),
+                                        .hashes_len = n * ID_LEN };
+    } else {
+        int r = prepare(x, &s->s.id, index, &e);
+        if (r < 0) {
+            send_fail(x, s->peer, s->s.req, &s->s.id, -r, e.text);
+            s->dead = true;
+            return 1;
+        }
+        m.type = M_CHUNK;
+        m.chunk = (struct msg_chunk){ .req = s->s.req,
+                                      .id = s->s.id,
+                                      .index = index,
+                                      .packed = x->packed_len != 0,
+                                      .data = x->packed_len ? x->packed : x->raw,
+                                      .data_len = x->packed_len ? x->packed_len : x->raw_len };
+    }
+    int r = send_msg(x, s->peer, &m);
+    if (r == -EAGAIN)
+        return r;
+    if (r < 0) {
+        s->dead = true; /* gone; it will ask again if it comes back */
+        return 1;
+    }
+    xfer_send_done(&s->s);
+    if (what == 2 && x->ops.moved)
+        x->ops.moved(x->ops.ctx, XFERS_OUT, &s->s.id,
+                     (index + 1) * CID_CHUNK < s->s.size_b ? (index + 1) * CID_CHUNK : s->s.size_b,
+                     s->s.size_b);
+    return 1;
+}
+
+/* Send what is owed, a little of each. Returns true when more could be sent at once. */
+static bool pump(struct xfers *x)
+{
+    int budget = PUMP_CHUNKS;
+    bool more = true;
+    x->full = false;
+    while (more && budget > 0) {
+        more = false;
+        for (struct sender *s = x->senders; s && budget > 0; s = s->next) {
+            int r = s->dead ? 0 : send_one(x, s);
+            if (r == -EAGAIN)
+                x->full = true;
+            if (r == 1) {
+                budget--;
+                more = true;
+            }
+        }
+    }
+    return more;
+}
+
+static void on_get(struct xfers *x, uint64_t peer, const struct msg_get *g, uint64_t now_ms)
+{
+    struct err e = { 0 };
+    struct sender *s = find_sender(x, peer, &g->id);
+    int r = s ? 0 : sender_new(x, peer, &g->id, &s, &e);
+    if (r >= 0) {
+        s->used_ms = now_ms;
+        r = xfer_send_get(&s->s, g);
+        if (r < 0)
+            err_set(&e, -r, "chunks %llu+%llu: not in this artefact", (unsigned long long)g->first,
+                    (unsigned long long)g->credit);
+    }
+    if (r < 0)
+        send_fail(x, peer, g->req, &g->id, -r, e.text);
+    for (struct offer *o = x->offers; o; o = o->next)
+        if (!o->dead && o->peer == peer && id_eq(&o->id, &g->id)) {
+            o->sent_ms = now_ms; /* it is being taken */
+            o->tries = 0;
+        }
+}
+
+/* ---- offers */
+
+static void send_offer(struct xfers *x, struct offer *o, uint64_t now_ms)
+{
+    struct msg m = { .type = M_PUT_OFFER,
+                     .put_offer = { .req = o->req,
+                                    .id = o->id,
+                                    .size_b = o->size_b,
+                                    .kind = o->kind,
+                                    .name = o->name } };
+    o->sent_ms = now_ms;
+    send_msg(x, o->peer, &m);
+}
+
+int xfers_offer(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, const char *kind,
+                const char *name, uint64_t now_ms, struct err *e)
+{
+    CLEANUP(freep) struct id *hashes = NULL;
+    size_t n;
+    uint64_t size;
+    for (struct offer *o = x->offers; o; o = o->next)
+        if (!o->dead && o->peer == peer && id_eq(&o->id, id))
+            return err_set(e, EALREADY, "transfer: is offered already");
+    if (x->n_offers >= XFERS_MAX)
+        return err_set(e, EBUSY, "transfer: %d offers are waiting", XFERS_MAX);
+    int r = x->store.hashes(x->store.ctx, id, &hashes, &n, &size, e);
+    if (r < 0)
+        return r;
+    struct offer *o = calloc(1, sizeof(*o));
+    if (!o)
+        return err_sys(e, ENOMEM, "transfer");
+    o->peer = peer;
+    o->req = req;
+    o->id = *id;
+    o->size_b = size;
+    snprintf(o->kind, sizeof(o->kind), "%s", kind);
+    utf8_clean(name ? name : "", o->name, sizeof(o->name));
+    o->next = x->offers;
+    x->offers = o;
+    x->n_offers++;
+    send_offer(x, o, now_ms);
+    return 0;
+}
+
+/* ---- the loop's side */
+
+int xfers_msg(struct xfers *x, uint64_t peer, const struct msg *m, uint64_t now_ms)
+{
+    struct xfer_event ev = { .kind = XFER_EV_MSG, .msg = m };
+    struct in *in;
+    int r = 1;
+    x->depth++;
+    switch (m->type) {
+    case M_PUT_OFFER:
+        on_put_offer(x, peer, &m->put_offer, now_ms);
+        break;
+    case M_PUT_HAVE:
+        for (struct offer *o = x->offers; o; o = o->next)
+            if (!o->dead && o->peer == peer && id_eq(&o->id, &m->put_have.id))
+                offer_end(x, o, 0, NULL);
+        break;
+    case M_GET:
+        on_get(x, peer, &m->get, now_ms);
+        break;
+    case M_HASHES:
+    case M_CHUNK:
+        in = find_in(x, m->type == M_HASHES ? &m->hashes.id : &m->chunk.id);
+        if (in && in->peer == peer && !in->suspended)
+            in_step(x, in, &ev, now_ms);
+        break;
+    case M_XFER_FAIL: {
+        const struct msg_xfer_fail *f = &m->xfer_fail;
+        in = find_in(x, &f->id);
+        if (in && in->peer == peer) {
+            in->told = true;
+            in_step(x, in, &ev, now_ms);
+        }
+        struct sender *s = find_sender(x, peer, &f->id);
+        if (s)
+            s->dead = true;
+        for (struct offer *o = x->offers; o; o = o->next)
+            if (!o->dead && o->peer == peer && id_eq(&o->id, &f->id))
+                offer_end(x, o, xfer_code(f->code), f->text);
+        break;
+    }
+    default:
+        r = 0;
+        break;
+    }
+    if (r)
+        pump(x);
+    x->depth--;
+    bury(x);
+    return r;
+}
+
+static void sooner(int64_t *wait, uint64_t at, uint64_t now)
+{
+    int64_t ms = at > now ? (int64_t)(at - now) : 0;
+    if (at != UINT64_MAX && (*wait < 0 || ms < *wait))
+        *wait = ms;
+}
+
+int64_t xfers_tick(struct xfers *x, uint64_t now_ms)
+{
+    struct xfer_event ev = { .kind = XFER_EV_TICK };
+    int64_t wait = -1;
+    x->depth++;
+    for (struct in *i = x->ins; i; i = i->next) {
+        if (i->dead || i->suspended)
+            continue;
+        if (now_ms >= xfer_recv_deadline(&i->m))
+            in_step(x, i, &ev, now_ms);
+    }
+    for (struct offer *o = x->offers; o; o = o->next) {
+        if (o->dead || o->suspended || now_ms < o->sent_ms + XFER_TIMEOUT_MS)
+            continue;
+        if (++o->tries >= OFFER_TRIES)
+            offer_end(x, o, ETIMEDOUT, "the receiver does not answer");
+        else
+            send_offer(x, o, now_ms);
+    }
+    for (struct sender *s = x->senders; s; s = s->next)
+        if (now_ms >= s->used_ms + SENDER_IDLE_MS)
+            s->dead = true;
+    bool more = pump(x);
+    x->depth--;
+    bury(x);
+    if (more)
+        return 0;
+    if (x->full)
+        sooner(&wait, now_ms + FULL_RETRY_MS, now_ms);
+    for (struct in *i = x->ins; i; i = i->next)
+        if (!i->suspended)
+            sooner(&wait, xfer_recv_deadline(&i->m), now_ms);
+    for (struct offer *o = x->offers; o; o = o->next)
+        if (!o->suspended)
+            sooner(&wait, o->sent_ms + XFER_TIMEOUT_MS, now_ms);
+    for (struct sender *s = x->senders; s; s = s->next)
+        sooner(&wait, s->used_ms + SENDER_IDLE_MS, now_ms);
+    return wait;
+}
+
+void xfers_gone(struct xfers *x, uint64_t peer, bool keep)
+{
+    x->depth++;
+    for (struct sender *s = x->senders; s; s = s->next)
+        if (s->peer == peer)
+            s->dead = true;
+    for (struct in *i = x->ins; i; i = i->next) {
+        if (i->peer != peer || i->dead)
+            continue;
+        i->suspended = true;
+        if (!keep) {
+            i->told = true;
+            in_end(x, i, EHOSTUNREACH, "the sender is gone");
+        }
+    }
+    for (struct offer *o = x->offers; o; o = o->next) {
+        if (o->peer != peer || o->dead)
+            continue;
+        o->suspended = true;
+        if (!keep)
+            offer_end(x, o, EHOSTUNREACH, "the receiver is gone");
+    }
+    x->depth--;
+    bury(x);
+}
+
+void xfers_up(struct xfers *x, uint64_t peer, uint64_t now_ms)
+{
+    struct xfer_event ev = { .kind = XFER_EV_UP };
+    x->depth++;
+    for (struct in *i = x->ins; i; i = i->next)
+        if (i->peer == peer && !i->dead) {
+            i->suspended = false;
+            in_step(x, i, &ev, now_ms);
+        }
+    for (struct offer *o = x->offers; o; o = o->next)
+        if (o->peer == peer && !o->dead) {
+            o->suspended = false;
+            o->tries = 0;
+            send_offer(x, o, now_ms);
+        }
+    x->depth--;
+    bury(x);
+}
+
+size_t xfers_running(const struct xfers *x)
+{
+    return x->n_ins + x->n_offers;
+}
+
+bool xfers_busy(const struct xfers *x, const struct id *id)
+{
+    return find_in((struct xfers *)x, id) != NULL;
+}
+
+/* ---- a store over a cas */
+
+static int of_hashes(void *ctx, const struct id *id, struct id **ret, size_t *ret_n,
+                     uint64_t *ret_size, struct err *e)
+{
+    return cas_hashes(ctx, id, ret, ret_n, ret_size, e);
+}
+
+static ssize_t of_read(void *ctx, const struct id *id, uint64_t index, void *p, size_t room,
+                       struct err *e)
+{
+    return cas_read(ctx, id, index, p, room, e);
+}
+
+static int of_begin(void *ctx, const struct id *id, uint64_t size_b, const struct id hashes[],
+                    size_t n, void **ret_put, struct err *e)
+{
+    struct cas_put *p;
+    int r = cas_begin(ctx, id, size_b, hashes, n, &p, e);
+    *ret_put = r < 0 ? NULL : p;
+    return r;
+}
+
+static bool of_has(void *put, uint64_t index)
+{
+    return cas_put_has(put, index);
+}
+
+static int of_write(void *put, uint64_t index, const void *p, size_t n, struct err *e)
+{
+    return cas_put_chunk(put, index, p, n, e);
+}
+
+static int of_commit(void *put, struct err *e)
+{
+    struct cas_put *p = put;
+    return cas_commit(&p, e);
+}
+
+static void of_close(void *put)
+{
+    struct cas_put *p = put;
+    cas_put_close(&p, false);
+}
+
+struct xfer_store xfer_store_cas(struct cas *c)
+{
+    return (struct xfer_store){ .ctx = c,
+                                .hashes = of_hashes,
+                                .read = of_read,
+                                .begin = of_begin,
+                                .put_has = of_has,
+                                .write = of_write,
+                                .commit = of_commit,
+                                .close = of_close };
+}

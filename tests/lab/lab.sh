@@ -1,0 +1,129 @@
+# shellcheck shell=bash
+# A laboratory of real hosts on one machine: network namespaces joined by a bridge, each with its own address, home folder,
+# host key and sshd. Source it, then: lab_need || exit 77; lab_up N; ...; everything is removed when the script ends.
+#
+#   lab_dir                    scratch folder               lab_ip I      address of host I (1..N); 0 is the head's
+#   lab_in I CMD...            run in host I (0 = head)     lab_home I    its /root as seen from outside
+#   lab_sshd I / lab_sshd_stop I                             lab_ini      prints [host] sections and the [fleet] keys for SSH
+
+lab_tag=sf$$
+lab_n=0
+lab_dir=
+
+lab_need() { # root, namespaces and sshd, or the reason why not
+  local why=
+  [ "$(id -u)" = 0 ] || why="needs root for network namespaces"
+  [ -x /usr/sbin/sshd ] || why="/usr/sbin/sshd is not installed"
+  command -v ip >/dev/null || why="ip (iproute2) is not installed"
+  [ -n "$why" ] || ip netns add "$lab_tag-try" 2>/dev/null || why="network namespaces cannot be made here"
+  ip netns del "$lab_tag-try" 2>/dev/null
+  [ -z "$why" ] && return 0
+  echo "1..0 # SKIP $why"
+  return 1
+}
+
+lab_ns() { echo "$lab_tag-$1"; }
+lab_ip() { echo "10.77.$(($1 / 250)).$(($1 % 250 + 1))"; }
+lab_home() { echo "$lab_dir/$1/root"; }
+
+# a shell in host I: its network, and a mount namespace in which /root is its own
+lab_in() {
+  local i=$1
+  shift
+  if [ "$i" = 0 ]; then
+    ip netns exec "$(lab_ns 0)" "$@"
+  else
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    ip netns exec "$(lab_ns "$i")" unshare -m sh -c \
+      'mount --make-rprivate / && mount --bind "$0" /root && cd /root && HOME=/root exec "$@"' "$(lab_home "$i")" "$@"
+  fi
+}
+
+lab_sshd() {
+  local i=$1 d=$lab_dir/$1 n=0
+  cat >"$d/sshd_config" <<CONF
+ListenAddress $(lab_ip "$i")
+HostKey $d/hostkey
+AuthorizedKeysFile $lab_dir/user.pub
+PidFile none
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+UseDNS no
+PermitRootLogin yes
+MaxStartups ${LAB_MAXSTARTUPS:-10:30:100}
+CONF
+  lab_in "$i" /usr/sbin/sshd -D -f "$d/sshd_config" -E "$d/sshd.log" &
+  echo $! >"$d/sshd.pid"
+  until lab_in 0 bash -c "exec 3<>/dev/tcp/$(lab_ip "$i")/22" 2>/dev/null; do
+    n=$((n + 1))
+    [ $n -lt 300 ] || { echo "Bail out! sshd of host $i does not start: $(tail -n 2 "$d/sshd.log")"; exit 1; }
+    sleep 0.1
+  done
+}
+
+lab_sshd_stop() {
+  local p
+  p=$(cat "$lab_dir/$1/sshd.pid" 2>/dev/null) || return 0
+  kill "$p" 2>/dev/null
+  wait "$p" 2>/dev/null
+  rm -f "$lab_dir/$1/sshd.pid"
+}
+
+lab_up() {
+  local i
+  lab_dir=$(mktemp -d "${TMPDIR:-/tmp}/lab-XXXXXX") || exit 1
+  lab_n=$1
+  trap lab_down EXIT
+  trap 'exit 130' INT TERM
+  mkdir -p /run/sshd
+  ssh-keygen -q -t ed25519 -N '' -f "$lab_dir/user"
+  ip netns add "$(lab_ns 0)"
+  lab_in 0 ip link set lo up
+  lab_in 0 ip link add br0 type bridge
+  lab_in 0 ip addr add "$(lab_ip 0)/16" dev br0
+  lab_in 0 ip link set br0 up
+  : >"$lab_dir/known_hosts"
+  for i in $(seq 1 "$1"); do
+    mkdir -p "$(lab_home "$i")"
+    ip netns add "$(lab_ns "$i")"
+    lab_in 0 ip link add "v$i" type veth peer name eth0 netns "$(lab_ns "$i")"
+    lab_in 0 ip link set "v$i" master br0 up
+    ip -n "$(lab_ns "$i")" link set lo up
+    ip -n "$(lab_ns "$i")" addr add "$(lab_ip "$i")/16" dev eth0
+    ip -n "$(lab_ns "$i")" link set eth0 up
+    ssh-keygen -q -t ed25519 -N '' -f "$lab_dir/$i/hostkey"
+    echo "$(lab_ip "$i") $(cut -d' ' -f1,2 "$lab_dir/$i/hostkey.pub")" >>"$lab_dir/known_hosts"
+  done
+  for i in $(seq 1 "$1"); do lab_sshd "$i"; done
+}
+
+lab_ini() {
+  local i
+  printf 'user = root\nidentity = %s\nknown_hosts = %s\n' "$lab_dir/user" "$lab_dir/known_hosts"
+  for i in $(seq 1 "$lab_n"); do printf '[host h%d]\naddress = %s\n%s' "$i" "$(lab_ip "$i")" "${1:-}"; done
+}
+
+lab_down() {
+  local i p
+  for i in $(seq 0 "$lab_n"); do
+    # everything inside a namespace was started by this test
+    for p in $(ip netns pids "$(lab_ns "$i")" 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
+  done
+  wait 2>/dev/null
+  for i in $(seq 0 "$lab_n"); do ip netns del "$(lab_ns "$i")" 2>/dev/null; done
+  [ -n "$lab_dir" ] && rm -rf "$lab_dir"
+  trap - EXIT
+}
+
+# until CMD... succeeds, for at most SECONDS
+lab_until() {
+  local n=$(($1 * 10))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    n=$((n - 1))
+    [ $n -gt 0 ] || return 1
+    sleep 0.1
+  done
+}

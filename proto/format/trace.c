@@ -37,10 +37,14 @@ struct dense {
     } * cells;
     size_t mask;
     uint32_t n;
+    bool sorted, dirty;
 };
 
 static int dense_start(struct dense *d, size_t most)
 {
+    d->n = 0;
+    if (d->cells && !d->dirty)
+        return 0;
     size_t room = 16;
     while (room < 2 * most)
         room *= 2;
@@ -51,12 +55,13 @@ static int dense_start(struct dense *d, size_t most)
         d->mask = room - 1;
     }
     memset(d->cells, 0xff, room * sizeof(*d->cells));
-    d->n = 0;
+    d->dirty = false;
     return 0;
 }
 
 static uint32_t dense_number(struct dense *d, uint64_t a, uint32_t b)
 {
+    d->dirty = true;
     uint64_t h = (a ^ ((uint64_t)b << 32 | b)) * 0x9e3779b97f4a7c15u;
     for (size_t i = (h ^ h >> 29) & d->mask;; i = (i + 1) & d->mask) {
         struct cell *c = &d->cells[i];
@@ -69,28 +74,93 @@ static uint32_t dense_number(struct dense *d, uint64_t a, uint32_t b)
     }
 }
 
+static bool same_class(const struct trace_entry *a, const struct trace_entry *b)
+{
+    return a->gid == b->gid && a->sid == b->sid && a->mask == b->mask && a->level == b->level;
+}
+
+/* Entries of a tenant from i on that ascend in their address and share all else; a table sorted for the file is made
+ * of such stretches, and one that is a tenant's only one needs no search for equal keys. */
+static uint32_t stretch(const struct trace *t, uint32_t i)
+{
+    uint32_t k = i + 1;
+    while (k < t->n_entries && same_class(&t->entry[k - 1], &t->entry[k]) &&
+           t->entry[k - 1].iova <= t->entry[k].iova)
+        k++;
+    return k;
+}
+
+static bool sorted_by_tenant(const struct trace *t)
+{
+    for (uint32_t i = 1; i < t->n_entries; i++)
+        if (t->entry[i].gid < t->entry[i - 1].gid)
+            return false;
+    return true;
+}
+
+/* Number the keys ((iova & mask) >> shift, tenant) of all entries. */
+static void number_keys(const struct trace *t, struct dense *d, bool tenants, bool by_mask,
+                        unsigned shift, uint32_t *out)
+{
+    for (uint32_t i = 0, end; i < t->n_entries; i = end) {
+        const struct trace_entry *x = &t->entry[i];
+        end = stretch(t, i);
+        uint64_t mask = by_mask ? x->mask : ~UINT64_C(0);
+        uint32_t gid = tenants ? x->gid : 0;
+        /* a mask with holes would not keep the order of addresses */
+        bool alone = d->sorted && tenants && (!by_mask || !(~x->mask & (~x->mask + 1))) &&
+                     (!i || x[-1].gid != x->gid) &&
+                     (end == t->n_entries || t->entry[end].gid != x->gid);
+        uint64_t before = 0;
+        for (uint32_t k = i; k < end; k++) {
+            uint64_t a = (t->entry[k].iova & mask) >> shift;
+            if (k > i && a == before)
+                out[k] = out[k - 1];
+            else
+                out[k] = alone ? d->n++ : dense_number(d, a, gid);
+            before = a;
+        }
+    }
+}
+
 int trace_keys(struct trace *t, struct err *e)
 {
     enum { SHIFT_2M = 21, SHIFT_1G = 30 };
-    size_t bytes = ((size_t)t->n_entries + 1) * sizeof(uint32_t);
     uint32_t **columns[] = { &t->key_page, &t->key_l2, &t->key_l3, &t->key_addr, &t->key_sid };
-    uint32_t *counts[] = { &t->n_page, &t->n_l2, &t->n_l3, &t->n_addr, &t->n_sids };
-    struct dense d = { 0 };
-    int r = 0;
-    for (size_t c = 0; c < ARRAY_LEN(columns) && r == 0; c++) {
+    for (size_t c = 0; c < ARRAY_LEN(columns); c++) {
         free(*columns[c]);
-        uint32_t *v = *columns[c] = malloc(bytes);
-        r = v ? dense_start(&d, t->n_entries) : -ENOMEM;
-        for (uint32_t i = 0; r == 0 && i < t->n_entries; i++) {
-            const struct trace_entry *x = &t->entry[i];
-            uint64_t a = c == 0 || c == 3 ? x->iova & x->mask
-                         : c == 1         ? x->iova >> SHIFT_2M
-                         : c == 2         ? x->iova >> SHIFT_1G
-                                          : x->sid;
-            v[i] = dense_number(&d, a, c < 3 ? x->gid : 0);
-        }
-        *counts[c] = d.n;
+        *columns[c] = malloc(((size_t)t->n_entries + 1) * sizeof(uint32_t));
+        if (!*columns[c])
+            return err_sys(e, ENOMEM, "trace");
     }
+    /* tenants that come back later in the table might repeat a key */
+    struct dense d = { .sorted = sorted_by_tenant(t) };
+    int r = dense_start(&d, t->n_entries);
+    if (r == 0) {
+        number_keys(t, &d, true, true, 0, t->key_page);
+        t->n_page = d.n;
+        r = dense_start(&d, t->n_entries);
+    }
+    if (r == 0) {
+        number_keys(t, &d, true, false, SHIFT_2M, t->key_l2);
+        t->n_l2 = d.n;
+        r = dense_start(&d, t->n_entries);
+    }
+    if (r == 0) {
+        number_keys(t, &d, true, false, SHIFT_1G, t->key_l3);
+        t->n_l3 = d.n;
+        r = dense_start(&d, t->n_entries);
+    }
+    if (r == 0) {
+        number_keys(t, &d, false, true, 0, t->key_addr);
+        t->n_addr = d.n;
+        r = dense_start(&d, t->n_entries);
+    }
+    for (uint32_t i = 0; r == 0 && i < t->n_entries; i++)
+        t->key_sid[i] = i && t->entry[i].sid == t->entry[i - 1].sid
+                            ? t->key_sid[i - 1]
+                            : dense_number(&d, t->entry[i].sid, 0);
+    t->n_sids = d.n;
     free(d.cells);
     return r < 0 ? err_sys(e, ENOMEM, "trace") : 0;
 }
@@ -131,8 +201,8 @@ static const struct frame_kind trace_kind = { .magic = { (char)0x89, 'S', 'F', '
 
 enum { SEC_ENTRIES = 1, SEC_CC, SEC_SLPT, SEC_ORDER, SEC_INDEX, SEC_OFFSETS };
 enum { FRAME_EVENTS = 1 << 20, RUN_MAX = 255 };
-/* Small traces are worth the effort, large ones would take minutes. */
-enum { LEVEL_SMALL = 19, LEVEL_LARGE = 7, SMALL_EVENTS = 1 << 19 };
+/* Level 19 would save a sixth of the bytes for ten times the time. */
+enum { LEVEL = 7 };
 
 static unsigned width_of(uint64_t max)
 {
@@ -151,7 +221,6 @@ struct canon {
     uint32_t *number;          /* old number -> new one; owned */
     uint32_t n;
     uint32_t *first; /* first entry of each gid, n_gids + 1; owned */
-    int level;
     unsigned index_w, offset_w, gid_w;
 };
 
@@ -229,7 +298,6 @@ static int canon_make(struct canon *c, const struct trace *t, struct err *e)
     c->index_w = width_of(most ? most - 1 : 0);
     c->offset_w = width_of(off);
     c->gid_w = width_of(t->n_gids ? t->n_gids - 1 : 0);
-    c->level = t->n <= SMALL_EVENTS ? LEVEL_SMALL : LEVEL_LARGE;
     return 0;
 }
 
@@ -251,38 +319,6 @@ static void header_of(const struct canon *c, uint8_t *h)
 /* A column: value i of the records as a difference to the one before. */
 typedef uint64_t (*column)(const void *records, size_t i);
 
-static uint64_t entry_gid(const void *r, size_t i)
-{
-    return ((const struct trace_entry *)r)[i].gid;
-}
-static uint64_t entry_sid(const void *r, size_t i)
-{
-    return ((const struct trace_entry *)r)[i].sid;
-}
-static uint64_t entry_mask(const void *r, size_t i)
-{
-    return ((const struct trace_entry *)r)[i].mask;
-}
-static uint64_t entry_level(const void *r, size_t i)
-{
-    return ((const struct trace_entry *)r)[i].level;
-}
-static uint64_t entry_piece(const void *r, size_t i)
-{
-    return ((const struct trace_entry *)r)[i].iova >> 12;
-}
-static uint64_t entry_piece_low(const void *r, size_t i)
-{
-    return ((const struct trace_entry *)r)[i].iova & 0xfff;
-}
-static uint64_t entry_slpte(const void *r, size_t i)
-{
-    return ((const struct trace_entry *)r)[i].slpte >> 12;
-}
-static uint64_t entry_slpte_low(const void *r, size_t i)
-{
-    return ((const struct trace_entry *)r)[i].slpte & 0xfff;
-}
 static uint64_t cc_sid(const void *r, size_t i)
 {
     return ((const struct trace_cc *)r)[i].sid;
@@ -340,9 +376,8 @@ static uint64_t slpt_addr(const void *r, size_t i)
     return s->entry_addr - slot_of(s);
 }
 
-static int add_columns(struct frame_out *o, const struct canon *c, uint32_t kind,
-                       const void *records, size_t n, const column columns[], size_t n_columns,
-                       struct err *e)
+static int add_columns(struct frame_out *o, uint32_t kind, const void *records, size_t n,
+                       const column columns[], size_t n_columns, struct err *e)
 {
     CLEANUP(freep) uint8_t *b = malloc(10 * n * n_columns + 1);
     if (!b)
@@ -356,16 +391,47 @@ static int add_columns(struct frame_out *o, const struct canon *c, uint32_t kind
             before = v;
         }
     }
-    return frame_add(o, kind, 0, b, len, c->level, e);
+    return frame_add(o, kind, 0, b, len, LEVEL, e);
 }
 
-static const column entry_columns[] = {
-    entry_gid,   entry_sid,       entry_mask,  entry_level,
-    entry_piece, entry_piece_low, entry_slpte, entry_slpte_low
-};
 static const column cc_columns[] = { cc_sid, cc_high, cc_low, cc_gen };
 static const column slpt_columns[] = { slpt_did,   slpt_level,     slpt_iova, slpt_iova_low,
                                        slpt_slpte, slpt_slpte_low, slpt_base, slpt_addr };
+
+/* Entries: stretches that share tenant, source-id, mask and level, each with its length; then addresses, ascending
+ * within a stretch; then page-table entries, high and low part apart. */
+static int add_entries(struct frame_out *o, const struct canon *c, struct err *e)
+{
+    const struct trace_entry *x = c->entry, none = { 0 };
+    CLEANUP(freep) uint8_t *b = malloc((size_t)80 * c->n + 16);
+    if (!b)
+        return err_sys(e, ENOMEM, "trace");
+    uint64_t low = 0;
+    for (uint32_t i = 0; i < c->n; i++)
+        low |= x[i].iova;
+    unsigned shift = low ? (unsigned)__builtin_ctzll(low) : 0;
+    size_t len = put_var(b, shift);
+    const struct trace_entry *before = &none;
+    for (uint32_t i = 0, k; i < c->n; i = k) {
+        for (k = i + 1; k < c->n && same_class(&x[i], &x[k]); k++)
+            ;
+        len += put_var(b + len, k - i);
+        len += put_var(b + len, x[i].gid - before->gid);
+        len += put_var(b + len, zigzag(x[i].sid, before->sid));
+        len += put_var(b + len, zigzag(x[i].mask, before->mask));
+        b[len++] = x[i].level;
+        before = &x[i];
+    }
+    for (uint32_t i = 0; i < c->n; i++)
+        len +=
+            put_var(b + len,
+                    (x[i].iova - (i && same_class(&x[i - 1], &x[i]) ? x[i - 1].iova : 0)) >> shift);
+    for (uint32_t i = 0; i < c->n; i++)
+        len += put_var(b + len, zigzag(x[i].slpte >> 12, i ? x[i - 1].slpte >> 12 : 0));
+    for (uint32_t i = 0; i < c->n; i++)
+        len += put_var(b + len, zigzag(x[i].slpte & 0xfff, i ? x[i - 1].slpte & 0xfff : 0));
+    return frame_add(o, SEC_ENTRIES, 0, b, len, LEVEL, e);
+}
 
 /* One frame: events from..from+n. work: at least 9 bytes an event. */
 static int add_frame(struct frame_out *o, const struct canon *c, uint32_t number, uint64_t from,
@@ -390,7 +456,7 @@ static int add_frame(struct frame_out *o, const struct canon *c, uint32_t number
         for (size_t i = 0; i < runs; i++)
             raw[w * runs + i] = gids[4 * i + w];
     memcpy(raw + c->gid_w * runs, lens, runs);
-    int r = frame_add(o, SEC_ORDER, number, raw, (c->gid_w + 1) * runs, c->level, e);
+    int r = frame_add(o, SEC_ORDER, number, raw, (c->gid_w + 1) * runs, LEVEL, e);
 
     /* where each tenant's events go */
     memset(at, 0, ((size_t)t->n_gids + 1) * sizeof(*at));
@@ -407,9 +473,9 @@ static int add_frame(struct frame_out *o, const struct canon *c, uint32_t number
             work[(size_t)w * n + pos] = (uint8_t)(t->off[from + i] >> (8 * w));
     }
     if (r == 0)
-        r = frame_add(o, SEC_INDEX, number, raw, (size_t)c->index_w * n, c->level, e);
+        r = frame_add(o, SEC_INDEX, number, raw, (size_t)c->index_w * n, LEVEL, e);
     if (r == 0)
-        r = frame_add(o, SEC_OFFSETS, number, work, (size_t)c->offset_w * n, c->level, e);
+        r = frame_add(o, SEC_OFFSETS, number, work, (size_t)c->offset_w * n, LEVEL, e);
     return r;
 }
 
@@ -430,13 +496,11 @@ static int save(const struct trace *t, const char *path, bool force, struct id *
     CLEANUP(frame_abort) struct frame_out o = { .file.fd = -1 };
     r = frame_begin(&o, &trace_kind, path, header, force, e);
     if (r == 0)
-        r = add_columns(&o, &c, SEC_ENTRIES, c.entry, c.n, entry_columns, ARRAY_LEN(entry_columns),
-                        e);
+        r = add_entries(&o, &c, e);
     if (r == 0)
-        r = add_columns(&o, &c, SEC_CC, t->cc, t->n_cc, cc_columns, ARRAY_LEN(cc_columns), e);
+        r = add_columns(&o, SEC_CC, t->cc, t->n_cc, cc_columns, ARRAY_LEN(cc_columns), e);
     if (r == 0)
-        r = add_columns(&o, &c, SEC_SLPT, t->slpt, t->n_slpt, slpt_columns, ARRAY_LEN(slpt_columns),
-                        e);
+        r = add_columns(&o, SEC_SLPT, t->slpt, t->n_slpt, slpt_columns, ARRAY_LEN(slpt_columns), e);
     uint32_t number = 0;
     for (uint64_t i = 0; i < t->n && r == 0; i += FRAME_EVENTS)
         r = add_frame(&o, &c, number++, i,
@@ -539,37 +603,6 @@ static int read_columns(struct loader *l, uint64_t section, uint32_t kind, uint6
     return p == end ? 0 : damage(l, e, "a table is too long");
 }
 
-static void set_entry(void *records, size_t i, size_t k, uint64_t v)
-{
-    struct trace_entry *x = (struct trace_entry *)records + i;
-    switch (k) {
-    case 0:
-        x->gid = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
-        break;
-    case 1:
-        x->sid = (uint32_t)v;
-        break;
-    case 2:
-        x->mask = v;
-        break;
-    case 3:
-        x->level = v > 3 ? UINT8_MAX : (uint8_t)v;
-        break;
-    case 4:
-        x->iova = v << 12;
-        break;
-    case 5:
-        x->iova |= v & 0xfff;
-        break;
-    case 6:
-        x->slpte = v << 12;
-        break;
-    default:
-        x->slpte |= v & 0xfff;
-        break;
-    }
-}
-
 static void set_cc(void *records, size_t i, size_t k, uint64_t v)
 {
     struct trace_cc *x = (struct trace_cc *)records + i;
@@ -614,15 +647,64 @@ static void set_slpt(void *records, size_t i, size_t k, uint64_t v)
     }
 }
 
+/* The three columns of n entries: false where the bytes do not fit. */
+static bool entry_columns(struct trace_entry *x, uint32_t n, unsigned shift, const uint8_t *p,
+                          const uint8_t *end)
+{
+    uint64_t v;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!get_var(&p, end, &v))
+            return false;
+        x[i].iova = (v << shift) + (i && same_class(&x[i - 1], &x[i]) ? x[i - 1].iova : 0);
+    }
+    uint64_t high = 0, low = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!get_var(&p, end, &v))
+            return false;
+        high = unzigzag(v, high);
+        x[i].slpte = high << 12;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (!get_var(&p, end, &v))
+            return false;
+        low = unzigzag(v, low);
+        x[i].slpte |= low & 0xfff;
+    }
+    return p == end;
+}
+
 static int read_entries(struct loader *l, struct err *e)
 {
+    static const char misfit[] = "its entries do not fit";
     struct trace *t = l->t;
-    void *records = NULL;
-    int r = read_columns(l, 0, SEC_ENTRIES, t->n_entries, ARRAY_LEN(entry_columns),
-                         sizeof(*t->entry), &records, set_entry, e);
-    t->entry = records;
+    size_t len;
+    int r = frame_read(&l->f, 0, SEC_ENTRIES, 0, &l->raw, &l->room, &len, e);
     if (r < 0)
         return r;
+    if (t->n_entries > len / 3) /* three columns, a byte each at least */
+        return damage(l, e, misfit);
+    struct trace_entry *x = t->entry = malloc(((size_t)t->n_entries + 1) * sizeof(*t->entry));
+    if (!x)
+        return err_sys(e, ENOMEM, "%s", l->f.path);
+    const uint8_t *p = l->raw, *end = p + len;
+    uint64_t shift, count, gid, sid, mask;
+    if (!get_var(&p, end, &shift) || shift > 63)
+        return damage(l, e, misfit);
+    struct trace_entry now = { 0 };
+    for (uint32_t i = 0; i < t->n_entries;) {
+        if (!get_var(&p, end, &count) || !get_var(&p, end, &gid) || !get_var(&p, end, &sid) ||
+            !get_var(&p, end, &mask) || p == end || !count || count > t->n_entries - i ||
+            gid > UINT32_MAX)
+            return damage(l, e, misfit);
+        now.gid += (uint32_t)gid;
+        now.sid = (uint32_t)unzigzag(sid, now.sid);
+        now.mask = unzigzag(mask, now.mask);
+        now.level = *p++;
+        for (; count; count--)
+            x[i++] = now;
+    }
+    if (!entry_columns(x, t->n_entries, (unsigned)shift, p, end))
+        return damage(l, e, misfit);
     /* tenants without events are few beside those with; a count beyond all entries and records is damage */
     if (t->n_gids > (uint64_t)t->n_entries + (1u << 24))
         return damage(l, e, "its header is impossible");
@@ -631,10 +713,9 @@ static int read_entries(struct loader *l, struct err *e)
     if (!l->first || !l->at)
         return err_sys(e, ENOMEM, "%s", l->f.path);
     for (uint32_t i = 0; i < t->n_entries; i++) {
-        const struct trace_entry *x = &t->entry[i];
-        if (x->gid >= t->n_gids || x->level > 3 || (i && by_content(x - 1, x) >= 0))
+        if (x[i].gid >= t->n_gids || x[i].level > 3 || (i && by_content(&x[i - 1], &x[i]) >= 0))
             return damage(l, e, "its entries are not in order");
-        l->first[x->gid + 1]++;
+        l->first[x[i].gid + 1]++;
     }
     for (uint32_t g = 0; g < t->n_gids; g++)
         l->first[g + 1] += l->first[g];

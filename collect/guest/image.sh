@@ -12,7 +12,7 @@ export LC_ALL
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 work=
-for d in "$here" "$here/../../qemu-patch"; do
+for d in "$here/.." "$here/../../qemu-patch"; do
     [ -f "$d/apt.sh" ] && { . "$d/apt.sh"; break; }
 done
 

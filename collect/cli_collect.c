@@ -1,0 +1,262 @@
+#include "collect/cli_collect.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "collect/collect.h"
+#include "collect/vm.h"
+#include "proto/base/clean.h"
+
+int (*collect_on_fleet)(struct cli *c, const char *ini, bool detach);
+
+static void on_stop(int sig)
+{
+    (void)sig;
+    collect_stop = 1;
+}
+
+struct collect_opt {
+    bool local, keep, no_prepare, detach, json;
+    const char *out;
+    struct opt_u64 jobs;
+};
+
+static const struct opt collect_opts[] = {
+    { "local", 0, NULL, "on this host, without a fleet", OPT_FLAG,
+      offsetof(struct collect_opt, local), 0, 0 },
+    { "out", 'o', "DIR", "results here; runs it already holds are kept", OPT_STR,
+      offsetof(struct collect_opt, out), 0, 0 },
+    { "keep", 0, NULL, "leave the last guest up until `vm stop` or ^C", OPT_FLAG,
+      offsetof(struct collect_opt, keep), 0, 0 },
+    { "no-prepare", 0, NULL, "fail instead of building QEMU or the guest image", OPT_FLAG,
+      offsetof(struct collect_opt, no_prepare), 0, 0 },
+    { "jobs", 'j', "N", "stacks at once (default: what cores and memory hold)", OPT_U64,
+      offsetof(struct collect_opt, jobs), 1, 64 },
+    { "detach", 0, NULL, "on a fleet: do not wait", OPT_FLAG, offsetof(struct collect_opt, detach),
+      0, 0 },
+    { "json", 0, NULL, "a siofleet.collection/1 document", OPT_FLAG,
+      offsetof(struct collect_opt, json), 0, 0 },
+    { 0 },
+};
+
+static int print_init(struct cli *c, const char *name)
+{
+    if (!name || strcmp(name, "--list") == 0) {
+        for (size_t i = 0; conf_profile_names[i]; i++)
+            puts(conf_profile_names[i]);
+        return cli_flush(c);
+    }
+    const char *text = conf_profile(name);
+    if (!text)
+        return cli_failf(c, SF_EUSAGE, "collect init: '%s' is none of: quick, many, tenants, big",
+                         name);
+    fputs(text, stdout);
+    return cli_flush(c);
+}
+
+static void print_text(const json_t *doc)
+{
+    static const char *const names[] = { "run",     "status", "events",      "devices",
+                                         "dropped", "bytes",  "measured_ms", "log" };
+    struct table *t = table_new(names, ARRAY_LEN(names));
+    size_t i;
+    json_t *r;
+    json_array_foreach (json_object_get(doc, "runs"), i, r) {
+        json_t *log = json_object_get(r, "log"), *ph = json_object_get(r, "phases");
+        static const char *const nums[] = { "events", "devices", "dropped", "bytes" };
+        table_cell(t, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(r, "run")));
+        table_cell(t, "%s", json_string_value(json_object_get(r, "status")));
+        for (size_t k = 0; k < ARRAY_LEN(nums); k++) {
+            uint64_t v = 0;
+            if (json_is_object(log) && json_get_u64(log, nums[k], &v, NULL) == 0)
+                table_cell(t, "%" PRIu64, v);
+            else
+                table_cell(t, "-");
+        }
+        uint64_t ms = 0;
+        if (json_is_object(ph) && json_get_u64(ph, "measured_ms", &ms, NULL) == 0)
+            table_cell(t, "%" PRIu64, ms);
+        else
+            table_cell(t, "-");
+        const char *p = json_string_value(json_object_get(log, "path"));
+        table_cell(t, "%s", p ? p : "-");
+    }
+    table_print(t, stdout);
+    table_free(&t);
+}
+
+static int run_collect(struct cli *c, void *opt, int argc, char **argv)
+{
+    struct collect_opt *o = opt;
+    c->json = o->json;
+    if (argc < 1)
+        return cli_failf(c, SF_EUSAGE,
+                         "collect: names no RUN.ini (`siofleet collect init quick` prints one)");
+    if (strcmp(argv[0], "init") == 0 && !o->local)
+        return print_init(c, argc > 1 ? argv[1] : NULL);
+    if (argc > 1)
+        return cli_failf(c, SF_EUSAGE, "%s: one RUN.ini at a time", argv[1]);
+    struct collect_conf conf;
+    struct err e = { 0 };
+    int r = conf_load(argv[0], &conf, &e);
+    if (r < 0) {
+        conf_clear(&conf);
+        return cli_fail(c, &e);
+    }
+    if (!o->local) {
+        conf_clear(&conf);
+        if (!collect_on_fleet)
+            return cli_failf(c, SF_ENOFLEET,
+                             "collect: no fleet here; --local collects on this host");
+        return collect_on_fleet(c, argv[0], o->detach);
+    }
+    struct sigaction sa = { .sa_handler = on_stop };
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    struct collect_opts co = {
+        .out = o->out, .keep = o->keep, .no_prepare = o->no_prepare, .jobs = o->jobs.v
+    };
+    CLEANUP(json_decrefp) json_t *doc = NULL;
+    r = collect_local(&conf, &co, &doc, &e);
+    conf_clear(&conf);
+    if (r < 0 && (!doc || !c->json))
+        return cli_fail(c, &e);
+    if (c->json) {
+        /* runs that worked are worth their document; the cause of the others stands in it and on stderr */
+        int out = cli_json(c, json_incref(doc));
+        if (r == 0)
+            return out;
+        struct cli quiet = { .verb = c->verb };
+        return cli_fail(&quiet, &e);
+    }
+    print_text(doc);
+    return cli_flush(c);
+}
+
+struct init_opt {
+    bool list;
+};
+
+static const struct opt init_opts[] = {
+    { "list", 0, NULL, "the profiles' names", OPT_FLAG, offsetof(struct init_opt, list), 0, 0 },
+    { 0 },
+};
+
+static int run_init(struct cli *c, void *opt, int argc, char **argv)
+{
+    struct init_opt *o = opt;
+    return print_init(c, o->list || !argc ? NULL : argv[0]);
+}
+
+struct vm_opt {
+    bool json;
+};
+
+static const struct opt vm_opts[] = {
+    { "json", 0, NULL, "one JSON document", OPT_FLAG, offsetof(struct vm_opt, json), 0, 0 },
+    { 0 },
+};
+
+static int run_ls(struct cli *c, void *opt, int argc, char **argv)
+{
+    struct vm_opt *o = opt;
+    (void)argc;
+    (void)argv;
+    c->json = o->json;
+    json_t *all = vm_list();
+    if (c->json)
+        return cli_json(c, json_pack("{s:s, s:o}", "schema", "siofleet.vm/1", "items", all));
+    static const char *const names[] = { "id", "profile", "run", "pid", "started", "collection" };
+    struct table *t = table_new(names, ARRAY_LEN(names));
+    size_t i;
+    json_t *v;
+    json_array_foreach (all, i, v) {
+        for (size_t k = 0; k < ARRAY_LEN(names); k++) {
+            json_t *x = json_object_get(v, names[k]);
+            if (json_is_integer(x))
+                table_cell(t, "%" JSON_INTEGER_FORMAT, json_integer_value(x));
+            else
+                table_cell(t, "%.16s%s", json_string_value(x) ? json_string_value(x) : "-",
+                           k == 4 ? json_string_value(x) + 16 : "");
+        }
+    }
+    table_print(t, stdout);
+    table_free(&t);
+    json_decref(all);
+    return cli_flush(c);
+}
+
+static int with_vm(struct cli *c, void *opt, int argc, char **argv,
+                   int (*f)(const json_t *, struct err *))
+{
+    struct vm_opt *o = opt;
+    c->json = o->json;
+    struct err e = { 0 };
+    CLEANUP(json_decrefp) json_t *vm = NULL;
+    int r = vm_find(argc ? argv[0] : NULL, &vm, &e);
+    if (r == 0)
+        r = f(vm, &e);
+    if (r < 0)
+        return cli_fail(c, &e);
+    if (c->json)
+        return cli_json(c, json_pack("{s:s, s:[O]}", "schema", "siofleet.vm/1", "items", vm));
+    return 0;
+}
+
+static int run_console(struct cli *c, void *opt, int argc, char **argv)
+{
+    return with_vm(c, opt, argc, argv, vm_console);
+}
+
+static int run_stop(struct cli *c, void *opt, int argc, char **argv)
+{
+    return with_vm(c, opt, argc, argv, vm_stop);
+}
+
+const struct verb collect_verbs[] = {
+    { .name = "collect init",
+      .args = "[PROFILE]",
+      .summary = "print a profile's INI, or with --list the profiles",
+      .examples = "siofleet collect init quick > run.ini   # a start for your own\n",
+      .opts = init_opts,
+      .opts_size = sizeof(struct init_opt),
+      .max_args = 1,
+      .run = run_init },
+    { .name = "collect",
+      .args = "RUN.ini",
+      .summary = "collect IOMMU logs from patched QEMU stacks",
+      .details = "Builds QEMU and the guest image when they are not in the cache (minutes, once), "
+                 "boots the stack, traces\n"
+                 "the measured phase and publishes log, workload output, serial logs and "
+                 "provenance of each run.",
+      .examples = "siofleet collect --local run.ini -o logs   # on this host\n"
+                  "siofleet collect run.ini                   # on the fleet\n",
+      .opts = collect_opts,
+      .opts_size = sizeof(struct collect_opt),
+      .max_args = 2,
+      .run = run_collect },
+    { .name = "vm ls",
+      .args = "",
+      .summary = "list the guests that run on this host",
+      .opts = vm_opts,
+      .opts_size = sizeof(struct vm_opt),
+      .run = run_ls },
+    { .name = "vm console",
+      .args = "[ID]",
+      .summary = "attach to a guest's console",
+      .opts = vm_opts,
+      .opts_size = sizeof(struct vm_opt),
+      .max_args = 1,
+      .run = run_console },
+    { .name = "vm stop",
+      .args = "[ID]",
+      .summary = "end a guest and its collection",
+      .opts = vm_opts,
+      .opts_size = sizeof(struct vm_opt),
+      .max_args = 1,
+      .run = run_stop },
+    { 0 },
+};

@@ -1,0 +1,25 @@
+/* Where a run's events go: the log file, and the counts that the result reports. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/base/err.h"
+#include "proto/format/event.h"
+#include "proto/lib/hash.h"
+
+struct sink;
+
+struct sink_result {
+    struct id id;
+    uint64_t bytes, events, devices;
+};
+
+int sink_new(const char *path, struct sink **ret, struct err *e);
+/* One thread at a time. */
+int sink_add(struct sink *s, const struct log_event *ev, size_t n, struct err *e);
+/* Completes the file and frees s, also on failure (then no file is left). dropped is recorded in the log. */
+int sink_end(struct sink *s, uint64_t dropped, struct sink_result *ret, struct err *e);
+void sink_abort(struct sink **s); /* accepts NULL; removes what was written */
+
+/* A text log in place: counts its events and devices, and takes its id. */
+int sink_text(const char *path, struct sink_result *ret, struct err *e);

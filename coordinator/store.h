@@ -1,0 +1,201 @@
+/* What a coordinator must not forget: one SQLite file, the only user of sqlite3.h.
+ *
+ * DIR/store.db in WAL mode with synchronous=FULL, one writer (DIR/lock is held while it is open). Writes of one turn of the
+ * event loop go into one transaction; answers are sent after store_commit(). A sweep is kept as its recipe: a point costs
+ * no row until it has a result. user_version tells the schema; older stores migrate forward when opened, newer ones are
+ * refused.
+ *
+ * Errors  -ENOSPC disk full, -EIO, -SF_EINTEGRITY a damaged file, -SF_EFORMAT a newer schema, -EBUSY another coordinator
+ *         has it, -ENOENT; after a failed write the transaction is rolled back with store_rollback().
+ * Threads a store belongs to one.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "coordinator/spans.h"
+#include "perf/arch.h"
+#include "proto/base/buf.h"
+#include "proto/base/err.h"
+#include "proto/format/row.h"
+#include "proto/lib/hash.h"
+#include "proto/lib/json.h"
+
+enum { STORE_VERSION = 2 };
+
+struct store;
+
+int store_open(const char *dir, struct store **ret, struct err *e); /* makes DIR if need be */
+int store_open_ro(const char *dir, struct store **ret,
+                  struct err *e); /* beside a running coordinator or without one */
+void store_free(struct store **st);
+
+int store_begin(struct store *st, struct err *e);  /* fine when one is open */
+int store_commit(struct store *st, struct err *e); /* durable on return; fine when none is open */
+void store_rollback(struct store *st);
+
+/* Numbers that outlive everything: "epoch", "next_task". 0 when never set. */
+int store_get(struct store *st, const char *key, uint64_t *ret, struct err *e);
+int store_set(struct store *st, const char *key, uint64_t v, struct err *e);
+
+/* Something that changed state, for people: kind "agent", "sweep", "task", "store"; the oldest go beyond 100,000. */
+int store_event(struct store *st, uint64_t wall_ms, const char *kind, const char *subject,
+                const char *text, struct err *e);
+
+/* ---- sweeps */
+
+enum sweep_state { SWEEP_QUEUED, SWEEP_RUNNING, SWEEP_DONE, SWEEP_FAILED, SWEEP_CANCELLED };
+
+struct store_sweep {
+    uint64_t seq; /* submit order, from 1 */
+    struct id id;
+    char name[128];
+    char request_id[129]; /* "" = none */
+    enum sweep_state state;
+    bool held;
+    uint64_t priority, points;
+    uint64_t done, failed, invalid,
+        known; /* rows by status; known: of the done ones, how many were not run */
+    uint64_t equal, late, differing; /* results beside the accepted ones */
+    uint64_t submitted_ms, ended_ms; /* wall */
+};
+
+/* Adds; sets s->seq. json: its recipe. -EEXIST when the request id is taken. */
+int store_add_sweep(struct store *st, struct store_sweep *s, const char *json, const char *by,
+                    struct err *e);
+int store_sweep(struct store *st, uint64_t seq, struct store_sweep *ret, char **ret_json,
+                struct err *e);
+int store_sweep_by_request(struct store *st, const char *request_id, struct store_sweep *ret,
+                           struct err *e);
+/* text: an id, a unique prefix of 8 or more, `last`, or a name (the newest of that name). -ENOENT, -SF_EUSAGE when
+ * not unique. */
+int store_find_sweep(struct store *st, const char *text, struct store_sweep *ret, struct err *e);
+/* In submit order from seq `from` on; cb returns 0 to go on. open_only: those queued or running. */
+int store_sweeps(struct store *st, uint64_t from, bool open_only,
+                 int (*cb)(void *ctx, const struct store_sweep *s), void *ctx, struct err *e);
+int store_sweep_state(struct store *st, uint64_t seq, enum sweep_state state, uint64_t ended_ms,
+                      struct err *e);
+int store_sweep_held(struct store *st, uint64_t seq, bool held, struct err *e);
+int store_sweep_late(struct store *st, uint64_t seq, uint64_t n, struct err *e);
+const char *sweep_state_name(enum sweep_state s, bool held);
+
+/* ---- traces and artefacts */
+
+/* What a row says about its trace besides the id. */
+struct store_trace {
+    uint64_t num;
+    struct id id;
+    uint64_t tenants, burst, seed, replicate;
+    char order[16], rules[16];
+};
+/* Adds or finds by id (then *t is as stored); sets t->num. info: JSON, may be NULL; "absent" for one that could not be
+ * had: id is then made up, rows show the rest of it only. */
+int store_add_trace(struct store *st, struct store_trace *t, const char *info, struct err *e);
+int store_trace(struct store *st, const struct id *id, struct store_trace *ret,
+                struct err *e); /* -ENOENT */
+int store_add_recipe(struct store *st, const struct id *recipe, const struct id *trace,
+                     const char *json, struct err *e);
+int store_recipe(struct store *st, const struct id *recipe, struct store_trace *ret,
+                 struct err *e); /* -ENOENT */
+
+struct store_artefact {
+    struct id id;
+    uint64_t size_b, added_ms;
+    char kind[32], name[256];
+};
+int store_add_artefact(struct store *st, const struct store_artefact *a, const char *by,
+                       struct err *e);
+int store_artefact(struct store *st, const char *text, struct store_artefact *ret,
+                   struct err *e); /* id or prefix */
+
+/* ---- agents */
+
+struct store_agent {
+    uint8_t install[16];
+    char key[41], name[65], version[33], labels[1001];
+    uint64_t boot, cores, memory_mib, last_seen_ms;
+    bool kvm, drained;
+    struct id engine;
+};
+/* Adds or replaces (drained stays). *ret_reg: number of (install, boot, facts), for rows. facts: JSON text. -EEXIST when the
+ * key belongs to another install. */
+int store_add_agent(struct store *st, struct store_agent *a, const char *facts, uint64_t *ret_reg,
+                    struct err *e);
+/* The newest agent of that name; its install in hex works too. */
+int store_find_agent(struct store *st, const char *name, struct store_agent *ret, struct err *e);
+int store_agent_drained(struct store *st, const uint8_t install[16], bool drained, struct err *e);
+int store_agent_seen(struct store *st, const uint8_t install[16], uint64_t wall_ms, struct err *e);
+int store_agents(struct store *st, int (*cb)(void *ctx, const struct store_agent *a), void *ctx,
+                 struct err *e);
+int store_engine(struct store *st, const struct id *engine, uint64_t *ret_num,
+                 struct err *e); /* adds or finds */
+
+/* ---- results */
+
+enum { BY_ENGINE = 0, BY_COORDINATOR = 1, BY_COPY = 2 }; /* where a row comes from */
+
+struct store_row {
+    uint64_t sweep, index;
+    struct id point;
+    uint64_t trace; /* number; 0 = the trace was never had */
+    struct arch arch;
+    enum row_status status;
+    const char *error;      /* NULL = none; borrowed */
+    struct row_stats stats; /* when done */
+    uint64_t epoch, n, task, reg, engine, threads, started_ms, duration_us; /* 0 = unknown */
+    int by;
+};
+
+enum store_put { PUT_FIRST, PUT_EQUAL, PUT_DIFFERS, PUT_REPLACED };
+/* The first valid result wins; an equal one is counted; a different one is kept aside and counted (PUT_DIFFERS). A row
+ * that the coordinator itself gave up on is replaced by a real one (PUT_REPLACED). Returns enum store_put or an error. */
+int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms, struct err *e);
+/* Copy a done row of this point from any sweep, made by one of n engines (numbers), as the row of (sweep, index).
+ * Returns 1 = copied, 0 = not known. */
+int store_put_known(struct store *st, uint64_t sweep, uint64_t index, const struct id *point,
+                    const uint64_t engines[], size_t n, struct err *e);
+int store_is_known(struct store *st, const struct id *point, const uint64_t engines[], size_t n,
+                   struct err *e);
+/* The points of a sweep that have no row. */
+int store_missing(struct store *st, uint64_t sweep, uint64_t points, struct spans *ret,
+                  struct err *e);
+/* Forget the failed rows of a sweep and say which they were. */
+int store_take_failed(struct store *st, uint64_t sweep, struct spans *ret, struct err *e);
+
+/* ---- attempts */
+
+struct store_attempt {
+    uint64_t task, epoch, n, sweep, granted_ms, timeout_ms;
+    char kind[16];
+    struct id key; /* of the trace or recipe */
+    uint8_t install[16];
+    struct spans points; /* owned by whoever fills it */
+    uint64_t fails;
+};
+int store_add_attempt(struct store *st, const struct store_attempt *a, struct err *e);
+/* cause as in task_end, or lost, declined. tail: last lines, kept when the cause is not `done`. Unknown ones: no change. */
+int store_end_attempt(struct store *st, uint64_t task, uint64_t epoch, uint64_t n,
+                      const char *cause, uint64_t exit_status, uint64_t sig, uint64_t ended_ms,
+                      const void *tail, size_t tail_len, struct err *e);
+int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_attempt *a), void *ctx,
+                        struct err *e);
+
+/* ---- questions */
+
+/* results: args {"sweeps":[TEXT...],"where":["K=V"|["K","V"]...],"provenance":bool}, in pages: body gets
+ * {"schema":"siofleet.results/1","columns":[...],"rows":[[...]]}, cursor ("" = from the start) the place of the next page
+ * or "" after the last. sql: args {"sql":TEXT}, limit_ms 0 = none. -SF_EUSAGE for what is no column, no sweep or not one
+ * SELECT over the views. */
+enum { STORE_CURSOR = 64, STORE_PAGE_ROWS = 1000, STORE_PAGE_B = 900 << 10 };
+int store_results(struct store *st, const json_t *args, const char *cursor, struct buf *body,
+                  char next[STORE_CURSOR], struct err *e);
+int store_sql(struct store *st, const json_t *args, uint64_t limit_ms, const char *cursor,
+              struct buf *body, char next[STORE_CURSOR], struct err *e);
+/* siofleet.ls/1 of artefacts, in pages. */
+int store_ls_artefacts(struct store *st, const char *cursor, struct buf *body,
+                       char next[STORE_CURSOR], struct err *e);
+
+/* The default columns, and those that --provenance adds, in order. */
+const char *const *store_column_names(void);
+extern const size_t store_n_columns, store_n_provenance; /* provenance follows the default ones */

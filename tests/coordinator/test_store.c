@@ -1,0 +1,426 @@
+#include <criterion/criterion.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/store.h"
+#include "perf/rowout.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+
+static char dir[512];
+
+static void make_dir(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(dir, sizeof(dir), "%s/store-XXXXXX", tmp ? tmp : "/tmp");
+    cr_assert_not_null(mkdtemp(dir));
+}
+static void remove_dir(void)
+{
+    cr_assert_eq(dir_remove(dir, NULL), 0);
+}
+TestSuite(store, .init = make_dir, .fini = remove_dir);
+
+static struct store *opened(void)
+{
+    struct store *st = NULL;
+    struct err e = { 0 };
+    cr_assert_eq(store_open(dir, &st, &e), 0, "%s", e.text);
+    return st;
+}
+
+static uint64_t add_sweep(struct store *st, const char *name, const char *request, uint64_t points,
+                          uint8_t no)
+{
+    struct store_sweep w = { .points = points, .submitted_ms = 1700000000000u + no };
+    struct err e = { 0 };
+    memset(w.id.b, no, sizeof(w.id.b));
+    snprintf(w.name, sizeof(w.name), "%s", name);
+    snprintf(w.request_id, sizeof(w.request_id), "%s", request);
+    cr_assert_eq(store_add_sweep(st, &w, "{\"rules\":\"model\"}", "admin", &e), 0, "%s", e.text);
+    return w.seq;
+}
+
+static struct store_row row(uint64_t sweep, uint64_t index, uint64_t time_ps)
+{
+    struct store_row r = { .sweep = sweep,
+                           .index = index,
+                           .stats = { .time_ps = time_ps, .requests = 5 } };
+    memset(r.point.b, (int)index + 1, sizeof(r.point.b));
+    arch_default(&r.arch);
+    r.epoch = 3;
+    r.n = 1;
+    r.task = 7;
+    r.engine = 1;
+    r.started_ms = 1700000000123u;
+    r.duration_us = 2500;
+    return r;
+}
+
+static struct store_sweep sweep_now(struct store *st, uint64_t seq)
+{
+    struct store_sweep w;
+    cr_assert_eq(store_sweep(st, seq, &w, NULL, NULL), 0);
+    return w;
+}
+
+Test(store, the_first_valid_row_wins_equal_ones_are_counted_different_ones_are_kept_aside)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t seq = add_sweep(st, "a", "", 10, 1);
+    struct store_row r = row(seq, 4, 100);
+    cr_assert_eq(store_begin(st, &e), 0);
+    cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_FIRST, "%s", e.text);
+    cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_EQUAL);
+    r.stats.time_ps++;
+    cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_DIFFERS, "%s", e.text);
+    struct store_row given_up = {
+        .sweep = seq, .index = 5, .status = ROW_FAILED, .error = "lost", .by = BY_COORDINATOR
+    };
+    cr_assert_eq(store_put_row(st, &given_up, 1, &e), PUT_FIRST);
+    cr_assert_eq(sweep_now(st, seq).failed, 1);
+    r = row(seq, 5, 200);
+    cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_REPLACED);
+    given_up.index = 4;
+    cr_assert_eq(store_put_row(st, &given_up, 1, &e), PUT_EQUAL, "a result is never given up");
+    cr_assert_eq(store_commit(st, &e), 0);
+    store_free(&st);
+    st = opened();
+    struct store_sweep w = sweep_now(st, seq);
+    cr_assert_eq(w.done, 2);
+    cr_assert_eq(w.failed, 0);
+    cr_assert_eq(w.equal, 1);
+    cr_assert_eq(w.differing, 1);
+    struct spans missing = { 0 };
+    cr_assert_eq(store_missing(st, seq, 10, &missing, &e), 0);
+    cr_assert_eq(missing.n, 2);
+    cr_assert_eq(missing.total, 8);
+    spans_clear(&missing);
+    store_free(&st);
+}
+
+Test(store, what_was_rolled_back_was_never_there)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t seq = add_sweep(st, "a", "", 10, 1);
+    struct store_row r = row(seq, 1, 1);
+    store_begin(st, &e);
+    cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_FIRST);
+    store_rollback(st);
+    cr_assert_eq(sweep_now(st, seq).done, 0);
+    cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_FIRST);
+    store_free(&st);
+}
+
+Test(store, a_known_point_is_copied_only_from_the_same_engine)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t a = add_sweep(st, "a", "", 10, 1), b = add_sweep(st, "b", "", 10, 2), other = 2,
+             same = 1;
+    struct store_row r = row(a, 4, 100);
+    store_put_row(st, &r, 1, &e);
+    cr_assert_eq(store_put_known(st, b, 9, &r.point, &other, 1, &e), 0);
+    cr_assert_eq(store_is_known(st, &r.point, &same, 1, &e), 1);
+    cr_assert_eq(store_put_known(st, b, 9, &r.point, &same, 1, &e), 1, "%s", e.text);
+    cr_assert_eq(sweep_now(st, b).known, 1);
+    cr_assert_eq(sweep_now(st, b).done, 1);
+    r.sweep = b;
+    r.index = 9;
+    cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_EQUAL);
+    store_free(&st);
+}
+
+Test(store, sweeps_are_found_by_id_prefix_name_and_last)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    struct store_sweep w;
+    cr_assert_eq(store_find_sweep(st, "last", &w, &e), -ENOENT);
+    uint64_t a = add_sweep(st, "night", "req", 10, 0x11), b = add_sweep(st, "night", "", 10, 0x12);
+    cr_assert_eq(store_find_sweep(st, "11111111", &w, &e), 0);
+    cr_assert_eq(w.seq, a);
+    cr_assert_eq(store_find_sweep(st, "121212121", &w, &e), 0);
+    cr_assert_eq(w.seq, b);
+    cr_assert_eq(store_find_sweep(st, "night", &w, &e), 0);
+    cr_assert_eq(w.seq, b, "the newest of the name");
+    cr_assert_eq(store_find_sweep(st, "last", &w, &e), 0);
+    cr_assert_eq(store_find_sweep(st, "99999999", &w, &e), -ENOENT);
+    cr_assert_eq(store_sweep_by_request(st, "req", &w, &e), 0);
+    cr_assert_eq(w.seq, a);
+    struct store_sweep again = { .points = 1, .request_id = "req" };
+    memset(again.id.b, 9, 32);
+    cr_assert_eq(store_add_sweep(st, &again, "{}", NULL, &e), -EEXIST);
+    store_free(&st);
+}
+
+static int count_open(void *ctx, struct store_attempt *a)
+{
+    cr_assert_eq(a->points.total, 8);
+    cr_assert_eq(a->points.v[1].hi, 10);
+    ++*(int *)ctx;
+    return 0;
+}
+
+Test(store, open_attempts_survive_and_ended_ones_do_not_come_back)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    for (uint64_t i = 1; i <= 3; i++) {
+        struct store_attempt a = { .task = i, .epoch = 1, .n = 1, .sweep = 1, .kind = "points" };
+        spans_add(&a.points, 0, 6);
+        spans_add(&a.points, 8, 10);
+        cr_assert_eq(store_add_attempt(st, &a, &e), 0, "%s", e.text);
+        spans_clear(&a.points);
+    }
+    cr_assert_eq(store_end_attempt(st, 2, 1, 1, "signal", 0, 11, 5, "tail", 4, &e), 0, "%s",
+                 e.text);
+    store_free(&st);
+    st = opened();
+    int n = 0;
+    cr_assert_eq(store_open_attempts(st, count_open, &n, &e), 0);
+    cr_assert_eq(n, 2);
+    store_free(&st);
+}
+
+Test(store, one_coordinator_a_store_and_readers_beside_it)
+{
+    struct store *st = opened(), *two = NULL;
+    struct err e = { 0 };
+    cr_assert_eq(store_open(dir, &two, &e), -EBUSY);
+    cr_assert(strstr(e.text, "another coordinator"));
+    cr_assert_eq(err_exit(e.code), 1);
+    add_sweep(st, "a", "", 1, 1);
+    cr_assert_eq(store_open_ro(dir, &two, &e), 0, "%s", e.text);
+    struct store_sweep w;
+    cr_assert_eq(store_find_sweep(two, "last", &w, &e), 0, "%s", e.text);
+    cr_assert_lt(store_set(two, "epoch", 5, &e), 0, "a reader cannot write");
+    store_free(&two);
+    store_free(&st);
+    cr_assert_eq(store_open_ro(dir, &two, &e), 0, "%s", e.text);
+    cr_assert_eq(store_find_sweep(two, "last", &w, &e), 0);
+    store_free(&two);
+}
+
+static json_t *answer(struct store *st, bool sql, const char *args, int want,
+                      char next[STORE_CURSOR], const char *cursor)
+{
+    struct buf b = BUF_INIT(1 << 20);
+    struct err e = { 0 };
+    json_t *a = json_loads(args, 0, NULL), *doc = NULL;
+    int r = sql ? store_sql(st, a, 1000, cursor, &b, next, &e)
+                : store_results(st, a, cursor, &b, next, &e);
+    cr_assert_eq(r, want, "%s: %d %s", args, r, e.text);
+    if (r == 0) {
+        doc = json_loadb((const char *)b.data, b.len, 0, NULL);
+        cr_assert_not_null(doc, "%s", (const char *)b.data);
+    }
+    json_decref(a);
+    buf_clear(&b);
+    return doc;
+}
+
+Test(store, results_come_in_pages_in_order_and_filtered)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    char next[STORE_CURSOR], last[STORE_CURSOR];
+    store_begin(st, &e);
+    uint64_t a = add_sweep(st, "a", "", 1500, 1), b = add_sweep(st, "b", "", 1500, 2);
+    for (uint64_t i = 0; i < 1500; i++) {
+        struct store_row r = row(b, 1499 - i, i);
+        r.arch.queue = 1 + (uint32_t)(i % 2);
+        store_put_row(st, &r, 1, &e);
+        r.sweep = a;
+        store_put_row(st, &r, 1, &e);
+    }
+    cr_assert_eq(store_commit(st, &e), 0);
+    size_t n = 0;
+    int64_t before = -1;
+    strcpy(next, "");
+    do {
+        strcpy(last, next);
+        json_t *doc = answer(st, false, "{}", 0, next, last), *v;
+        size_t i;
+        cr_assert_eq(json_array_size(json_object_get(doc, "columns")), store_n_columns);
+        json_array_foreach (json_object_get(doc, "rows"), i, v) {
+            int64_t at = json_integer_value(json_array_get(v, 1)) +
+                         (strcmp(json_string_value(json_array_get(v, 0)), "b") ? 0 : 10000);
+            cr_assert_gt(at, before);
+            before = at;
+            n++;
+        }
+        json_decref(doc);
+    } while (*next);
+    cr_assert_eq(n, 3000);
+    json_t *doc =
+        answer(st, false,
+               "{\"sweeps\":[\"b\"],\"where\":[\"queue=2\",[\"index\",\"0\"]],\"provenance\":true}",
+               0, next, "");
+    cr_assert_eq(json_array_size(json_object_get(doc, "rows")), 1);
+    cr_assert_eq(json_array_size(json_object_get(doc, "columns")),
+                 store_n_columns + store_n_provenance);
+    const json_t *r0 = json_array_get(json_object_get(doc, "rows"), 0);
+    size_t k = 0;
+    while (strcmp(store_column_names()[k], "started") != 0)
+        k++;
+    cr_assert_str_eq(json_string_value(json_array_get(r0, k)), "2023-11-14T22:13:20.123Z");
+    json_decref(doc);
+    json_decref(answer(st, false, "{\"where\":[\"nonsense=2\"]}", -SF_EUSAGE, next, ""));
+    json_decref(answer(st, false, "{\"sweeps\":[\"nobody\"]}", -ENOENT, next, ""));
+    store_free(&st);
+}
+
+Test(store, columns_are_those_of_a_sweep_on_one_host)
+{
+    size_t n;
+    const char *const *names = result_columns(&n);
+    cr_assert_eq(n, store_n_columns);
+    for (size_t i = 0; i < n; i++)
+        cr_assert_str_eq(names[i], store_column_names()[i]);
+}
+
+Test(store, sql_is_one_select_over_the_views)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    char next[STORE_CURSOR];
+    uint64_t a = add_sweep(st, "a", "", 10, 1);
+    struct store_row r = row(a, 0, UINT64_MAX / 2);
+    cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_FIRST);
+    json_t *doc =
+        answer(st, true, "{\"sql\":\"SELECT count(*) AS n, max(time_ps), name FROM results;\"}", 0,
+               next, "");
+    cr_assert_eq(
+        json_integer_value(json_array_get(json_array_get(json_object_get(doc, "rows"), 0), 0)), 1);
+    cr_assert_str_eq(
+        json_string_value(json_array_get(json_array_get(json_object_get(doc, "rows"), 0), 1)),
+        "9223372036854775807");
+    json_decref(doc);
+    json_decref(answer(
+        st, true, "{\"sql\":\"WITH x AS (SELECT * FROM results) SELECT s.state FROM sweeps s, x\"}",
+        0, next, ""));
+    static const char *const refused[] = {
+        "",
+        "DELETE FROM results",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM t_agent",
+        "WITH results AS (SELECT * FROM t_agent) SELECT * FROM results",
+        "SELECT * FROM sqlite_master",
+        "SELECT * FROM meta",
+        "PRAGMA user_version",
+        "ATTACH 'x' AS y",
+        "EXPLAIN SELECT 1",
+        "SELECT load_extension('x')",
+        "SELEC",
+        "CREATE TABLE x(y)",
+        "UPDATE sweeps SET name = 'x'",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+        char args[256];
+        snprintf(args, sizeof(args), "{\"sql\":\"%s\"}", refused[i]);
+        json_decref(answer(st, true, args, -SF_EUSAGE, next, ""));
+    }
+    json_decref(answer(st, true,
+                       "{\"sql\":\"WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) "
+                       "SELECT sum(x) FROM c\"}",
+                       -ETIMEDOUT, next, ""));
+    store_free(&st);
+}
+
+Test(store, failed_rows_are_taken_back_for_a_retry)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t a = add_sweep(st, "a", "", 10, 1);
+    for (uint64_t i = 0; i < 10; i++) {
+        struct store_row r = row(a, i, 1);
+        if (i >= 3 && i < 6)
+            r.status = ROW_FAILED;
+        cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_FIRST);
+    }
+    struct spans s = { 0 };
+    cr_assert_eq(store_take_failed(st, a, &s, &e), 0);
+    cr_assert(s.n == 1 && s.v[0].lo == 3 && s.v[0].hi == 6);
+    cr_assert_eq(sweep_now(st, a).failed, 0);
+    spans_clear(&s);
+    store_free(&st);
+}
+
+Test(store, an_agents_key_belongs_to_one_install)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t reg = 0, reg2 = 0;
+    struct store_agent a = { .key = "k", .name = "n1", .boot = 1, .cores = 2 }, b = a;
+    memset(b.install, 1, 16);
+    cr_assert_eq(store_add_agent(st, &a, "{\"cpu\":\"x\"}", &reg, &e), 0, "%s", e.text);
+    cr_assert_eq(store_add_agent(st, &b, "{}", &reg2, &e), -EEXIST);
+    cr_assert_eq(store_agent_drained(st, a.install, true, &e), 0);
+    a.boot = 2;
+    cr_assert_eq(store_add_agent(st, &a, "{\"cpu\":\"x\"}", &reg2, &e), 0);
+    cr_assert_neq(reg, reg2);
+    cr_assert(a.drained, "a restart does not undo a drain");
+    cr_assert_eq(store_find_agent(st, "n1", &b, &e), 0);
+    cr_assert_eq(b.boot, 2);
+    store_free(&st);
+}
+
+static void raw(const char *sql)
+{
+    char path[600];
+    sqlite3 *db = NULL;
+    char *why = NULL;
+    snprintf(path, sizeof(path), "%s/store.db", dir);
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, sql, NULL, NULL, &why), SQLITE_OK, "%s", why ? why : "");
+    sqlite3_close(db);
+}
+
+Test(store, a_store_of_version_1_moves_forward_with_its_rows)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 20);
+    struct err e = { 0 };
+    const char *src = getenv("SIOFLEET_SRC");
+    CLEANUP(freep) char *path = path_fmt("%s/tests/data/store/v1.sql", src ? src : ".");
+    cr_assert_eq(file_read(path, &b, &e), 0, "%s", e.text);
+    raw((const char *)b.data);
+    struct store *st = NULL;
+    cr_assert_eq(store_open_ro(dir, &st, &e), -SF_EFORMAT, "a reader does not migrate");
+    st = opened();
+    struct store_sweep w;
+    cr_assert_eq(store_find_sweep(st, "last", &w, &e), 0, "%s", e.text);
+    cr_assert_str_eq(w.name, "first light");
+    cr_assert_eq(w.done, 2);
+    char next[STORE_CURSOR];
+    json_t *doc = answer(st, false, "{}", 0, next, "");
+    cr_assert_eq(json_array_size(json_object_get(doc, "rows")), 2);
+    json_decref(doc);
+    cr_assert_eq(store_event(st, 1, "sweep", "x", "of version 2", &e), 0, "%s", e.text);
+    uint64_t epoch = 0;
+    cr_assert_eq(store_get(st, "epoch", &epoch, &e), 0);
+    cr_assert_eq(epoch, 4);
+    store_free(&st);
+    st = opened(); /* and once more changes nothing */
+    store_free(&st);
+}
+
+Test(store, a_newer_store_and_a_damaged_one_are_refused)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    store_free(&st);
+    raw("PRAGMA user_version = 99");
+    cr_assert_eq(store_open(dir, &st, &e), -SF_EFORMAT);
+    cr_assert(strstr(e.text, "version 99"));
+    char path[600];
+    snprintf(path, sizeof(path), "%s/store.db", dir);
+    cr_assert_eq(file_write(path, "this is no database, whatever it is called", 42, 0600, true, &e),
+                 0);
+    cr_assert_eq(store_open(dir, &st, &e), -SF_EINTEGRITY, "%s", e.text);
+    cr_assert_eq(err_exit(e.code), 4);
+}

@@ -13,43 +13,12 @@ enum { KEYS_MAX = 8, DESIGN = -2, PAGE_ROWS_MAX = 5000, PROV_ROWS_MAX = 200 };
 
 /* ---- columns */
 
-/* Only the keys by which the presets differ and which nobody sweeps together with a cache's size.
- */
-static const char *const design_keys[] = { "queue", "l2_groups", "l3_groups", "pf_entries" };
-
-static const char *design_of(const json_t *sheet, size_t row)
-{
-    static const char *const presets[] = { "default", "hypertrio" };
-    for (size_t p = 0; p < ARRAY_LEN(presets); p++) {
-        struct arch a;
-        arch_default(&a);
-        if (arch_preset(&a, presets[p], "preset", NULL) < 0)
-            continue;
-        bool same = true;
-        for (size_t k = 0; k < ARRAY_LEN(design_keys) && same; k++) {
-            char text[16], room[CELL_LEN];
-            for (unsigned i = 0; i < ARCH_N; i++)
-                if (!strcmp(arch_names[i], design_keys[k])) {
-                    arch_text(&a, i, text);
-                    const json_t *cell = sheet_cell(sheet, row, sheet_col(sheet, design_keys[k]));
-                    same &= !strcmp(cell_text(cell, room), text);
-                }
-        }
-        if (same)
-            return presets[p];
-    }
-    return "other";
-}
-
 static int column(const json_t *sheet, const char *name, struct err *e)
 {
     int c = sheet_col(sheet, name);
     if (c >= 0)
         return c;
-    bool can = true;
-    for (size_t k = 0; k < ARRAY_LEN(design_keys); k++)
-        can &= sheet_col(sheet, design_keys[k]) >= 0;
-    if (can && !strcmp(name, "design"))
+    if (!strcmp(name, "design") && sheet_design(sheet, 0))
         return DESIGN;
     char list[400] = "";
     size_t i, at = 0;
@@ -63,7 +32,7 @@ static int column(const json_t *sheet, const char *name, struct err *e)
 
 static const char *text_of(const json_t *sheet, size_t row, int col, char room[CELL_LEN])
 {
-    return col == DESIGN ? design_of(sheet, row) : cell_text(sheet_cell(sheet, row, col), room);
+    return col == DESIGN ? sheet_design(sheet, row) : cell_text(sheet_cell(sheet, row, col), room);
 }
 
 /* What a column is called and the factor to its shown unit. */

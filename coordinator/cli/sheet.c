@@ -13,7 +13,7 @@
 #include "proto/base/file.h"
 #include "proto/lib/cli.h"
 
-enum { SHEET_FILE_MAX = 256 << 20, ID_SHOWN = 12 };
+enum { SHEET_FILE_MAX = 256 << 20, ID_SHOWN = 12, DESIGN = -2 };
 
 int sheet_col(const json_t *sheet, const char *name)
 {
@@ -234,6 +234,37 @@ int sheet_load(const char *path, json_t **ret, struct err *e)
 
 /* ---- for people */
 
+/* Only the keys by which the presets differ and which nobody sweeps together with a cache's size.
+ */
+static const char *const design_keys[] = { "queue", "l2_groups", "l3_groups", "pf_entries" };
+
+const char *sheet_design(const json_t *sheet, size_t row)
+{
+    for (size_t k = 0; k < ARRAY_LEN(design_keys); k++)
+        if (sheet_col(sheet, design_keys[k]) < 0)
+            return NULL;
+    static const char *const presets[] = { "default", "hypertrio" };
+    for (size_t p = 0; p < ARRAY_LEN(presets); p++) {
+        struct arch a;
+        arch_default(&a);
+        if (arch_preset(&a, presets[p], "preset", NULL) < 0)
+            continue;
+        bool same = true;
+        for (size_t k = 0; k < ARRAY_LEN(design_keys) && same; k++) {
+            char text[16], room[CELL_LEN];
+            for (unsigned i = 0; i < ARCH_N; i++)
+                if (!strcmp(arch_names[i], design_keys[k])) {
+                    arch_text(&a, i, text);
+                    const json_t *cell = sheet_cell(sheet, row, sheet_col(sheet, design_keys[k]));
+                    same &= !strcmp(cell_text(cell, room), text);
+                }
+        }
+        if (same)
+            return presets[p];
+    }
+    return "other";
+}
+
 static bool varies(const json_t *sheet, int col)
 {
     size_t n = sheet_n_rows(sheet);
@@ -244,13 +275,52 @@ static bool varies(const json_t *sheet, int col)
     return false;
 }
 
+/* Whether two columns say the same in other words: each value of one goes with one value of the other. */
+static bool same_split(const json_t *sheet, int a, int b)
+{
+    json_t *to = json_object(), *from = json_object();
+    size_t n = sheet_n_rows(sheet);
+    bool same = true;
+    for (size_t i = 0; i < n && same; i++) {
+        char ra[CELL_LEN], rb[CELL_LEN];
+        const char *x =
+            a == DESIGN ? sheet_design(sheet, i) : cell_text(sheet_cell(sheet, i, a), ra);
+        const char *y = cell_text(sheet_cell(sheet, i, b), rb);
+        const char *was_y = json_string_value(json_object_get(to, x));
+        const char *was_x = json_string_value(json_object_get(from, y));
+        same = (!was_y || !strcmp(was_y, y)) && (!was_x || !strcmp(was_x, x));
+        if (same && !was_y) {
+            json_object_set_new(to, x, json_string(y));
+            json_object_set_new(from, y, json_string(x));
+        }
+    }
+    json_decref(to);
+    json_decref(from);
+    return same;
+}
+
+/* Every row is one of the presets, and both occur. */
+static bool designs_differ(const json_t *sheet)
+{
+    size_t n = sheet_n_rows(sheet);
+    const char *first = n ? sheet_design(sheet, 0) : NULL;
+    bool differ = false;
+    for (size_t i = 0; first && i < n; i++) {
+        const char *d = sheet_design(sheet, i);
+        if (!strcmp(d, "other"))
+            return false;
+        differ |= strcmp(d, first) != 0;
+    }
+    return differ;
+}
+
 json_t *sheet_digest(const json_t *sheet, size_t max_rows, bool provenance)
 {
     static const char *const params[] = {
         "rules", "tenants", "order", "burst", "seed", "replicate"
     };
-    static const char *const stats[] = { "requests",  "pkts_dropped", "mbps",    "util_ppm",
-                                         "iotlb_hit", "iotlb_miss",   "jain_ppm" };
+    static const char *const stats[] = { "mbps",      "util_ppm",   "pkts_dropped",
+                                         "iotlb_hit", "iotlb_miss", "jain_ppm" };
     static const char *const prov[] = { "sweep", "agent", "host", "attempt", "duration_ms" };
     int col[96];
     size_t n = 0;
@@ -268,11 +338,27 @@ json_t *sheet_digest(const json_t *sheet, size_t max_rows, bool provenance)
         }
     if (!told && (c = sheet_col(sheet, "trace")) >= 0 && varies(sheet, c))
         col[n++] = c;
-    for (unsigned i = 0; i < ARCH_N; i++)
-        if ((c = sheet_col(sheet, arch_names[i])) >= 0 && varies(sheet, c))
+    size_t keys = n;
+    if (designs_differ(sheet))
+        col[n++] = DESIGN;
+    for (unsigned i = 0; i < ARCH_N; i++) {
+        if ((c = sheet_col(sheet, arch_names[i])) < 0 || !varies(sheet, c))
+            continue;
+        bool new =
+            true; /* a preset changes many keys at once: one of them is enough to tell the rows apart */
+        for (size_t k = keys; k < n && new; k++)
+            new = !same_split(sheet, col[k], c);
+        if (new)
             col[n++] = c;
-    if ((c = sheet_col(sheet, "status")) >= 0)
-        col[n++] = c;
+    }
+    if ((c = sheet_col(sheet, "status")) >= 0) {
+        bool all_done = true;
+        char room[CELL_LEN];
+        for (size_t i = 0; i < sheet_n_rows(sheet) && all_done; i++)
+            all_done = !strcmp(cell_text(sheet_cell(sheet, i, c), room), "done");
+        if (!all_done)
+            col[n++] = c;
+    }
     for (size_t i = 0; i < ARRAY_LEN(stats); i++)
         if ((c = sheet_col(sheet, stats[i])) >= 0)
             col[n++] = c;
@@ -285,13 +371,21 @@ json_t *sheet_digest(const json_t *sheet, size_t max_rows, bool provenance)
 
     json_t *cols = json_array(), *rows = json_array();
     for (size_t i = 0; i < n; i++)
-        json_array_append(cols, json_array_get(json_object_get(sheet, "columns"), (size_t)col[i]));
+        if (col[i] == DESIGN)
+            json_array_append_new(cols, json_string("design"));
+        else
+            json_array_append(cols,
+                              json_array_get(json_object_get(sheet, "columns"), (size_t)col[i]));
     size_t all = sheet_n_rows(sheet);
     for (size_t k = 0; k < all && k < max_rows; k++) {
         json_t *row = json_array();
         for (size_t i = 0; i < n; i++) {
             const json_t *cell = sheet_cell(sheet, k, col[i]);
-            json_array_append_new(row, cell ? json_incref((json_t *)(uintptr_t)cell) : json_null());
+            if (col[i] == DESIGN)
+                json_array_append_new(row, json_string(sheet_design(sheet, k)));
+            else
+                json_array_append_new(row,
+                                      cell ? json_incref((json_t *)(uintptr_t)cell) : json_null());
         }
         json_array_append_new(rows, row);
     }

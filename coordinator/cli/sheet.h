@@ -37,6 +37,10 @@ int sheet_collect(void *sheet, json_t *body, struct err *e);
  * reference. -errno, -SF_EFORMAT with file:line. */
 int sheet_load(const char *path, json_t **ret, struct err *e);
 
+/* The preset whose queue, page-cache partitions and prefetcher a row has: "default", "hypertrio" or "other"; NULL when the
+ * sheet lacks these columns. Static. */
+const char *sheet_design(const json_t *sheet, size_t row);
+
 /* Columns worth a person's look, by name: which parameters differ between the rows, then the main
  * statistics. Returns a new sheet (cells shared with the old one) of at most max_rows rows. */
 json_t *sheet_digest(const json_t *sheet, size_t max_rows, bool provenance);

@@ -194,3 +194,19 @@ Test(chart, page_holds_picture_table_and_provenance)
     chart_clear(&c);
     json_decref(j);
 }
+
+Test(sheet, a_digest_names_a_preset_once_and_hides_what_repeats_it)
+{
+    struct err e;
+    json_t *j = load_text(SWEEP, 0, &e);
+    json_t *d = sheet_digest(j, 3, false);
+    static const char *const want[] = { "index", "tenants", "design", "iotlb_entries", "status", "util_ppm" };
+    cr_assert_eq(sheet_n_cols(d), sizeof(want) / sizeof(want[0]));
+    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++)
+        cr_expect_eq(sheet_col(d, want[i]), (int)i, "%s", want[i]);
+    cr_assert_eq(sheet_n_rows(d), 3);
+    char room[CELL_LEN];
+    cr_assert_str_eq(cell_text(sheet_cell(d, 0, 2), room), "default");
+    json_decref(d);
+    json_decref(j);
+}

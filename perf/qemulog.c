@@ -137,6 +137,7 @@ static bool sid_ok(const struct qlog_rules *r, uint64_t sid)
 }
 
 static const char too_wide[] = "a value has more than 64 bits";
+static const char too_long[] = "longer than 64 MiB";
 
 enum qlog_kind qlog_line(const char *p, size_t n, const struct qlog_rules *r, struct qlog_event *ev,
                          const char **reason)
@@ -323,7 +324,8 @@ struct qlog {
     bool eof, skipping; /* skipping: inside a line that is too long */
 };
 
-static int qlog_new(const struct qlog_rules *r, qlog_refused *cb, void *user, struct qlog **ret)
+static int qlog_new(const struct qlog_rules *r, size_t room, qlog_refused *cb, void *user,
+                    struct qlog **ret)
 {
     struct qlog *q = calloc(1, sizeof(*q));
     if (!q)
@@ -332,7 +334,7 @@ static int qlog_new(const struct qlog_rules *r, qlog_refused *cb, void *user, st
     q->cb = cb;
     q->user = user;
     q->fd = -1;
-    q->room = BLOCK;
+    q->room = room;
     q->buf = malloc(q->room + PAD);
     if (!q->buf) {
         free(q);
@@ -360,7 +362,7 @@ int qlog_open(const char *path, const struct qlog_rules *r, qlog_refused *cb, vo
               struct qlog **ret, struct err *e)
 {
     CLEANUP(qlog_free) struct qlog *q = NULL;
-    if (qlog_new(r, cb, user, &q) < 0 || !(q->path = strdup(path)))
+    if (qlog_new(r, BLOCK, cb, user, &q) < 0 || !(q->path = strdup(path)))
         return err_sys(e, ENOMEM, "%s", path);
     q->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (q->fd < 0)
@@ -385,7 +387,7 @@ int qlog_open_text(const char *text, size_t n, const struct qlog_rules *r, qlog_
                    void *user, struct qlog **ret, struct err *e)
 {
     struct qlog *q;
-    if (qlog_new(r, cb, user, &q) < 0)
+    if (qlog_new(r, n < BLOCK ? n + 1 : BLOCK, cb, user, &q) < 0)
         return err_sys(e, ENOMEM, "log");
     q->text = text;
     q->text_n = n;
@@ -473,7 +475,7 @@ ssize_t qlog_read(struct qlog *q, struct qlog_event *ev, size_t n, struct err *e
                 if (!q->skipping) {
                     q->c.lines++;
                     q->c.by_kind[QLOG_OTHER]++;
-                    refuse(q, "longer than 64 MiB");
+                    refuse(q, too_long);
                 }
                 q->skipping = true;
                 q->c.bytes += (size_t)(end - p);
@@ -491,8 +493,10 @@ ssize_t qlog_read(struct qlog *q, struct qlog_event *ev, size_t n, struct err *e
             continue;
         }
         q->c.lines++;
-        const char *reason;
-        enum qlog_kind kind = qlog_line(p, (size_t)(lf - p), &q->rules, &ev[k], &reason);
+        const char *reason = too_long;
+        enum qlog_kind kind = QLOG_OTHER;
+        if ((size_t)(lf - p) <= QLOG_LINE_MAX)
+            kind = qlog_line(p, (size_t)(lf - p), &q->rules, &ev[k], &reason);
         ev[k].line = q->c.lines;
         ev[k].kind = kind;
         q->c.by_kind[kind]++;

@@ -75,11 +75,14 @@ static bool cacheable(uint32_t gid, uint32_t from, uint32_t groups)
 static int ring_init(struct model_ring *r, uint64_t most)
 {
     uint32_t room = 16;
-    while (room < most)
+    while (room < most + 2) /* the one that is never ready, and the last one that was taken */
         room *= 2;
     *r = (struct model_ring){ .mask = room - 1 };
-    r->a = malloc(room * sizeof(*r->a));
-    return r->a ? 0 : -ENOMEM;
+    r->a = calloc(room, sizeof(*r->a));
+    if (!r->a)
+        return -ENOMEM;
+    r->a[0].t = MODEL_NEVER;
+    return 0;
 }
 
 static void model_clear(struct model *m)
@@ -136,7 +139,7 @@ static int setup_caches(struct model *m, const struct trace *t, const struct arc
         m->entry[i].cc = key[i];
     }
     use.n_keys = cc_one ? t->n_sids : p.n;
-    if ((r = tlb_init(&m->cc, a->cc_entries, a->cc_ways, POLICY_LFU, &use, rows, e)) < 0)
+    if ((r = tlb_init(&m->cc, a->cc_entries, a->cc_ways, 8, POLICY_LFU, &use, rows, e)) < 0)
         return r;
     if (m->cc.sets > 1) {
         m->cc_set = malloc(((size_t)use.n_keys + 1) * sizeof(*m->cc_set));
@@ -159,8 +162,8 @@ static int setup_caches(struct model *m, const struct trace *t, const struct arc
         m->entry[i].iotlb_set = set[i];
     }
     use.n_keys = p.n;
-    if ((r = tlb_init(&m->iotlb, a->iotlb_entries, a->iotlb_ways, (enum arch_policy)a->iotlb_policy,
-                      &use, rows, e)) < 0)
+    if ((r = tlb_init(&m->iotlb, a->iotlb_entries, a->iotlb_ways, 8,
+                      (enum arch_policy)a->iotlb_policy, &use, rows, e)) < 0)
         return r;
 
     uint32_t used = 0; /* a 1 GiB leaf has no entry in L2PAGE: only the others can fill it */
@@ -176,7 +179,7 @@ static int setup_caches(struct model *m, const struct trace *t, const struct arc
     }
     use.n = used;
     use.n_keys = t->n_l2;
-    if ((r = tlb_init(&m->l2, a->l2_entries, a->l2_ways, POLICY_LRU, &use, rows, e)) < 0)
+    if ((r = tlb_init(&m->l2, a->l2_entries, a->l2_ways, 16, POLICY_LRU, &use, rows, e)) < 0)
         return r;
 
     for (uint32_t i = 0; i < n; i++) {
@@ -195,7 +198,7 @@ static int setup_caches(struct model *m, const struct trace *t, const struct arc
     }
     use.n = n;
     use.n_keys = t->n_l3;
-    return tlb_init(&m->l3, a->l3_entries, a->l3_ways, POLICY_LRU, &use, rows, e);
+    return tlb_init(&m->l3, a->l3_entries, a->l3_ways, 16, POLICY_LRU, &use, rows, e);
 }
 
 static int setup_prefetcher(struct model *m, const struct trace *t, const struct arch *a,
@@ -225,7 +228,7 @@ static int setup_prefetcher(struct model *m, const struct trace *t, const struct
     struct tlb_use use = {
         .key = t->key_page, .set = set, .n = n, .n_keys = t->n_page, .n_gids = t->n_gids
     };
-    return tlb_init(&m->buffer, a->pf_entries, a->pf_entries, POLICY_LRU, &use, false, e);
+    return tlb_init(&m->buffer, a->pf_entries, a->pf_entries, 8, POLICY_LRU, &use, false, e);
 }
 
 static int setup(struct model *m, const struct trace *t, const struct arch *a, bool rows,
@@ -242,10 +245,8 @@ static int setup(struct model *m, const struct trace *t, const struct arch *a, b
     m->inorder = a->inorder;
     m->prefetch = a->pf_entries && a->pf_distance && a->pf_history;
     m->gbps = a->link_gbps;
-    m->step_ps = MODEL_PACKET_FBIT / a->link_gbps;
-    m->step_frac = MODEL_PACKET_FBIT % a->link_gbps;
     m->queue = a->queue;
-    m->back_next = MODEL_NEVER;
+    m->n_gids = t->n_gids;
     uint64_t most = (a->queue < t->n ? a->queue : t->n) + MODEL_PACKET_EVENTS +
                     (m->prefetch ? MODEL_PF_MAX : 0);
     m->flow = malloc(((size_t)t->n_gids + 1) * sizeof(*m->flow));
@@ -257,8 +258,13 @@ static int setup(struct model *m, const struct trace *t, const struct arch *a, b
     for (uint32_t i = 0; i < t->n_gids; i++)
         m->flow[i] = (struct model_flow){ .first = MODEL_NEVER };
     int r = setup_caches(m, t, a, rows, e);
-    if (r < 0 || !m->prefetch)
+    if (r < 0)
         return r;
+    m->common = !m->inorder && !rows && !a->salloc && !m->next_use && m->cc.kind == TLB_ALL &&
+                m->iotlb.kind == TLB_LINE && m->iotlb.lanes == 8 && m->l2.kind == TLB_LINE &&
+                m->l3.kind == TLB_LINE;
+    if (!m->prefetch)
+        return 0;
     return setup_prefetcher(m, t, a, e);
 }
 

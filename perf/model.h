@@ -39,16 +39,17 @@ enum { MODEL_SET_BITS = 25, MODEL_SET_MASK = (1 << MODEL_SET_BITS) - 1, MODEL_LE
 #define MODEL_ALLOC_L2 (1u << 30)
 #define MODEL_ALLOC_L3 (1u << 31)
 
-/* A translation in a queue. e: entry number, with the flags below. x: next use of the event's key
- * (Belady only). */
+/* A translation in a queue. */
 struct model_item {
     uint64_t t; /* when it is ready */
-    uint32_t e, x;
+    uint64_t
+        ex; /* low half: entry number with the flags below; high half: next use of its key (Belady only) */
 };
 #define MODEL_F_PREFETCH (1u << 31)
 #define MODEL_F_LEAF (1u << 30) /* answered by a page cache: 455 ns after its pick, not 450 */
 #define MODEL_F_ENTRY (MODEL_F_LEAF - 1)
 
+/* Behind the last item stands one that is never ready: an empty queue needs no test. */
 struct model_ring {
     struct model_item *a;      /* mask + 1 items, owned */
     uint32_t mask, head, tail; /* free-running */
@@ -71,23 +72,18 @@ struct model {
     uint64_t n, pos;
     struct model_entry *entry;
     struct tlb cc, iotlb, l2, l3, buffer;
-    uint32_t *cc_set; /* by CC key; NULL with one set */
-    bool inorder, prefetch;
+    uint32_t *cc_set;               /* by CC key; NULL with one set */
+    bool inorder, prefetch, common; /* common: the shapes that the loop's short form knows */
 
-    /* arrivals: the next slot is at slot_ps + slot_frac / gbps, rounded up */
-    uint64_t gbps, slot_ps, slot_frac, step_ps, step_frac;
-    uint64_t slot; /* rounded */
-    uint64_t queue, flying, sent, dropped;
+    uint64_t gbps, queue;
+    /* out: the slot behind the last packet's, the last completion, packets read, slots refused */
+    uint64_t slot, last, sent, dropped;
 
-    /* queues of the four stages; QI takes from two, what QC answered and what came back over PCIe
-     */
+    /* queues of the four stages; QI takes from two, what QC answered and what came back over PCIe */
     struct model_ring qc, qp, qf, qi_near, qi_far;
-    uint64_t qc_free, qp_free, qf_free, qi_free; /* when the stage may start again */
-    uint64_t back_next;                          /* no QP or QF access happens before this */
-    uint64_t last;                               /* last completion */
 
     struct model_flow *flow;
-    uint32_t *flow_order, n_flows; /* tenants in order of first completion */
+    uint32_t *flow_order, n_flows, n_gids; /* tenants in order of first completion */
 
     /* prefetcher */
     struct model_req *req;

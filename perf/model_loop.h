@@ -1,12 +1,18 @@
-/* The loop of the model engine. Included by model_scalar.c, model_avx2.c and model_avx512.c, which
- * differ in how a line of tags is searched (LINE_TOUCH) and in the compiler's target; results are
- * equal.
+/* The loop of the model engine. Included by model_scalar.c, model_avx2.c and model_avx512.c, which differ in how a line of
+ * tags is searched and in the compiler's target; results are equal.
  *
- * The four stages fall into two halves that only talk over PCIe, 450 ns away: the device's
- * (arrivals, QC, QI: context cache, IOTLB, buffer) and the chipset's (QP, QF: page caches). So each
- * half runs alone over a stretch of up to 450 ns behind what the other has done, and no half ever
- * looks at the other's queues inside it. Within a half all is done in order of time; at equal times
- * arrivals < QC < QI and QP < QF, which is the order of the stages.
+ * The four stages fall into two halves that only talk over PCIe, 450 ns away: the device's (arrivals, QC, QI: context
+ * cache, IOTLB, buffer) and the chipset's (QP, QF: page caches). So each half runs alone over a stretch of up to
+ * 450 ns behind what the other has done, and no half ever looks at the other's queues inside it. Within a half all is
+ * done in order of time; at equal times arrivals < QC < QI and QP < QF, which is the order of the stages.
+ *
+ * The including file defines
+ *   line_probe(line, lanes, ways, key)           whether the key is in the line; if so it becomes the first
+ *   line_fill(line, lanes, ways, key, &fresh)    the same, but inserts it if it was not; fresh: nothing fell out
+ *   MODEL_LOOP                                   the name of the function
+ *
+ * Each function takes its case as constants and is inlined: `inorder`, `prefetch`, and `common`, which promises the usual
+ * shapes (no salloc, no detail, CC that never evicts, LRU lines of 8 tags in the IOTLB and 16 in the page caches).
  */
 #include "perf/model.h"
 
@@ -14,17 +20,35 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-/* LINE_TOUCH(tags, lanes, ways, key, alloc, &evicted): whether the key is there; it becomes the
- * first tag, if it was there or is to be inserted. evicted: a key fell out. Defined by the
- * including file. */
+/* What the loop changes all the time. A local whose address goes nowhere: the compiler keeps it in registers and need not
+ * fear that a store into a queue changes it. */
+struct hot {
+    const uint32_t *ev, *next_use;
+    const struct model_entry *entry;
+    struct model_flow *flow;
+    uint64_t pos, n;
+    /* the next slot, and the gate: when it next opens (the slot, or never while the queue is full) */
+    uint64_t gate, slot, slot_ps, slot_frac, gbps, step_ps, step_frac;
+    uint64_t queue, flying, sent, dropped;
+    struct model_ring qc, qp, qf, near, far;
+    uint64_t qc_free, qp_free, qf_free, qi_free, back_next, last;
+    /* common: the caches' lines, and what is counted */
+    uint32_t *iotlb, *l2, *l3, iotlb_ways, l2_ways, l3_ways;
+    uint8_t *cc;
+    uint64_t cc_miss, iotlb_miss, iotlb_fresh;
+    uint64_t l2_all[2], l2_miss[2], l2_fresh[2], l3_all[2], l3_miss[2], l3_fresh[2];
+};
+
+/* ---- caches */
 
 static ALWAYS_INLINE bool tlb_access(struct tlb *t, uint32_t key, uint32_t set, bool alloc,
                                      uint32_t due, enum tlb_who who, uint32_t gid)
 {
-    bool found, evicted = false;
+    bool found, fresh = true;
     if (t->kind == TLB_LINE) {
-        found =
-            LINE_TOUCH(t->line + (size_t)set * t->lanes, t->lanes, t->ways, key, alloc, &evicted);
+        uint32_t *line = t->line + (size_t)set * t->lanes;
+        found = alloc ? line_fill(line, t->lanes, t->ways, key, &fresh)
+                      : line_probe(line, t->lanes, t->ways, key);
     } else if (t->kind == TLB_ALL) {
         found = t->seen[key];
         if (alloc)
@@ -35,9 +59,59 @@ static ALWAYS_INLINE bool tlb_access(struct tlb *t, uint32_t key, uint32_t set, 
         return tlb_slow(t, key, set, alloc, due, who, gid);
     }
     if (alloc)
-        tlb_count(t, found, evicted, set, who, gid);
+        tlb_count(t, found, !fresh, set, who, gid);
     return found;
 }
+
+static ALWAYS_INLINE bool cc_access(struct model *m, struct hot *h, const struct model_entry *d,
+                                    bool alloc, bool common)
+{
+    if (!common)
+        return tlb_access(&m->cc, d->cc, m->cc_set ? m->cc_set[d->cc] : 0, alloc, 0, TLB_DEMAND,
+                          d->gid);
+    bool found = h->cc[d->cc];
+    if (alloc && UNLIKELY(!found)) {
+        h->cc[d->cc] = 1;
+        h->cc_miss++;
+        m->cc.domain[d->gid] = 1;
+    }
+    return found;
+}
+
+static ALWAYS_INLINE bool iotlb_probe(struct model *m, struct hot *h, const struct model_entry *d,
+                                      uint32_t x, bool common)
+{
+    if (!common)
+        return tlb_access(&m->iotlb, d->iotlb, d->iotlb_set, false, x, TLB_DEMAND, d->gid);
+    return line_probe(h->iotlb + (size_t)d->iotlb_set * 8, 8, h->iotlb_ways, d->iotlb);
+}
+
+static ALWAYS_INLINE void iotlb_fill(struct model *m, struct hot *h, const struct model_entry *d,
+                                     uint32_t x, bool common)
+{
+    if (!common) {
+        tlb_access(&m->iotlb, d->iotlb, d->iotlb_set, d->l3_set & MODEL_ALLOC_IOTLB, x, TLB_DEMAND,
+                   d->gid);
+        return;
+    }
+    bool fresh,
+        found = line_fill(h->iotlb + (size_t)d->iotlb_set * 8, 8, h->iotlb_ways, d->iotlb, &fresh);
+    h->iotlb_miss += !found;
+    h->iotlb_fresh += fresh;
+    m->iotlb.domain[d->gid] |= !found;
+}
+
+static ALWAYS_INLINE bool page_probe(struct model *m, struct tlb *t, uint32_t *lines, uint32_t ways,
+                                     uint32_t key, uint32_t set, const struct model_entry *d,
+                                     bool common)
+{
+    (void)m;
+    if (!common)
+        return tlb_access(t, key, set, false, 0, TLB_DEMAND, d->gid);
+    return line_probe(lines + (size_t)set * 16, 16, ways, key);
+}
+
+/* ---- queues */
 
 static ALWAYS_INLINE bool ring_empty(const struct model_ring *r)
 {
@@ -49,13 +123,14 @@ static ALWAYS_INLINE struct model_item *ring_front(const struct model_ring *r)
     return &r->a[r->head & r->mask];
 }
 
-/* Behind everything that is ready no later: first in, first out among equal times. In order: at the
- * end. */
-static ALWAYS_INLINE void ring_push(struct model_ring *r, bool inorder, struct model_item it)
+/* Behind everything that is ready no later: first in, first out among equal times. In order: at the end. The item before the front,
+ * taken out earlier, is never later than what comes: no end of the search is needed. */
+static ALWAYS_INLINE void ring_push(struct model_ring *r, bool sorted, struct model_item it)
 {
     uint32_t i = r->tail++;
-    if (!inorder)
-        for (; i != r->head && r->a[(i - 1) & r->mask].t > it.t; i--)
+    r->a[r->tail & r->mask].t = MODEL_NEVER;
+    if (sorted)
+        for (; UNLIKELY(r->a[(i - 1) & r->mask].t > it.t); i--)
             r->a[i & r->mask] = r->a[(i - 1) & r->mask];
     r->a[i & r->mask] = it;
 }
@@ -65,50 +140,29 @@ static ALWAYS_INLINE uint64_t later(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-static ALWAYS_INLINE uint64_t ring_next(const struct model_ring *r, uint64_t free_at)
+static ALWAYS_INLINE uint64_t sooner(uint64_t a, uint64_t b)
 {
-    return ring_empty(r) ? MODEL_NEVER : later(ring_front(r)->t, free_at);
+    return a < b ? a : b;
 }
 
-/* QI serves what QC answered and what came back from far as one queue. */
-static ALWAYS_INLINE struct model_ring *qi_pick(struct model *m, bool inorder)
-{
-    if (ring_empty(&m->qi_far))
-        return &m->qi_near;
-    if (ring_empty(&m->qi_near))
-        return &m->qi_far;
-    uint64_t near = ring_front(&m->qi_near)->t, far = ring_front(&m->qi_far)->t;
-    if (inorder) { /* by when it was put in; at the same time QC's comes before QP's and QF's */
-        near -= MODEL_TLB_HIT_PS;
-        far -= ring_front(&m->qi_far)->e & MODEL_F_LEAF ? MODEL_PCIE_PS + MODEL_PAGE_HIT_PS
-                                                        : MODEL_PCIE_PS;
-        return near <= far ? &m->qi_near : &m->qi_far;
-    }
-    /* equal times: what came from far was put in earlier */
-    return far <= near ? &m->qi_far : &m->qi_near;
-}
-
-static ALWAYS_INLINE void to_back(struct model *m, uint64_t ready)
-{
-    if (ready < m->back_next)
-        m->back_next = ready;
-}
+/* ---- the device's half */
 
 /* Learn from requester r's access and make its prefetches. */
-static ALWAYS_INLINE void probe(struct model *m, uint32_t e, uint64_t t, bool inorder)
+static ALWAYS_INLINE void probe(struct model *m, struct hot *h, uint32_t e, uint64_t t,
+                                bool inorder)
 {
     uint32_t r = m->entry_req[e], page = m->entry_page[e], guess;
     struct model_req *q = &m->req[r];
-    uint32_t *h = m->history + (size_t)r * m->depth;
+    uint32_t *past = m->history + (size_t)r * m->depth;
     bool known = false;
     for (uint32_t i = 0; i < q->used; i++)
-        known |= m->entry_page[h[i]] == page;
+        known |= m->entry_page[past[i]] == page;
     q->hit += known;
     q->miss += !known;
     if (q->used < m->depth) {
-        h[q->used++] = e;
+        past[q->used++] = e;
     } else {
-        h[q->at] = e;
+        past[q->at] = e;
         q->at = q->at + 1 == m->depth ? 0 : q->at + 1;
     }
     if (m->fifo_used == m->distance) {
@@ -139,7 +193,7 @@ static ALWAYS_INLINE void probe(struct model *m, uint32_t e, uint64_t t, bool in
         return;
     m->predictions++;
     struct model_req *g = &m->req[guess];
-    h = m->history + (size_t)guess * m->depth;
+    past = m->history + (size_t)guess * m->depth;
     uint32_t at = g->used < m->depth ? 0 : g->at;
     for (uint32_t i = 0; i < g->used; i++) {
         if (UNLIKELY(m->under_way == MODEL_PF_MAX)) {
@@ -147,21 +201,21 @@ static ALWAYS_INLINE void probe(struct model *m, uint32_t e, uint64_t t, bool in
             break;
         }
         m->under_way++;
-        to_back(m, t + MODEL_HISTORY_PS);
-        ring_push(&m->qp, inorder,
-                  (struct model_item){ t + MODEL_HISTORY_PS, h[at] | MODEL_F_PREFETCH, 0 });
+        h->back_next = sooner(h->back_next, t + MODEL_HISTORY_PS);
+        ring_push(&h->qp, !inorder,
+                  (struct model_item){ t + MODEL_HISTORY_PS, past[at] | MODEL_F_PREFETCH });
         at = at + 1 == g->used ? 0 : at + 1;
     }
 }
 
-/* QC's access. Returns whether IOTLB or buffer answered; if not, the translation is on its way to
- * QP. */
-static ALWAYS_INLINE bool qc_access(struct model *m, uint32_t e, uint32_t x, uint64_t t,
-                                    bool *ret_iotlb, bool inorder, bool prefetch)
+/* QC's access, but for the context cache. Returns whether IOTLB or buffer answered; if not, the translation is on its way to
+ * QP. ex: entry and next use, as in an item. */
+static ALWAYS_INLINE bool qc_access(struct model *m, struct hot *h, uint64_t ex, uint64_t t,
+                                    bool *ret_iotlb, bool inorder, bool prefetch, bool common)
 {
-    const struct model_entry *d = &m->entry[e];
-    tlb_access(&m->cc, d->cc, m->cc_set ? m->cc_set[d->cc] : 0, true, 0, TLB_DEMAND, d->gid);
-    bool hit = tlb_access(&m->iotlb, d->iotlb, d->iotlb_set, false, x, TLB_DEMAND, d->gid);
+    uint32_t e = (uint32_t)ex;
+    const struct model_entry *d = &h->entry[e];
+    bool hit = iotlb_probe(m, h, d, (uint32_t)(ex >> 32), common);
     *ret_iotlb = hit;
     if (prefetch) {
         bool b = tlb_access(&m->buffer, m->entry_page[e], 0, false, 0, TLB_DEMAND, d->gid);
@@ -170,251 +224,346 @@ static ALWAYS_INLINE bool qc_access(struct model *m, uint32_t e, uint32_t x, uin
         hit |= b;
     }
     if (!hit) {
-        to_back(m, t + MODEL_PCIE_PS);
-        ring_push(&m->qp, inorder, (struct model_item){ t + MODEL_PCIE_PS, e, x });
+        h->back_next = sooner(h->back_next, t + MODEL_PCIE_PS);
+        /* without prefetches QP gets everything in order of time */
+        ring_push(&h->qp, prefetch && !inorder, (struct model_item){ t + MODEL_PCIE_PS, ex });
     }
     if (prefetch)
-        probe(m, e, t, inorder);
+        probe(m, h, e, t, inorder);
     return hit;
 }
 
-static ALWAYS_INLINE void completed(struct model *m, uint32_t gid, uint64_t t)
+static ALWAYS_INLINE void completed(struct model *m, struct hot *h, uint32_t gid, uint64_t t)
 {
-    struct model_flow *f = &m->flow[gid];
+    struct model_flow *f = &h->flow[gid];
     if (UNLIKELY(!f->n))
         m->flow_order[m->n_flows++] = gid;
     f->n++;
     f->last = t;
-    m->last = t;
+    h->last = t;
 }
 
-static ALWAYS_INLINE void slot_round(struct model *m)
+static ALWAYS_INLINE void slot_advance(struct hot *h)
 {
-    m->slot = m->slot_ps + (m->slot_frac > 0);
-}
-
-static ALWAYS_INLINE void slot_advance(struct model *m)
-{
-    m->slot_ps += m->step_ps;
-    m->slot_frac += m->step_frac;
-    if (m->slot_frac >= m->gbps) {
-        m->slot_frac -= m->gbps;
-        m->slot_ps++;
-    }
-    slot_round(m);
+    h->slot_ps += h->step_ps;
+    h->slot_frac += h->step_frac;
+    bool over = h->slot_frac >= h->gbps;
+    h->slot_frac -= over ? h->gbps : 0;
+    h->slot_ps += over;
+    h->slot = h->slot_ps + (h->slot_frac > 0);
 }
 
 /* Room in the queue again since time t: the slots up to then were refused. */
-static ALWAYS_INLINE void slot_resume(struct model *m, uint64_t t)
+static ALWAYS_INLINE void slot_resume(struct hot *h, uint64_t t)
 {
-    if (m->pos == m->n || m->slot > t)
+    if (h->pos == h->n)
         return;
-    /* fewest j with slot + j packets > t, all in units of 1 / gbps ps; t - slot is a few us */
-    uint64_t behind = (t - m->slot_ps) * m->gbps - m->slot_frac;
-    uint64_t j = behind / MODEL_PACKET_FBIT + 1;
-    uint64_t f = m->slot_frac + j * MODEL_PACKET_FBIT;
-    m->dropped += j;
-    m->slot_ps += f / m->gbps;
-    m->slot_frac = f % m->gbps;
-    slot_round(m);
+    if (h->slot <= t) {
+        /* fewest j with slot + j packets > t, all in units of 1 / gbps ps; t - slot is a few us */
+        uint64_t behind = (t - h->slot_ps) * h->gbps - h->slot_frac;
+        uint64_t j = behind / MODEL_PACKET_FBIT + 1;
+        uint64_t f = h->slot_frac + j * MODEL_PACKET_FBIT;
+        h->dropped += j;
+        h->slot_ps += f / h->gbps;
+        h->slot_frac = f % h->gbps;
+        h->slot = h->slot_ps + (h->slot_frac > 0);
+    }
+    h->gate = h->slot;
 }
 
-static ALWAYS_INLINE void qi_access(struct model *m, struct model_item it, uint64_t t)
+static ALWAYS_INLINE void qi_access(struct model *m, struct hot *h, struct model_item it,
+                                    uint64_t t, bool prefetch, bool common)
 {
-    uint32_t e = it.e & MODEL_F_ENTRY;
-    const struct model_entry *d = &m->entry[e];
-    m->qi_free = t + MODEL_STAGE_PS;
-    if (it.e & MODEL_F_PREFETCH) {
+    uint32_t e = (uint32_t)it.ex & MODEL_F_ENTRY;
+    const struct model_entry *d = &h->entry[e];
+    h->qi_free = t + MODEL_STAGE_PS;
+    if (prefetch && it.ex & MODEL_F_PREFETCH) {
         tlb_access(&m->buffer, m->entry_page[e], 0, true, 0, TLB_PREFETCH, d->gid);
         m->under_way--;
         return;
     }
-    tlb_access(&m->iotlb, d->iotlb, d->iotlb_set, d->l3_set & MODEL_ALLOC_IOTLB, it.x, TLB_DEMAND,
-               d->gid);
-    completed(m, d->gid, t);
-    if (m->flying-- == m->queue)
-        slot_resume(m, t);
+    iotlb_fill(m, h, d, (uint32_t)(it.ex >> 32), common);
+    completed(m, h, d->gid, t);
+    if (h->flying-- == h->queue)
+        slot_resume(h, t);
 }
 
 /* A slot with room: read a packet. qi: when QI starts next; limit: where this stretch ends. */
-static ALWAYS_INLINE void arrive(struct model *m, uint64_t qi, uint64_t limit, bool inorder,
-                                 bool prefetch)
+static ALWAYS_INLINE void arrive(struct model *m, struct hot *h, uint64_t qi, uint64_t limit,
+                                 bool inorder, bool prefetch, bool common)
 {
-    uint64_t t = m->slot;
-    uint32_t k =
-        m->n - m->pos < MODEL_PACKET_EVENTS ? (uint32_t)(m->n - m->pos) : MODEL_PACKET_EVENTS;
-    uint32_t e[MODEL_PACKET_EVENTS], x[MODEL_PACKET_EVENTS] = { 0 };
+    const uint64_t t = h->slot, left = h->n - h->pos;
+    const uint32_t k = LIKELY(left >= MODEL_PACKET_EVENTS) ? MODEL_PACKET_EVENTS : (uint32_t)left;
+    uint64_t ex[MODEL_PACKET_EVENTS];
     bool found[MODEL_PACKET_EVENTS], all = true;
     for (uint32_t i = 0; i < k; i++) {
-        e[i] = m->ev[m->pos + i];
-        if (m->next_use)
-            x[i] = m->next_use[m->pos + i];
-        const struct model_entry *d = &m->entry[e[i]];
-        found[i] = tlb_access(&m->cc, d->cc, m->cc_set ? m->cc_set[d->cc] : 0, false, 0, TLB_DEMAND,
-                              d->gid);
+        ex[i] = h->ev[h->pos + i];
+        const struct model_entry *d = &h->entry[ex[i]];
+        if (!common && h->next_use)
+            ex[i] |= (uint64_t)h->next_use[h->pos + i] << 32;
+        found[i] = cc_access(m, h, d, false, common);
         all &= found[i];
-        if (UNLIKELY(m->flow[d->gid].first == MODEL_NEVER))
-            m->flow[d->gid].first = t;
+        if (UNLIKELY(h->flow[d->gid].first == MODEL_NEVER))
+            h->flow[d->gid].first = t;
     }
-    m->pos += k;
-    m->flying += k;
-    m->sent++;
-    slot_advance(m);
+    h->pos += k;
+    h->flying += k;
+    h->sent++;
+    slot_advance(h);
+    h->gate = h->flying < h->queue && left > k ? h->slot : MODEL_NEVER;
 
     uint64_t end = t + k * (uint64_t)MODEL_STAGE_PS; /* QC's last access if nothing is before it */
-    if (UNLIKELY(!all || !ring_empty(&m->qc) || m->qc_free > t + MODEL_CC_HIT_PS || qi < end ||
-                 limit <= end || (m->slot <= end && m->pos < m->n))) {
+    if (UNLIKELY(!all || !ring_empty(&h->qc) || h->qc_free > t + MODEL_CC_HIT_PS || qi < end ||
+                 limit <= end || h->slot <= end)) {
         for (uint32_t i = 0; i < k; i++)
-            ring_push(&m->qc, inorder,
-                      (struct model_item){ t + (found[i] ? MODEL_CC_HIT_PS : MODEL_CC_MISS_PS),
-                                           e[i], x[i] });
+            ring_push(
+                &h->qc, !inorder,
+                (struct model_item){ t + (found[i] ? MODEL_CC_HIT_PS : MODEL_CC_MISS_PS), ex[i] });
         return;
     }
     /* Nothing else of this half happens before QC has seen all of them. */
     bool iotlb[MODEL_PACKET_EVENTS], hit[MODEL_PACKET_EVENTS];
     all = true;
     for (uint32_t i = 0; i < k; i++) {
-        hit[i] = qc_access(m, e[i], x[i], t + MODEL_CC_HIT_PS + i * (uint64_t)MODEL_STAGE_PS,
-                           &iotlb[i], inorder, prefetch);
+        if (!common)
+            cc_access(m, h, &h->entry[(uint32_t)ex[i]], true, common);
+        hit[i] = qc_access(m, h, ex[i], t + MODEL_CC_HIT_PS + i * (uint64_t)MODEL_STAGE_PS,
+                           &iotlb[i], inorder, prefetch, common);
         all &= iotlb[i];
     }
-    m->qc_free = end + MODEL_STAGE_PS;
-    uint64_t done = end + MODEL_TLB_HIT_PS;
-    if (all && m->iotlb.kind <= TLB_LIST && ring_empty(&m->qi_near) &&
-        (!inorder || ring_empty(&m->qi_far)) &&
-        m->qi_free <= t + MODEL_CC_HIT_PS + MODEL_TLB_HIT_PS && qi > done && limit > done &&
-        m->slot > done) {
-        /* QI will find them all again, and finding the same keys in the same order twice leaves LRU
-         * order as once. */
+    h->qc_free = end + MODEL_STAGE_PS;
+    const uint64_t start = t + MODEL_CC_HIT_PS + MODEL_TLB_HIT_PS, done = end + MODEL_TLB_HIT_PS;
+    if (all && (common || m->iotlb.kind <= TLB_LIST) && ring_empty(&h->near) &&
+        (!inorder || ring_empty(&h->far)) && h->qi_free <= start && qi > done && limit > done &&
+        h->slot > done) {
+        /* QI will find them all again, and finding the same keys in the same order twice leaves LRU order as once. */
         for (uint32_t i = 0; i < k; i++) {
-            const struct model_entry *d = &m->entry[e[i]];
-            if (d->l3_set & MODEL_ALLOC_IOTLB)
+            const struct model_entry *d = &h->entry[(uint32_t)ex[i]];
+            if (!common && d->l3_set & MODEL_ALLOC_IOTLB)
                 tlb_count(&m->iotlb, true, false, d->iotlb_set, TLB_DEMAND, d->gid);
-            completed(m, d->gid,
-                      t + MODEL_CC_HIT_PS + MODEL_TLB_HIT_PS + i * (uint64_t)MODEL_STAGE_PS);
+            completed(m, h, d->gid, start + i * (uint64_t)MODEL_STAGE_PS);
         }
-        m->qi_free = done + MODEL_STAGE_PS;
-        m->flying -= k;
+        h->qi_free = done + MODEL_STAGE_PS;
+        h->flying -= k;
+        h->gate = left > k ? h->slot : MODEL_NEVER;
         return;
     }
     for (uint32_t i = 0; i < k; i++)
         if (hit[i])
-            ring_push(&m->qi_near, inorder,
-                      (struct model_item){ t + MODEL_CC_HIT_PS + MODEL_TLB_HIT_PS +
-                                               i * (uint64_t)MODEL_STAGE_PS,
-                                           e[i], x[i] });
+            ring_push(&h->near, false,
+                      (struct model_item){ start + i * (uint64_t)MODEL_STAGE_PS, ex[i] });
 }
 
-/* The device's half, up to the time at which the other half may have something to say. Returns
- * whether anything is left here to wait for. In order, QI must know of all that was put in before:
- * the stretch ends with what the back has done. */
-static ALWAYS_INLINE void front(struct model *m, bool inorder, bool prefetch)
+/* QI serves what QC answered (near) and what came back over PCIe (far) as one queue. */
+static ALWAYS_INLINE bool qi_takes_far(const struct hot *h, uint64_t near, uint64_t far,
+                                       bool inorder)
 {
-    const uint64_t ahead = inorder ? 0 : MODEL_PCIE_PS;
+    if (!inorder) /* equal times: what came from far was put in earlier */
+        return far <= near;
+    if (ring_empty(&h->far) || ring_empty(&h->near))
+        return ring_empty(&h->near);
+    /* by when it was put in; at the same time QC's comes before QP's and QF's */
+    far -=
+        ring_front(&h->far)->ex & MODEL_F_LEAF ? MODEL_PCIE_PS + MODEL_PAGE_HIT_PS : MODEL_PCIE_PS;
+    return far < near - MODEL_TLB_HIT_PS;
+}
+
+/* The device's half, up to the time at which the other half may have something to say. In order, QI must know of all that was
+ * put in before: the stretch ends with what the back has done. */
+static ALWAYS_INLINE void front(struct model *m, struct hot *h, bool inorder, bool prefetch,
+                                bool common)
+{
     for (;;) {
-        uint64_t limit = m->back_next == MODEL_NEVER ? MODEL_NEVER : m->back_next + ahead;
-        struct model_ring *r = qi_pick(m, inorder);
-        uint64_t slot = m->pos < m->n && m->flying < m->queue ? m->slot : MODEL_NEVER;
-        uint64_t qc = ring_next(&m->qc, m->qc_free), qi = ring_next(r, m->qi_free);
-        uint64_t t = slot < qc ? slot : qc;
-        t = t < qi ? t : qi;
-        if (t >= limit)
+        uint64_t limit = h->back_next;
+        if (!inorder)
+            limit += limit == MODEL_NEVER ? 0 : MODEL_PCIE_PS;
+        uint64_t near = ring_front(&h->near)->t, far = ring_front(&h->far)->t;
+        bool take_far = qi_takes_far(h, near, far, inorder);
+        uint64_t qi = later(take_far ? far : near, h->qi_free);
+        uint64_t qc = later(ring_front(&h->qc)->t, h->qc_free);
+        uint64_t t = sooner(sooner(h->gate, qc), qi);
+        if (UNLIKELY(t >= limit))
             return;
-        if (t == slot) {
-            arrive(m, qi < qc ? qi : qc, limit, inorder, prefetch);
-        } else if (t == qc) {
-            struct model_item it = *ring_front(&m->qc);
+        if (t == h->gate) {
+            arrive(m, h, qi, limit, inorder, prefetch, common);
+        } else if (UNLIKELY(t == qc)) {
+            struct model_item it = *ring_front(&h->qc);
             bool iotlb;
-            m->qc.head++;
-            m->qc_free = t + MODEL_STAGE_PS;
-            if (qc_access(m, it.e, it.x, t, &iotlb, inorder, prefetch))
-                ring_push(&m->qi_near, inorder,
-                          (struct model_item){ t + MODEL_TLB_HIT_PS, it.e, it.x });
+            h->qc.head++;
+            h->qc_free = t + MODEL_STAGE_PS;
+            cc_access(m, h, &h->entry[(uint32_t)it.ex], true, common);
+            if (qc_access(m, h, it.ex, t, &iotlb, inorder, prefetch, common))
+                ring_push(&h->near, false, (struct model_item){ t + MODEL_TLB_HIT_PS, it.ex });
         } else {
+            struct model_ring *r = take_far ? &h->far : &h->near;
             struct model_item it = *ring_front(r);
-            r->head++;
-            qi_access(m, it, t);
+            h->far.head += take_far;
+            h->near.head += !take_far;
+            qi_access(m, h, it, t, prefetch, common);
         }
     }
 }
 
-static ALWAYS_INLINE void qp_access(struct model *m, struct model_item it, uint64_t t, bool inorder)
+/* ---- the chipset's half */
+
+static ALWAYS_INLINE void qp_access(struct model *m, struct hot *h, struct model_item it,
+                                    uint64_t t, bool inorder, bool common)
 {
-    const struct model_entry *d = &m->entry[it.e & MODEL_F_ENTRY];
+    const struct model_entry *d = &h->entry[it.ex & MODEL_F_ENTRY];
     uint32_t level = d->l2_set >> MODEL_LEVEL_SHIFT;
-    bool h2 = level <= 2 &&
-              tlb_access(&m->l2, d->l2, d->l2_set & MODEL_SET_MASK, false, 0, TLB_DEMAND, d->gid);
-    bool h3 = tlb_access(&m->l3, d->l3, d->l3_set & MODEL_SET_MASK, false, 0, TLB_DEMAND, d->gid);
-    uint32_t reads = (h2 ? 2 : h3 ? 3 : 4) - level;
+    bool h2 = LIKELY(level <= 2) && page_probe(m, &m->l2, h->l2, h->l2_ways, d->l2,
+                                               d->l2_set & MODEL_SET_MASK, d, common);
+    bool h3 =
+        page_probe(m, &m->l3, h->l3, h->l3_ways, d->l3, d->l3_set & MODEL_SET_MASK, d, common);
+    uint32_t reads = (h2 ? 2 : 4 - h3) - level;
     if (reads) {
         it.t = t + (h2 | h3 ? MODEL_PAGE_HIT_PS : 0) + reads * (uint64_t)MODEL_MEM_PS;
-        ring_push(&m->qf, inorder, it);
+        ring_push(&h->qf, !inorder, it);
     } else {
         it.t = t + MODEL_PAGE_HIT_PS + MODEL_PCIE_PS;
-        it.e |= MODEL_F_LEAF;
-        ring_push(&m->qi_far, inorder, it);
+        it.ex |= MODEL_F_LEAF;
+        ring_push(&h->far, !inorder, it);
     }
 }
 
-static ALWAYS_INLINE void qf_access(struct model *m, struct model_item it, uint64_t t, bool inorder)
+static ALWAYS_INLINE void qf_access(struct model *m, struct hot *h, struct model_item it,
+                                    uint64_t t, bool inorder, bool prefetch, bool common)
 {
-    const struct model_entry *d = &m->entry[it.e & MODEL_F_ENTRY];
-    enum tlb_who who = it.e & MODEL_F_PREFETCH ? TLB_PREFETCH : TLB_DEMAND;
-    if (d->l2_set >> MODEL_LEVEL_SHIFT <= 2)
-        tlb_access(&m->l2, d->l2, d->l2_set & MODEL_SET_MASK, d->l3_set & MODEL_ALLOC_L2, 0, who,
-                   d->gid);
-    tlb_access(&m->l3, d->l3, d->l3_set & MODEL_SET_MASK, d->l3_set & MODEL_ALLOC_L3, 0, who,
-               d->gid);
+    const struct model_entry *d = &h->entry[it.ex & MODEL_F_ENTRY];
+    enum tlb_who who = prefetch && it.ex & MODEL_F_PREFETCH ? TLB_PREFETCH : TLB_DEMAND;
+    bool has_l2 = LIKELY(d->l2_set >> MODEL_LEVEL_SHIFT <= 2);
+    uint32_t s2 = d->l2_set & MODEL_SET_MASK, s3 = d->l3_set & MODEL_SET_MASK;
+    if (common) {
+        bool fresh, found;
+        if (has_l2) {
+            found = line_fill(h->l2 + (size_t)s2 * 16, 16, h->l2_ways, d->l2, &fresh);
+            h->l2_all[who]++;
+            h->l2_miss[who] += !found;
+            h->l2_fresh[who] += fresh;
+            m->l2.domain[d->gid] |= !found & (who == TLB_DEMAND);
+        }
+        found = line_fill(h->l3 + (size_t)s3 * 16, 16, h->l3_ways, d->l3, &fresh);
+        h->l3_all[who]++;
+        h->l3_miss[who] += !found;
+        h->l3_fresh[who] += fresh;
+        m->l3.domain[d->gid] |= !found & (who == TLB_DEMAND);
+    } else {
+        if (has_l2)
+            tlb_access(&m->l2, d->l2, s2, d->l3_set & MODEL_ALLOC_L2, 0, who, d->gid);
+        tlb_access(&m->l3, d->l3, s3, d->l3_set & MODEL_ALLOC_L3, 0, who, d->gid);
+    }
     it.t = t + MODEL_PCIE_PS;
-    ring_push(&m->qi_far, inorder, it);
+    ring_push(&h->far, !inorder, it);
 }
 
-/* The chipset's half, all that happens before `limit`. */
-static ALWAYS_INLINE void back(struct model *m, uint64_t limit, bool inorder)
+/* All that happens before `limit`. */
+static ALWAYS_INLINE void back(struct model *m, struct hot *h, uint64_t limit, bool inorder,
+                               bool prefetch, bool common)
 {
     for (;;) {
-        uint64_t qp = ring_next(&m->qp, m->qp_free), qf = ring_next(&m->qf, m->qf_free);
-        uint64_t t = qp <= qf ? qp : qf;
-        m->back_next = t;
-        if (t >= limit)
+        uint64_t qp = later(ring_front(&h->qp)->t, h->qp_free),
+                 qf = later(ring_front(&h->qf)->t, h->qf_free);
+        uint64_t t = sooner(qp, qf);
+        if (t >= limit) {
+            h->back_next = t;
             return;
+        }
         if (qp <= qf) {
-            struct model_item it = *ring_front(&m->qp);
-            m->qp.head++;
-            m->qp_free = t + MODEL_STAGE_PS;
-            qp_access(m, it, t, inorder);
+            struct model_item it = *ring_front(&h->qp);
+            h->qp.head++;
+            h->qp_free = t + MODEL_STAGE_PS;
+            qp_access(m, h, it, t, inorder, common);
         } else {
-            struct model_item it = *ring_front(&m->qf);
-            m->qf.head++;
-            m->qf_free = t + MODEL_STAGE_PS;
-            qf_access(m, it, t, inorder);
+            struct model_item it = *ring_front(&h->qf);
+            h->qf.head++;
+            h->qf_free = t + MODEL_STAGE_PS;
+            qf_access(m, h, it, t, inorder, prefetch, common);
         }
     }
 }
 
-static ALWAYS_INLINE void loop(struct model *m, bool inorder, bool prefetch)
+/* ---- both */
+
+static ALWAYS_INLINE uint64_t ones(const uint8_t *p, uint32_t n)
 {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += p[i];
+    return sum;
+}
+
+static ALWAYS_INLINE void loop(struct model *m, bool inorder, bool prefetch, bool common)
+{
+    struct hot h = {
+        .ev = m->ev,
+        .next_use = m->next_use,
+        .entry = m->entry,
+        .flow = m->flow,
+        .n = m->n,
+        .gate = m->n ? 0 : MODEL_NEVER,
+        .gbps = m->gbps,
+        .step_ps = MODEL_PACKET_FBIT / m->gbps,
+        .step_frac = MODEL_PACKET_FBIT % m->gbps,
+        .queue = m->queue,
+        .qc = m->qc,
+        .qp = m->qp,
+        .qf = m->qf,
+        .near = m->qi_near,
+        .far = m->qi_far,
+        .back_next = MODEL_NEVER,
+        .iotlb = m->iotlb.line,
+        .l2 = m->l2.line,
+        .l3 = m->l3.line,
+        .cc = m->cc.seen,
+        .iotlb_ways = m->iotlb.ways,
+        .l2_ways = m->l2.ways,
+        .l3_ways = m->l3.ways,
+    };
     for (;;) {
-        front(m, inorder, prefetch);
-        if (m->back_next == MODEL_NEVER)
-            return;
-        /* the front has done everything before this time, so nothing new reaches QP for another
-         * trip */
-        back(m, m->back_next + (inorder ? 0 : MODEL_PCIE_PS) + MODEL_PCIE_PS, inorder);
+        front(m, &h, inorder, prefetch, common);
+        if (h.back_next == MODEL_NEVER)
+            break;
+        /* the front has done everything before this time, so nothing new reaches QP for another trip */
+        back(m, &h, h.back_next + (inorder ? 0 : MODEL_PCIE_PS) + MODEL_PCIE_PS, inorder, prefetch,
+             common);
     }
+    m->slot = h.slot;
+    m->last = h.last;
+    m->sent = h.sent;
+    m->dropped = h.dropped;
+    if (!common)
+        return;
+    m->cc.hit[0] = h.n - h.cc_miss;
+    m->cc.miss[0] = h.cc_miss;
+    m->cc.domains = ones(m->cc.domain, m->n_gids);
+    m->iotlb.hit[0] = h.n - h.iotlb_miss;
+    m->iotlb.miss[0] = h.iotlb_miss;
+    m->iotlb.conflict[0] = h.iotlb_miss - h.iotlb_fresh;
+    m->iotlb.domains = ones(m->iotlb.domain, m->n_gids);
+    for (int who = 0; who < 2; who++) {
+        m->l2.hit[who] = h.l2_all[who] - h.l2_miss[who];
+        m->l2.miss[who] = h.l2_miss[who];
+        m->l2.conflict[who] = h.l2_miss[who] - h.l2_fresh[who];
+        m->l3.hit[who] = h.l3_all[who] - h.l3_miss[who];
+        m->l3.miss[who] = h.l3_miss[who];
+        m->l3.conflict[who] = h.l3_miss[who] - h.l3_fresh[who];
+    }
+    m->l2.domains = ones(m->l2.domain, m->n_gids);
+    m->l3.domains = ones(m->l3.domain, m->n_gids);
 }
 
 void MODEL_LOOP(struct model *m)
 {
-    if (m->inorder) {
-        if (m->prefetch)
-            loop(m, true, true);
-        else
-            loop(m, true, false);
-    } else {
-        if (m->prefetch)
-            loop(m, false, true);
-        else
-            loop(m, false, false);
-    }
+    if (m->inorder && m->prefetch)
+        loop(m, true, true, false);
+    else if (m->inorder)
+        loop(m, true, false, false);
+    else if (m->common && m->prefetch)
+        loop(m, false, true, true);
+    else if (m->common)
+        loop(m, false, false, true);
+    else if (m->prefetch)
+        loop(m, false, true, false);
+    else
+        loop(m, false, false, false);
 }

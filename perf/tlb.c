@@ -37,32 +37,32 @@ static int never_evicts(const struct tlb_use *use, uint32_t sets, uint32_t ways,
     return 0;
 }
 
-int tlb_init(struct tlb *t, uint32_t entries, uint32_t ways, enum arch_policy policy,
-             const struct tlb_use *use, bool want_rows, struct err *e)
+int tlb_init(struct tlb *t, uint32_t entries, uint32_t ways, uint32_t lanes,
+             enum arch_policy policy, const struct tlb_use *use, bool want_rows, struct err *e)
 {
     *t = (struct tlb){ .policy = policy, .ways = ways };
     if (!entries || !ways)
         return 0;
     t->sets = entries / ways;
-    bool all;
-    if (never_evicts(use, t->sets, ways, &all) < 0)
-        goto nomem;
     size_t slots = (size_t)t->sets * ways, keys = (size_t)use->n_keys + 1;
     t->domain = calloc((size_t)use->n_gids + 1, 1);
     if (!t->domain || (want_rows && !(t->rows = calloc(t->sets, sizeof(*t->rows)))))
+        goto nomem;
+    if (policy == POLICY_LRU && ways <= TLB_LANES) {
+        t->kind = TLB_LINE;
+        t->lanes = ways <= lanes ? lanes : TLB_LANES;
+        t->line = lines((size_t)t->sets * t->lanes);
+        if (!t->line)
+            goto nomem;
+        return 0;
+    }
+    bool all;
+    if (never_evicts(use, t->sets, ways, &all) < 0)
         goto nomem;
     if (all) {
         t->kind = TLB_ALL;
         t->seen = calloc(keys, 1);
         if (!t->seen)
-            goto nomem;
-        return 0;
-    }
-    if (policy == POLICY_LRU && ways <= TLB_LANES) {
-        t->kind = TLB_LINE;
-        t->lanes = ways <= TLB_LANES / 2 ? TLB_LANES / 2 : TLB_LANES;
-        t->line = lines((size_t)t->sets * t->lanes);
-        if (!t->line)
             goto nomem;
         return 0;
     }

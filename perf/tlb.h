@@ -1,15 +1,13 @@
-/* A translation cache: sets of ways, found by dense key numbers (proto/format/trace.h), under LRU,
- * LFU or Belady.
+/* A translation cache: sets of ways, found by dense key numbers (proto/format/trace.h), under LRU, LFU or Belady.
  *
- * Five shapes give the same answers at different cost; tlb_init() picks by geometry and by what the
- * trace can ask for: ALL    no set can ever be asked for more keys than it has ways: nothing is
- * evicted, one byte a key says it all LINE   LRU up to 16 ways: the tags of a set, most recent
- * first, in one half or whole cache line LIST   LRU above 16 ways: a linked list in order of use,
- * entered through a table by key SCAN   LFU and Belady: counter or next use a way, victim by a scan
+ * Five shapes give the same answers at different cost; tlb_init() picks by geometry and by what the trace can ask for:
+ *   LINE   LRU up to 16 ways: the tags of a set, most recent first, in half a cache line or a whole one
+ *   ALL    no set can ever be asked for more keys than it has ways: nothing is evicted, one byte a key says it all
+ *   LIST   LRU above 16 ways: a linked list in order of use, entered through a table by key
+ *   SCAN   LFU and Belady: counter or next use a way, victim by a scan
  *   ABSENT no such cache: never found, nothing counted
  *
- * Rules (perf/README.md): an access with `alloc` counts and inserts; one without only refreshes
- * what it finds.
+ * Rules (perf/README.md): an access with `alloc` counts and inserts; one without only refreshes what it finds.
  */
 #pragma once
 #include <stdbool.h>
@@ -54,9 +52,9 @@ struct tlb_use {
     uint32_t n, n_keys, n_gids;
 };
 
-/* entries 0 = absent. Allocates all that accesses will need; -ENOMEM. */
-int tlb_init(struct tlb *t, uint32_t entries, uint32_t ways, enum arch_policy policy,
-             const struct tlb_use *use, bool want_rows, struct err *e);
+/* entries 0 = absent. lanes: least width of a LINE, 8 or 16. Allocates all that accesses will need; -ENOMEM. */
+int tlb_init(struct tlb *t, uint32_t entries, uint32_t ways, uint32_t lanes,
+             enum arch_policy policy, const struct tlb_use *use, bool want_rows, struct err *e);
 void tlb_clear(struct tlb *t);
 
 /* LIST and SCAN. due: index of the next event with this key (Belady only). Returns whether the key

@@ -1,0 +1,347 @@
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+#include "proto/wire/utf8.h"
+#include "tests/proto/wire/fill.h"
+#include "tests/proto/wire/table.h"
+
+static struct fill_mem mem;
+static struct buf frame = { .cap = FRAME_MAX + 4096 };
+
+static void stop(void)
+{
+    fill_clear(&mem);
+    buf_clear(&frame);
+}
+
+TestSuite(wire, .fini = stop);
+
+static const char *src(void)
+{
+    const char *s = getenv("SIOFLEET_SRC");
+    return s ? s : "../..";
+}
+
+Test(wire, every_message_comes_back_as_it_was_sent)
+{
+    const struct wire_type *t;
+    struct rng r = { 42 };
+    for (size_t i = 0; (t = wire_type_at(i)); i++)
+        for (int k = 0; k < 40; k++) {
+            struct err e = { 0 };
+            struct msg back, m = fill_msg(t,
+                                          k == 0   ? FILL_LOW
+                                          : k == 1 ? FILL_HIGH
+                                                   : FILL_RANDOM,
+                                          &r, &mem);
+            cr_assert(msg_encode(&m, &frame, &e) == 0, "%s", e.text);
+            cr_assert(msg_decode(frame.data, frame.len, &back, &e) == 0, "%s", e.text);
+            cr_assert_eq(back.type, m.type);
+            const char *d = fill_differs(&t->part, wire_body(&m), wire_body(&back));
+            cr_assert(!d, "%s: field '%s' differs", t->part.name, d);
+            msg_clear(&back);
+            fill_clear(&mem);
+        }
+}
+
+static const uint8_t too_much[1 << 21];
+
+/* Set field f of m past its bound. Returns false when the type has no such value. */
+static bool spoil(struct msg *m, const struct wire_field *f, bool high)
+{
+    uint8_t *at = (uint8_t *)wire_body(m) + f->off;
+    if (f->kind == WIRE_KIND_ID || (high && f->hi == UINT64_MAX) || (!high && f->lo == 0))
+        return false;
+    if (f->kind == WIRE_KIND_U64) {
+        uint64_t v = high ? f->hi + 1 : f->lo - 1;
+        memcpy(at, &v, sizeof(v));
+        return true;
+    }
+    size_t n = high ? f->hi + 1 : f->lo - 1;
+    const void *p = n ? (const void *)too_much : NULL;
+    memcpy(at, &p, sizeof(p));
+    memcpy((uint8_t *)wire_body(m) + f->off_len, &n, sizeof(n));
+    return true;
+}
+
+Test(wire, nothing_out_of_bounds_is_sent)
+{
+    const struct wire_type *t;
+    struct rng r = { 1 };
+    size_t tried = 0;
+    for (size_t i = 0; (t = wire_type_at(i)); i++)
+        for (size_t k = 0; k < 2 * t->part.n; k++) {
+            struct err e = { 0 };
+            struct msg m = fill_msg(t, FILL_LOW, &r, &mem);
+            if (!spoil(&m, &t->part.fields[k / 2], k & 1))
+                continue;
+            tried++;
+            cr_assert_eq(msg_encode(&m, &frame, &e), -EINVAL, "%s.%s", t->part.name,
+                         t->part.fields[k / 2].name);
+            cr_assert(strstr(e.text, t->part.fields[k / 2].name), "%s", e.text);
+            cr_assert_eq(frame.len, 0);
+        }
+    cr_assert(tried > 100, "%zu", tried);
+    struct msg m = { .type = 999 };
+    cr_assert_eq(msg_encode(&m, &frame, NULL), -EINVAL);
+    m = (struct msg){ .type = M_OK, .ok = { .req = 1, .text = "bad \xff" } };
+    cr_assert_eq(msg_encode(&m, &frame, NULL), -EINVAL);
+    /* the sum may be too long where no field is */
+    struct wire_row *rows = calloc(1024, sizeof(*rows));
+    char error[501];
+    memset(error, 'x', 500);
+    error[500] = 0;
+    for (int i = 0; i < 1024; i++) {
+        rows[i].error = error;
+        rows[i].stats = too_much;
+        rows[i].stats_len = 1024;
+    }
+    m = (struct msg){ .type = M_ROWS,
+                      .rows = {
+                          .task = 1, .epoch = 1, .n = 1, .seq = 1, .rows = rows, .n_rows = 1024 } };
+    cr_assert_eq(msg_encode(&m, &frame, NULL), -EMSGSIZE);
+    free(rows);
+}
+
+/* The bounds again, on the way in: a frame that our encoder would not make. Only single fields of one byte heads. */
+Test(wire, nothing_out_of_bounds_is_taken)
+{
+    static const struct {
+        const char *what;
+        uint8_t b[64];
+        size_t n;
+        int r;
+        const char *text;
+    } rows[] = {
+        { "as it should be", { 0x94, 1, 12, 1, 1 }, 5, -SF_EFORMAT, "'n' is missing" },
+        { "a cancel", { 0x95, 1, 12, 1, 1, 1 }, 6, 0, "" },
+        { "below the bound", { 0x95, 1, 12, 1, 0, 1 }, 6, -SF_EFORMAT, "'epoch' is out of range" },
+        { "one byte left over", { 0x95, 1, 12, 1, 1, 1, 0 }, 7, -SF_EFORMAT, "too many" },
+        { "trailing field", { 0x96, 1, 12, 1, 1, 1, 0xc0 }, 7, 0, "" },
+        { "trailing list", { 0x96, 1, 12, 1, 1, 1, 0x92, 0x81, 1, 2, 0xa1, 'x' }, 12, 0, "" },
+        { "trailing junk", { 0x96, 1, 12, 1, 1, 1, 0xc1 }, 7, -SF_EFORMAT, "not MessagePack" },
+        { "trailing list cut",
+          { 0x96, 1, 12, 1, 1, 1, 0xdd, 0xff, 0xff, 0xff, 0xff },
+          11,
+          -SF_EFORMAT,
+          "cut off" },
+        { "trailing map of maps",
+          { 0x96, 1, 12, 1, 1, 1, 0xdf, 0x7f, 0xff, 0xff, 0xff },
+          11,
+          -SF_EFORMAT,
+          "cut off" },
+        { "trailing ext cut",
+          { 0x96, 1, 12, 1, 1, 1, 0xc9, 0xff, 0xff, 0xff, 0xff, 1 },
+          12,
+          -SF_EFORMAT,
+          "cut off" },
+        { "a negative number", { 0x95, 1, 12, 1, 1, 0xff }, 6, -SF_EFORMAT, "unsigned" },
+        { "a string for a number", { 0x95, 1, 12, 1, 1, 0xa1, 'x' }, 7, -SF_EFORMAT, "unsigned" },
+        { "number cut off", { 0x95, 1, 12, 1, 1, 0xcf, 1 }, 7, -SF_EFORMAT, "cut off" },
+        { "older version", { 0x95, 0, 12, 1, 1, 1 }, 6, -SF_EREFUSED, "version 0" },
+        { "newer version", { 0x92, 2, 0xc0 }, 3, -SF_EREFUSED, "version 2" },
+        { "unknown type", { 0x92, 1, 99 }, 3, -SF_EFORMAT, "type 99" },
+        { "huge type",
+          { 0x92, 1, 0xcf, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 12 },
+          11,
+          -SF_EFORMAT,
+          "unknown" },
+        { "empty", { 0 }, 0, -SF_EFORMAT, "not a message" },
+        { "no list", { 0x01 }, 1, -SF_EFORMAT, "not a message" },
+        { "count of gigabytes", { 0xdd, 0x0f, 0, 0, 0 }, 5, -SF_EFORMAT, "not a message" },
+        { "beat with a list of gigabytes",
+          { 0x96, 1, 4, 1, 1, 1, 0xdd, 0xff, 0xff, 0xff, 0xff },
+          11,
+          -SF_EFORMAT,
+          "longer" },
+        { "beat whose list cannot fit",
+          { 0x96, 1, 4, 1, 1, 1, 0x9f, 0x95, 1, 1, 1, 1, 1 },
+          13,
+          -SF_EFORMAT,
+          "longer" },
+        { "beat with a bad item",
+          { 0x96, 1, 4, 1, 1, 1, 0x91, 1, 1, 1, 1, 1, 1 },
+          13,
+          -SF_EFORMAT,
+          "no list" },
+        { "beat with an item short of a field",
+          { 0x96, 1, 4, 1, 1, 1, 0x91, 0x94, 1, 1, 1, 1 },
+          12,
+          -SF_EFORMAT,
+          "longer" },
+        { "ok with a zero byte", { 0x94, 1, 45, 1, 0xa2, 'a', 0 }, 7, -SF_EFORMAT, "UTF-8" },
+        { "ok with a surrogate",
+          { 0x94, 1, 45, 1, 0xa3, 0xed, 0xa0, 0x80 },
+          8,
+          -SF_EFORMAT,
+          "UTF-8" },
+        { "ok with bytes for text", { 0x94, 1, 45, 1, 0xc4, 1, 'a' }, 7, -SF_EFORMAT, "string" },
+        { "ok longer than the frame",
+          { 0x94, 1, 45, 1, 0xdb, 0xff, 0xff, 0xff, 0xff },
+          9,
+          -SF_EFORMAT,
+          "longer" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct err e = { 0 };
+        struct msg m;
+        /* an exact copy, so that the sanitizer sees each byte read past the end */
+        uint8_t *copy = malloc(rows[i].n ? rows[i].n : 1);
+        memcpy(copy, rows[i].b, rows[i].n);
+        int r = msg_decode(copy, rows[i].n, &m, &e);
+        cr_assert_eq(r, rows[i].r, "%s: %d %s", rows[i].what, r, e.text);
+        cr_assert(r == 0 || strstr(e.text, rows[i].text), "%s: %s", rows[i].what, e.text);
+        cr_assert(r == 0 || !m.block);
+        msg_clear(&m);
+        free(copy);
+    }
+    struct msg m;
+    cr_assert_eq(msg_decode(too_much, FRAME_MAX + 1, &m, NULL), -SF_EFORMAT);
+}
+
+Test(wire, a_frame_cut_anywhere_is_refused)
+{
+    const struct wire_type *t;
+    struct rng r = { 5 };
+    for (size_t i = 0; (t = wire_type_at(i)); i++) {
+        struct msg back, m = fill_msg(t, FILL_RANDOM, &r, &mem);
+        cr_assert_eq(msg_encode(&m, &frame, NULL), 0);
+        for (size_t n = 0; n < frame.len; n += n < 200 ? 1 : 37) {
+            uint8_t *copy = malloc(n ? n : 1);
+            memcpy(copy, frame.data, n);
+            cr_assert_eq(msg_decode(copy, n, &back, NULL), -SF_EFORMAT, "%s at %zu", t->part.name,
+                         n);
+            free(copy);
+        }
+    }
+}
+
+/* What decodes is legal: it can be sent again and means the same. */
+Test(wire, changed_bytes_give_a_legal_message_or_none)
+{
+    const struct wire_type *t;
+    struct rng r = { 6 };
+    struct buf again = BUF_INIT(FRAME_MAX + 4096);
+    size_t legal = 0;
+    for (size_t i = 0; (t = wire_type_at(i)); i++)
+        for (int k = 0; k < 300; k++) {
+            struct err e = { 0 };
+            struct msg a, b, m = fill_msg(t, FILL_RANDOM, &r, &mem);
+            cr_assert_eq(msg_encode(&m, &frame, NULL), 0);
+            for (uint64_t c = 1 + rng_below(&r, 3); c; c--)
+                frame.data[rng_below(&r, k & 1            ? frame.len
+                                         : frame.len < 40 ? frame.len
+                                                          : 40)] = (uint8_t)rng_u64(&r);
+            fill_clear(&mem);
+            if (msg_decode(frame.data, frame.len, &a, &e) < 0)
+                continue;
+            legal++;
+            const struct wire_type *ta = wire_type(a.type);
+            cr_assert(msg_encode(&a, &again, &e) == 0, "%s", e.text);
+            cr_assert(msg_decode(again.data, again.len, &b, &e) == 0, "%s", e.text);
+            cr_assert_null(fill_differs(&ta->part, wire_body(&a), wire_body(&b)));
+            msg_clear(&a);
+            msg_clear(&b);
+        }
+    cr_assert(legal > 100, "%zu", legal);
+    buf_clear(&again);
+}
+
+/* Frames of every version that was ever released. To add the frames of new messages: wire_table tests/data/wire */
+Test(wire, old_frames_decode_for_ever)
+{
+    CLEANUP(freep) char *dir = path_fmt("%s/tests/data/wire", src());
+    DIR *d = opendir(dir);
+    size_t n = 0;
+    cr_assert(d, "%s", dir);
+    for (struct dirent *de; (de = readdir(d));) {
+        if (!strstr(de->d_name, ".frame"))
+            continue;
+        CLEANUP(freep) char *path = path_fmt("%s/%s", dir, de->d_name);
+        struct buf again = BUF_INIT(FRAME_MAX);
+        struct err e = { 0 };
+        struct msg m;
+        char name[64];
+        buf_reset(&frame);
+        cr_assert(file_read(path, &frame, &e) == 0, "%s", e.text);
+        cr_assert(msg_decode(frame.data, frame.len, &m, &e) == 0, "%s: %s", de->d_name, e.text);
+        snprintf(name, sizeof(name), "v1-%s.frame", msg_name(m.type));
+        cr_assert_str_eq(name, de->d_name);
+        cr_assert(msg_encode(&m, &again, &e) == 0, "%s", e.text);
+        cr_assert(again.len == frame.len && !memcmp(again.data, frame.data, frame.len), "%s",
+                  de->d_name);
+        msg_clear(&m);
+        buf_clear(&again);
+        n++;
+    }
+    closedir(d);
+    size_t types = 0;
+    while (wire_type_at(types))
+        types++;
+    cr_assert_eq(n, types, "a message without an old frame: run wire_table tests/data/wire");
+}
+
+Test(wire, the_table_in_the_readme_is_that_of_the_code)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/proto/wire/README.md", src());
+    CLEANUP(freep) char *table = NULL;
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 20);
+    struct err e = { 0 };
+    size_t n;
+    cr_assert(file_read(path, &b, &e) == 0, "%s", e.text);
+    FILE *f = open_memstream(&table, &n);
+    wire_table(f);
+    fclose(f);
+    cr_assert(strstr((char *)b.data, table),
+              "proto/wire/README.md is stale: put the output of wire_table between its marks");
+}
+
+Test(wire, roles_have_names_and_unknown_types_have_no_sender)
+{
+    enum role r;
+    cr_assert(role_parse("reader", &r) == 0 && r == ROLE_READER);
+    cr_assert_eq(role_parse("root", &r), -EINVAL);
+    cr_assert_str_eq(role_name(ROLE_AGENT), "agent");
+    cr_assert_eq(msg_roles(99), 0);
+    cr_assert_str_eq(msg_name(99), "?");
+    const struct wire_type *t, *last = NULL;
+    for (size_t i = 0; (t = wire_type_at(i)); last = t, i++) {
+        cr_assert(t->roles, "%s", t->part.name);
+        cr_assert(!last || last->type < t->type, "numbers are in order and used once");
+        cr_assert(wire_type(t->type) == t);
+    }
+}
+
+Test(wire, utf8_is_told_from_bytes)
+{
+    static const struct {
+        const char *s, *clean;
+        bool ok;
+    } rows[] = { { "", "", true },
+                 { "abc", "abc", true },
+                 { "é漢🜂", "é漢🜂", true },
+                 { "\xc0\x80", "??", false },
+                 { "\xe0\x80\x80", "???", false },
+                 { "\xed\xa0\x80", "???", false },
+                 { "\xf4\x90\x80\x80", "????", false },
+                 { "a\xff"
+                   "b",
+                   "a?b", false },
+                 { "a\xe6\xbc", "a??", false } };
+    char out[64];
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        cr_assert_eq(utf8_valid(rows[i].s, strlen(rows[i].s)), rows[i].ok, "%zu", i);
+        utf8_clean(rows[i].s, out, sizeof(out));
+        cr_assert_str_eq(out, rows[i].clean, "%zu", i);
+        for (size_t room = 1; room < 8; room++) {
+            size_t n = utf8_clean(rows[i].s, out, room);
+            cr_assert(n < room && n == strlen(out) && utf8_valid(out, n));
+        }
+    }
+    cr_assert_not(utf8_valid("a\0b", 3));
+}

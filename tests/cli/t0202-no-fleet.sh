@@ -11,17 +11,25 @@ ok "nothing configured is exit 2 or 3 and one line" sh -c "[ $rc -eq 2 ] || [ $r
 mkdir keys
 "$sf" keys new keys/me --role user --name me && "$sf" keys new keys/c --role coordinator --name c
 at="--connect tcp://127.0.0.1:9 --server-key keys/c.pub --key keys/me"
-run ls $at
+# each waits for its deadline, so all at once
+i=0
+for v in "ls" "ls --json" "sweep submit s.ini" "sweep wait last" "results query" "cancel last"; do
+  ("$sf" $v $at >"out.$i" 2>"err.$i"; echo $? >"rc.$i") &
+  i=$((i + 1))
+done
+wait
+took() { cp "out.$1" "$work/out" && cp "err.$1" "$work/err" && rc=$(cat "rc.$1"); }
+took 0
 ok "ls: nobody there is exit 3" fails 3 "tcp://127.0.0.1:9"
-run ls $at --json
+took 1
 ok "ls --json: a siofleet.error/1 document as well" json 'd["schema"]=="siofleet.error/1" and d["exit"]==3'
-run sweep submit s.ini $at
+took 2
 ok "submit: exit 3" fails 3 "127.0.0.1:9"
-run sweep wait last $at
+took 3
 ok "wait: exit 3" fails 3 "127.0.0.1:9"
-run results query $at
+took 4
 ok "results: exit 3" fails 3 "127.0.0.1:9"
-run cancel last $at
+took 5
 ok "cancel: exit 3" fails 3 "127.0.0.1:9"
 run ls --connect nonsense --server-key keys/c.pub --key keys/me
 ok "no endpoint: exit 2" fails 2 "nonsense"

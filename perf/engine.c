@@ -2,10 +2,8 @@
 
 #include <stdlib.h>
 
-#include "perf/model.h"
-#ifdef SIOFLEET_COMPAT
 #include "perf/compat/compat.h"
-#endif
+#include "perf/model.h"
 
 void engine_detail_clear(struct engine_detail *d)
 {
@@ -19,12 +17,7 @@ void engine_detail_clear(struct engine_detail *d)
 int engine_run(const struct trace *t, const struct arch *a, enum rules rules, struct row_stats *ret,
                struct engine_detail *detail, struct err *e)
 {
-#ifdef SIOFLEET_COMPAT
     if (rules == RULES_HYPERSIO)
         return compat_engine_run(t, a, ret, detail, e);
-#else
-    if (rules == RULES_HYPERSIO)
-        return err_set(e, SF_EUSAGE, "rules: hypersio is not in this build");
-#endif
     return model_run(t, a, ret, detail, e);
 }

@@ -11,6 +11,12 @@ extern const struct verb deploy_verbs[];
 #ifdef SF_HAVE_collect_verbs
 extern const struct verb collect_verbs[];
 #endif
+#ifdef SF_HAVE_log_verbs
+extern const struct verb log_verbs[];
+#endif
+#ifdef SF_HAVE_trace_verbs
+extern const struct verb trace_verbs[];
+#endif
 #ifdef SF_HAVE_perf_verbs
 extern const struct verb perf_verbs[];
 #endif
@@ -30,6 +36,12 @@ extern const struct verb keys_verbs[];
 static const struct verb *const tables[] = {
 #ifdef SF_HAVE_fleet_verbs
     fleet_verbs,
+#endif
+#ifdef SF_HAVE_log_verbs
+    log_verbs,
+#endif
+#ifdef SF_HAVE_trace_verbs
+    trace_verbs,
 #endif
 #ifdef SF_HAVE_perf_verbs
     perf_verbs,

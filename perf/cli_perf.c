@@ -1,0 +1,659 @@
+/* Verbs `perf run` and `perf sweep`. */
+#include "perf/cli_perf.h"
+
+#include <inttypes.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "perf/build.h"
+#include "perf/compat/compat.h"
+#include "perf/engine.h"
+#include "perf/rowout.h"
+#include "perf/run.h"
+#include "perf/sweep.h"
+#include "perf/tracedoc.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+
+/* ---- perf run */
+
+struct run_opts {
+    const char *recipe, *rules, *preset, *cfg;
+    struct opt_multi arch;
+    bool detail, json;
+};
+
+static int arch_of_opts(const struct run_opts *o, struct arch *a, struct err *e)
+{
+    arch_default(a);
+    int r = o->preset ? arch_preset(a, o->preset, "--preset", e) : 0;
+    if (r == 0 && o->cfg) {
+        r = arch_read_cfg(a, o->cfg, e);
+        if (r < 0 && e)
+            e->code = SF_EUSAGE; /* nothing was started */
+    }
+    for (size_t i = 0; r == 0 && i < o->arch.n; i++) {
+        const char *eq = strchr(o->arch.v[i], '=');
+        if (!eq) {
+            r = err_set(e, SF_EUSAGE, "--arch: '%.64s' is not KEY=VALUE", o->arch.v[i]);
+            break;
+        }
+        char key[64], place[80];
+        snprintf(key, sizeof(key), "%.*s", (int)(eq - o->arch.v[i]), o->arch.v[i]);
+        snprintf(place, sizeof(place), "--arch %.60s", key);
+        for (size_t k = 0; r == 0 && k < i; k++)
+            if (!strncmp(o->arch.v[k], o->arch.v[i], (size_t)(eq - o->arch.v[i]) + 1))
+                r = err_set(e, SF_EUSAGE, "%s: stands twice", place);
+        if (r == 0)
+            r = arch_set(a, key, eq + 1, place, e);
+    }
+    return r < 0 && e && e->code == SF_EUSAGE ? -SF_EUSAGE : r;
+}
+
+static json_t *list_json(const uint64_t *v, size_t n)
+{
+    json_t *a = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(a, json_u64(v[i]));
+    return a;
+}
+
+static json_t *range_json(uint64_t from, uint64_t n, uint64_t most)
+{
+    json_t *a = json_array();
+    for (uint64_t i = from; i < from + n && i < most; i++)
+        json_array_append_new(a, json_u64(i));
+    return a;
+}
+
+static json_t *flows_json(const struct engine_detail *d, enum rules rules)
+{
+    json_t *flows = json_object();
+    for (size_t i = 0; i < d->n_flows; i++) {
+        char name[24];
+        snprintf(name, sizeof(name), "%" PRIu32, d->flows[i].gid);
+        json_t *o = json_object();
+        json_object_set_new(o, "bw_mbps", json_u64(d->flows[i].bw_mbps));
+        if (rules == RULES_HYPERSIO)
+            json_object_set_new(o, "time_ns", json_u64(d->flows[i].time_ps / 1000));
+        json_object_set_new(o, "time_ps", json_u64(d->flows[i].time_ps));
+        json_object_set_new(o, "trans", json_u64(d->flows[i].trans));
+        json_object_set_new(flows, name, o);
+    }
+    return flows;
+}
+
+/* Put what --detail adds into the row's stats, named as in the reference's own figures. */
+static int add_detail(json_t *row, const struct trace *t, const struct arch *a, enum rules rules,
+                      const struct row_stats *s, const struct engine_detail *d, struct err *e)
+{
+    static const char *const caches[] = { "CC", "IOTLB", "L2PAGE", "L3PAGE" };
+    json_t *stats = json_object_get(row, "stats");
+    json_t *pf = json_object_get(stats, "prefetcher");
+    for (unsigned i = 0; i < 4; i++)
+        json_object_set_new(json_object_get(json_object_get(stats, "caches"), caches[i]), "rows",
+                            list_json(d->rows[i], d->n_rows[i]));
+    CLEANUP(freep) uint32_t *order = calloc(d->n_flows + 1, sizeof(*order));
+    if (!order)
+        return err_sys(e, ENOMEM, "flows");
+    for (uint32_t i = 0; i < d->n_flows; i++)
+        order[i] = i;
+    if (rules == RULES_HYPERSIO) {
+        json_object_set_new(stats, "time_ns", json_u64(s->time_ps / 1000));
+        if (compat_flow_order(d, order) < 0)
+            return err_sys(e, ENOMEM, "flows");
+    }
+    json_object_set_new(stats, "flows", flows_json(d, rules));
+    json_t *print = json_array();
+    for (size_t i = 0; i < d->n_flows; i++)
+        json_array_append_new(print, json_u64(d->flows[order[i]].gid));
+    json_object_set_new(stats, "flow_print_order", print);
+    json_t *history = json_object();
+    for (size_t i = 0; i < d->n_hist; i++) {
+        char name[24];
+        snprintf(name, sizeof(name), "0x%" PRIx32, d->hist[i].sid);
+        json_t *o = json_object();
+        json_object_set_new(o, "hit", json_u64(d->hist[i].hit));
+        json_object_set_new(o, "miss", json_u64(d->hist[i].miss));
+        json_object_set_new(history, name, o);
+    }
+    json_object_set_new(pf, "history", history);
+    json_object_set_new(pf, "distance", json_u64(a->pf_distance));
+    json_object_set_new(pf, "histlen", json_u64(a->pf_history));
+    json_t *cacheable = json_object();
+    if (a->salloc) {
+        uint64_t i = a->iotlb_groups, l2 = a->l2_groups, l3 = a->l3_groups, n = UINT64_MAX;
+        json_object_set_new(cacheable, "IOTLB", range_json(0, i, n));
+        json_object_set_new(cacheable, "L2PAGE", range_json(i, l2, n));
+        json_object_set_new(cacheable, "L3PAGE", range_json(i + l2, l3, n));
+    }
+    json_object_set_new(stats, "cacheable_dids", cacheable);
+    json_object_set_new(stats, "warn_lines", json_u64(d->warnings));
+    (void)t;
+    return 0;
+}
+
+static void print_row(const struct result_row *r)
+{
+    const struct row_stats *s = &r->stats;
+    char hex[ID_HEX_LEN];
+    struct id point;
+    arch_point_id(&r->arch, r->rules, &r->trace, &point);
+    id_hex(&point, hex);
+    printf("point         %s\nrules         %s\ntenants       %" PRIu64 "%s\n", hex,
+           rules_name(r->rules), r->tenants,
+           r->replicate > 1 ? " (replicated: staggered copies of real tenants)" : "");
+    printf("architecture ");
+    struct arch def;
+    arch_default(&def);
+    bool any = false;
+    for (unsigned k = 0; k < ARCH_N; k++)
+        if (arch_get(&r->arch, k) != arch_get(&def, k)) {
+            char text[16];
+            arch_text(&r->arch, k, text);
+            printf(" %s=%s", arch_names[k], text);
+            any = true;
+        }
+    puts(any ? "" : " default");
+    if (r->status != ROW_DONE) {
+        printf("status        %s: %s\n", row_status_name(r->status), r->error);
+        return;
+    }
+    printf("time          %" PRIu64 ".%03" PRIu64 " ns\nrequests      %" PRIu64
+           "\npackets       %" PRIu64 " sent, %" PRIu64 " slots refused\n",
+           s->time_ps / 1000, s->time_ps % 1000, s->requests, s->pkts_sent, s->pkts_dropped);
+    printf("throughput    %" PRIu64 " Mb/s, %.2f %% of the link\n", s->mbps,
+           (double)s->util_ppm / 10000.0);
+    printf("flows         %" PRIu64 " to %" PRIu64 " Mb/s, fairness (Jain) %.4f\n",
+           s->min_flow_mbps, s->max_flow_mbps, (double)s->jain_ppm / 1e6);
+    const char *const names[] = { "cache", "hit", "miss", "conflict", "domains" };
+    const char *const caches[] = { "context", "IOTLB", "L2 pages", "L3 pages" };
+    const uint64_t *v[] = { &s->cc_hit, &s->iotlb_hit, &s->l2_hit, &s->l3_hit };
+    CLEANUP(table_free) struct table *t = table_new(names, ARRAY_LEN(names));
+    for (unsigned i = 0; t && i < 4; i++) {
+        table_cell(t, "%s", caches[i]);
+        for (unsigned k = 0; k < 4; k++)
+            table_cell(t, "%" PRIu64, v[i][k]);
+    }
+    if (t)
+        table_print(t, stdout);
+    if (s->pf_size || s->pf_predictions)
+        printf("prefetcher    %" PRIu64 " predictions, %" PRIu64 " correct; buffer of %" PRIu64
+               ": %" PRIu64 " hits, %" PRIu64 " misses\n",
+               s->pf_predictions, s->pf_correct, s->pf_size, s->pf_hit, s->pf_miss);
+}
+
+/* The trace of a recipe file, built in memory. */
+static int trace_of_recipe(const char *path, struct trace **ret, struct id *ret_id,
+                           struct id *ret_recipe, struct err *e)
+{
+    CLEANUP(recipe_clear) struct recipe r;
+    recipe_init(&r);
+    int rc = recipe_load(&r, path, e);
+    if (rc == 0 && !r.n_logs)
+        rc = err_set(e, SF_EUSAGE, "%s: no logs= in [trace]", path);
+    if (rc == 0)
+        rc = recipe_identify(&r, e);
+    if (rc == 0)
+        rc = build_trace(&r, NULL, ret, NULL, e);
+    if (rc == 0)
+        rc = trace_content_id(*ret, ret_id, e);
+    if (rc == 0)
+        recipe_id(&r, ret_recipe);
+    return rc;
+}
+
+static int load_trace(const char *path, struct trace **ret, struct id *ret_id, struct err *e)
+{
+    int r = trace_load(path, 0, ret, e);
+    return r < 0 ? r : cid_file(path, ret_id, NULL, e);
+}
+
+static int run_run(struct cli *c, void *opts, int argc, char **argv)
+{
+    const struct run_opts *o = opts;
+    struct err e = { 0 };
+    CLEANUP(trace_free) struct trace *t = NULL;
+    struct result_row row = { .status = ROW_DONE };
+    int r = arch_of_opts(o, &row.arch, &e);
+    if (r == 0 && o->rules)
+        r = rules_parse(o->rules, "--rules", &row.rules, &e);
+    if (r == 0 && (argc == 1) == (o->recipe != NULL))
+        r = err_set(&e, SF_EUSAGE, "perf run: give either a trace or --recipe RECIPE.ini");
+    if (r == 0)
+        r = arch_check(&row.arch, row.rules, &e);
+    if (r == 0)
+        r = o->recipe ? trace_of_recipe(o->recipe, &t, &row.trace, &row.recipe_id, &e)
+                      : load_trace(argv[0], &t, &row.trace, &e);
+    if (r < 0)
+        return cli_fail(c, &e);
+    row.have_trace = true;
+    row.have_recipe = o->recipe != NULL;
+    if (!o->recipe) {
+        CLEANUP(trace_origin_clear) struct trace_origin origin;
+        trace_origin_load(argv[0], &row.trace, &origin);
+        row.have_recipe = origin.have_recipe;
+        row.recipe_id = origin.recipe_id;
+    }
+    result_from_head(&row, &t->head);
+    if (row.arch.iotlb_policy == POLICY_ORACLE && trace_next(t, &e) < 0)
+        return cli_fail(c, &e);
+    CLEANUP(engine_detail_clear) struct engine_detail detail = { 0 };
+    if (engine_run(t, &row.arch, row.rules, &row.stats, o->detail ? &detail : NULL, &e) < 0)
+        return cli_fail(c, &e);
+    if (!c->json && !o->detail) {
+        print_row(&row);
+        return cli_flush(c);
+    }
+    json_t *doc = result_json(&row);
+    if (o->detail && add_detail(doc, t, &row.arch, row.rules, &row.stats, &detail, &e) < 0) {
+        json_decref(doc);
+        return cli_fail(c, &e);
+    }
+    return cli_json(c, doc);
+}
+
+static const struct opt run_options[] = {
+    { .name = "recipe",
+      .arg = "RECIPE.ini",
+      .help = "build the trace in memory instead of reading one",
+      .kind = OPT_STR,
+      .off = offsetof(struct run_opts, recipe) },
+    { .name = "rules",
+      .arg = "model|hypersio",
+      .help = "rule set (model)",
+      .kind = OPT_STR,
+      .off = offsetof(struct run_opts, rules) },
+    { .name = "preset",
+      .arg = "P",
+      .help = "default or hypertrio",
+      .kind = OPT_STR,
+      .off = offsetof(struct run_opts, preset) },
+    { .name = "cfg",
+      .arg = "FILE",
+      .help = "a HyperSIO architecture file, after the preset",
+      .kind = OPT_STR,
+      .off = offsetof(struct run_opts, cfg) },
+    { .name = "arch",
+      .arg = "KEY=VALUE",
+      .help = "one architecture key, after preset and file",
+      .kind = OPT_MULTI,
+      .off = offsetof(struct run_opts, arch) },
+    { .name = "detail",
+      .help = "flows, sets and histories too (as JSON)",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct run_opts, detail) },
+    { .name = "json",
+      .help = "siofleet.row/1",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct run_opts, json) },
+    { 0 },
+};
+
+/* ---- perf sweep */
+
+struct sweep_opts {
+    struct opt_u64 threads;
+    bool json, jsonl, csv, force;
+    const char *out;
+};
+
+enum { BATCH_POINTS = 4096, BATCH_TRACES = 64 };
+#define BATCH_EVENTS (UINT64_C(256) << 20) /* of traces held at once, in events of 4 bytes */
+
+/* A trace of the sweep while its points run. */
+struct held {
+    struct trace *t;
+    struct id id, recipe_id;
+    bool from_recipe;
+};
+
+/* Where rows go: straight to the stream, or into a document or table that is printed at the end. */
+struct sink {
+    struct cli *c;
+    const struct sweep_opts *o;
+    FILE *f;
+    json_t *rows;
+    struct result_row *kept; /* of the table */
+    size_t n_kept, room;
+    uint64_t failed;
+};
+
+struct batch {
+    struct result_row *rows;
+    char (*errors)[256];
+    struct progress *p;
+    uint64_t done, total;
+};
+
+static int on_row(void *user, size_t i, const struct point_result *res)
+{
+    struct batch *b = user;
+    b->rows[i].status = res->status;
+    b->rows[i].stats = res->stats;
+    memcpy(b->errors[i], res->error, sizeof(res->error));
+    b->rows[i].error = res->error[0] ? b->errors[i] : NULL;
+    progress_step(b->p, ++b->done, b->total);
+    return 0;
+}
+
+static int emit_row(struct sink *s, const struct result_row *r, struct err *e)
+{
+    s->failed += r->status == ROW_FAILED;
+    if (s->o->csv) {
+        result_csv(r, s->f);
+    } else if (s->o->jsonl) {
+        json_t *j = result_json(r);
+        json_object_set_new(j, "name", json_str(r->name));
+        json_object_set_new(j, "index", json_u64(r->index));
+        CLEANUP(freep) char *text = json_dumps(j, JSON_COMPACT | JSON_PRESERVE_ORDER);
+        json_decref(j);
+        if (!text)
+            return err_sys(e, ENOMEM, "rows");
+        fprintf(s->f, "%s\n", text);
+    } else if (s->o->json) {
+        json_array_append_new(s->rows, result_cells_json(r));
+    } else {
+        if (s->n_kept == s->room) {
+            size_t room = s->room ? 2 * s->room : 256;
+            struct result_row *v = realloc(s->kept, room * sizeof(*v));
+            if (!v)
+                return err_sys(e, ENOMEM, "rows");
+            s->kept = v;
+            s->room = room;
+        }
+        s->kept[s->n_kept++] = *r;
+        return 0;
+    }
+    if (ferror(s->f))
+        return err_sys(e, errno ? errno : EIO, "%s", s->o->out ? s->o->out : "standard output");
+    return 0;
+}
+
+/* The table for people: index, what varies, and the figures that matter. */
+static int print_table(const struct sink *s)
+{
+    static const char *const always[] = { "index",     "tenants",    "status",
+                                          "mbps",      "util_ppm",   "pkts_dropped",
+                                          "iotlb_hit", "iotlb_miss", "jain_ppm" };
+    size_t n, m = 0;
+    const char *const *names = result_columns(&n);
+    const char *shown[RESULT_COLUMNS_MAX];
+    size_t column[RESULT_COLUMNS_MAX];
+    int status = result_column("status");
+    for (size_t i = 0; i < n; i++) {
+        bool show = false;
+        for (size_t k = 0; k < ARRAY_LEN(always); k++)
+            show |= !strcmp(always[k], names[i]);
+        bool parameter =
+            i < (size_t)status && strcmp(names[i], "point") && strcmp(names[i], "trace");
+        char a[160], b[160];
+        for (size_t k = 1; parameter && !show && k < s->n_kept; k++) {
+            result_cell(&s->kept[0], i, a);
+            result_cell(&s->kept[k], i, b);
+            show = strcmp(a, b) != 0;
+        }
+        if (show) {
+            column[m] = i;
+            shown[m++] = names[i];
+        }
+    }
+    CLEANUP(table_free) struct table *t = table_new(shown, m);
+    for (size_t k = 0; t && k < s->n_kept; k++)
+        for (size_t i = 0; i < m; i++) {
+            char cell[160];
+            result_cell(&s->kept[k], column[i], cell);
+            table_cell(t, "%s", *cell ? cell : "-");
+        }
+    if (t)
+        table_print(t, s->f);
+    return 0;
+}
+
+static int hold(struct sweep *s, uint64_t number, struct held *h, struct err *e)
+{
+    struct sweep_trace st;
+    int r = sweep_trace(s, number, &st, e);
+    if (r < 0)
+        return r;
+    if (st.from_recipe) {
+        for (size_t i = 0; i < st.recipe->n_logs; i++)
+            if (st.recipe->logs[i].path && !strcmp(st.recipe->logs[i].path, RECIPE_COLLECT))
+                return err_set(e, SF_EUSAGE, "[trace %s]: %s needs the fleet (siofleet sweep run)",
+                               st.name, RECIPE_COLLECT);
+        h->from_recipe = true;
+        h->recipe_id = st.recipe_id;
+        r = build_trace(st.recipe, NULL, &h->t, NULL, e);
+        return r < 0 ? err_wrap(e, r, "[trace %s]", st.name) : trace_content_id(h->t, &h->id, e);
+    }
+    if (!st.file)
+        return err_set(e, SF_EUSAGE,
+                       "[trace %s]: a trace by id needs the fleet (siofleet sweep run)", st.name);
+    h->id = st.id;
+    r = trace_load(st.file, 0, &h->t, e);
+    if (r < 0)
+        return r;
+    CLEANUP(trace_origin_clear) struct trace_origin origin;
+    trace_origin_load(st.file, &h->id, &origin);
+    h->from_recipe = origin.have_recipe;
+    h->recipe_id = origin.recipe_id;
+    return 0;
+}
+
+/* Points first..end, whose traces are held from number base on. */
+static int run_batch(const struct sweep *s, const struct held *held, uint64_t base, uint64_t from,
+                     uint64_t end, unsigned threads, struct sink *sink, struct progress *p,
+                     struct err *e)
+{
+    const struct sweep_head *h = sweep_head(s);
+    size_t n = end - from;
+    CLEANUP(freep) struct point_job *jobs = calloc(n, sizeof(*jobs));
+    CLEANUP(freep) struct result_row *rows = calloc(n, sizeof(*rows));
+    CLEANUP(freep) void *errors = calloc(n, 256);
+    if (!jobs || !rows || !errors)
+        return err_sys(e, ENOMEM, "rows");
+    for (size_t i = 0; i < n; i++) {
+        uint64_t number;
+        struct arch a;
+        sweep_point(s, from + i, &number, &a);
+        const struct held *x = &held[number - base];
+        jobs[i] = (struct point_job){ x->t, a };
+        rows[i] = (struct result_row){ .name = h->name,
+                                       .index = from + i,
+                                       .trace = x->id,
+                                       .have_trace = true,
+                                       .recipe_id = x->recipe_id,
+                                       .have_recipe = x->from_recipe,
+                                       .rules = h->rules,
+                                       .arch = a };
+        result_from_head(&rows[i], &x->t->head);
+    }
+    struct batch b = {
+        .rows = rows, .errors = errors, .p = p, .done = from, .total = sweep_points(s)
+    };
+    int r = run_jobs(jobs, n, h->rules, threads, h->pace_ms, on_row, &b, e);
+    for (size_t i = 0; i < n && r == 0; i++) {
+        r = emit_row(sink, &rows[i], e);
+        if (rows[i].status == ROW_FAILED)
+            fprintf(stderr, "siofleet: point %" PRIu64 ": %s\n", rows[i].index, rows[i].error);
+    }
+    return r;
+}
+
+static int run_points_of(struct sweep *s, unsigned threads, struct sink *sink, struct progress *p,
+                         struct err *e)
+{
+    struct held held[BATCH_TRACES] = { 0 };
+    uint64_t points = sweep_points(s), traces = sweep_n_traces(s), per = points / traces;
+    int r = 0;
+    for (uint64_t base = 0; base < traces && r == 0;) {
+        /* a handful of traces at once, so that threads do not wait for the last point of each */
+        uint64_t n = 0, events = 0;
+        while (r == 0 && n < BATCH_TRACES && base + n < traces &&
+               (n == 0 || (n + 1) * per <= BATCH_POINTS) && events < BATCH_EVENTS) {
+            r = hold(s, base + n, &held[n], e);
+            if (r == 0)
+                events += held[n].t->n;
+            n++;
+        }
+        for (uint64_t i = base * per; i < (base + n) * per && r == 0;) {
+            uint64_t end =
+                i + BATCH_POINTS < (base + n) * per ? i + BATCH_POINTS : (base + n) * per;
+            r = run_batch(s, held, base, i, end, threads, sink, p, e);
+            i = end;
+        }
+        for (uint64_t i = 0; i < n; i++) {
+            trace_free(&held[i].t);
+            held[i] = (struct held){ 0 };
+        }
+        base += n;
+    }
+    return r;
+}
+
+static int finish(struct sink *s, struct file_new *file, struct err *e)
+{
+    int status = s->failed ? 1 : 0;
+    if (s->o->jsonl) {
+        fprintf(s->f, "{\"schema\":\"siofleet.end/1\",\"exit\":%d}\n", status);
+    } else if (s->o->json) {
+        json_t *doc = json_object();
+        json_object_set_new(doc, "schema", json_string("siofleet.results/1"));
+        json_object_set_new(doc, "columns", result_columns_json());
+        json_object_set_new(doc, "rows", TAKE(s->rows));
+        CLEANUP(freep) char *text = json_dumps(doc, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+        json_decref(doc);
+        if (!text)
+            return err_sys(e, ENOMEM, "rows");
+        fprintf(s->f, "%s\n", text);
+    } else if (!s->o->csv) {
+        print_table(s);
+    }
+    if (fflush(s->f) != 0 || ferror(s->f))
+        return err_sys(e, errno ? errno : EIO, "%s", s->o->out ? s->o->out : "standard output");
+    return s->o->out ? file_commit(file, e) : 0;
+}
+
+static int run_sweep(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    const struct sweep_opts *o = opts;
+    struct err e = { 0 };
+    CLEANUP(sweep_free) struct sweep *s = NULL;
+    CLEANUP(file_abort) struct file_new file = { .fd = -1 };
+    CLEANUP(fclosep) FILE *stream = NULL;
+    struct sink sink = { .c = c, .o = o, .f = stdout };
+    int r = 0;
+    if (o->json + o->jsonl + o->csv > 1)
+        r = err_set(&e, SF_EUSAGE, "--csv: give one of --json, --jsonl and --csv");
+    if (r == 0)
+        r = sweep_load(argv[0], &s, &e);
+    if (r == 0)
+        r = sweep_identify(s, &e);
+    if (r == 0 && o->out)
+        r = file_begin(&file, o->out, 0644, o->force, &e);
+    if (r == 0 && o->out) {
+        int fd = dup(file.fd);
+        sink.f = stream = fd < 0 ? NULL : fdopen(fd, "w");
+        if (!stream)
+            r = err_sys(&e, errno, "%s", o->out);
+    }
+    if (r < 0)
+        return cli_fail(c, &e);
+    if (o->json)
+        sink.rows = json_array();
+    if (o->csv)
+        result_csv_head(sink.f);
+    struct progress p;
+    progress_start(&p, "points");
+    r = run_points_of(s, (unsigned)o->threads.v, &sink, &p, &e);
+    progress_end(&p);
+    if (r == 0)
+        r = finish(&sink, &file, &e);
+    json_decref(sink.rows);
+    free(sink.kept);
+    if (r < 0)
+        return cli_fail(c, &e);
+    if (sink.failed)
+        fprintf(stderr, "siofleet: %s: %" PRIu64 " points failed\n", argv[0], sink.failed);
+    return sink.failed ? 1 : 0;
+}
+
+static const struct opt sweep_options[] = {
+    { .name = "threads",
+      .arg = "N",
+      .help = "default: all cores; rows are the same for any N",
+      .kind = OPT_U64,
+      .off = offsetof(struct sweep_opts, threads),
+      .min = 1,
+      .max = 1024 },
+    { .name = "csv",
+      .help = "RFC 4180 with header",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct sweep_opts, csv) },
+    { .name = "json",
+      .help = "siofleet.results/1",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct sweep_opts, json) },
+    { .name = "jsonl",
+      .help = "siofleet.row/1, one object a line",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct sweep_opts, jsonl) },
+    { .name = "output",
+      .letter = 'o',
+      .arg = "FILE",
+      .help = "write there instead of to stdout",
+      .kind = OPT_STR,
+      .off = offsetof(struct sweep_opts, out) },
+    { .name = "force",
+      .help = "replace an existing file",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct sweep_opts, force) },
+    { 0 },
+};
+
+const struct verb perf_verbs[] = {
+    { .name = "perf run",
+      .args = "[TRACE]",
+      .summary = "run one architecture over one trace, on this host",
+      .details = "Architecture keys: link_gbps queue inorder salloc, "
+                 "{cc,iotlb,l2,l3}_{entries,ways,groups},\n"
+                 "iotlb_policy (lru, lfu, oracle), pf_{entries,distance,history}. Order of effect: "
+                 "--preset,\n"
+                 "--cfg, --arch. Rules: model (default), or hypersio: every figure as the "
+                 "reference gives it.",
+      .examples = "siofleet perf run t.trc\n"
+                  "siofleet perf run t.trc --preset hypertrio --arch iotlb_entries=256 --json\n"
+                  "siofleet perf run --recipe recipe.ini --rules hypersio --detail",
+      .opts = run_options,
+      .opts_size = sizeof(struct run_opts),
+      .max_args = 1,
+      .run = run_run },
+    { .name = "perf sweep",
+      .args = "SWEEP.ini",
+      .summary = "run a sweep on all cores of this host, without a fleet",
+      .details =
+          "  [sweep]\n"
+          "  name = iotlb\n"
+          "  [trace real]\n"
+          "  logs = logs/*.log\n"
+          "  tenants = 4,24,72,120\n"
+          "  [arch base]\n"
+          "  iotlb_entries = 64..1024:x2\n"
+          "  [arch improved]\n"
+          "  preset = hypertrio\n\n"
+          "Values: a,b,c  lo..hi:+N  lo..hi:xN  @file. Every [trace] meets every [arch]; the last "
+          "key is\n"
+          "the fastest. Rows come by index and are the same as those of `siofleet sweep run`.",
+      .examples = "siofleet perf sweep sweep.ini\n"
+                  "siofleet perf sweep sweep.ini --csv -o rows.csv\n"
+                  "siofleet perf sweep sweep.ini --threads 1 --jsonl",
+      .opts = sweep_options,
+      .opts_size = sizeof(struct sweep_opts),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_sweep },
+    { 0 },
+};

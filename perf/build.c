@@ -711,7 +711,7 @@ int build_trace(const struct recipe *r, const struct build_hooks *hooks, struct 
                 struct build_report *rep, struct err *e)
 {
     CLEANUP(builder_free) struct builder *b = NULL;
-    struct build_report none = { 0 };
+    CLEANUP(build_report_clear) struct build_report none = { 0 };
     if (!rep)
         rep = &none;
     memset(rep, 0, sizeof(*rep));

@@ -427,7 +427,8 @@ int plot_svg(struct plot *p, bool xml, struct buf *out, struct err *e)
     size_t total = 0, widest = 0;
     for (size_t i = 0; i < p->n; i++) {
         struct plot_series *s = &p->series[i];
-        qsort(s->pt, s->n, sizeof(*s->pt), by_x);
+        if (s->n)
+            qsort(s->pt, s->n, sizeof(*s->pt), by_x);
         total += s->n;
         if (glyphs(s->name) > widest)
             widest = glyphs(s->name);

@@ -18,8 +18,10 @@ struct trace *trace_of(const struct trace_entry *entry, uint32_t n_entries, cons
     t->ev = malloc((n + 1) * sizeof(*ev));
     if (!t->entry || !t->ev)
         abort();
-    memcpy(t->entry, entry, n_entries * sizeof(*entry));
-    memcpy(t->ev, ev, n * sizeof(*ev));
+    if (n_entries)
+        memcpy(t->entry, entry, n_entries * sizeof(*entry));
+    if (n)
+        memcpy(t->ev, ev, n * sizeof(*ev));
     t->n = n;
     t->n_entries = n_entries;
     for (uint32_t i = 0; i < n_entries; i++)

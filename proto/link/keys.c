@@ -288,6 +288,9 @@ int keys_list(const char *dir, struct key_pub **ret, size_t *ret_n, struct err *
             continue; /* revoked meanwhile */
         if (r >= 0 && (strlen(k.name) != len - 4 || strncmp(k.name, de->d_name, len - 4)))
             r = err_set(&why, SF_EFORMAT, "%s: holds the key of '%s'", path, k.name);
+        /* its messages would pass for our own */
+        if (r >= 0 && k.role == ROLE_COORDINATOR)
+            r = err_set(&why, SF_EFORMAT, "%s: holds a coordinator's key", path);
         if (r < 0) {
             log_warn("%s, the file is ignored", why.text);
             continue;

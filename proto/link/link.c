@@ -45,7 +45,7 @@ enum {
     CONNECT_MS = 8000,   /* a connection that is not up by then is begun anew */
     NO_DETAIL_MAX = 2,   /* closed in the handshake so often: the server key is wrong */
     LINES_S = 5,         /* log lines a second about one peer, and about strangers */
-    REFUSALS_S = 20,     /* refusals a second that one peer is answered */
+    REFUSALS_S = 50,     /* refusals a second that one peer is answered */
     REFUSED_DROP = 1000, /* bad messages of one connection before it is closed */
     RECV_BUDGET = 64,    /* bad messages worked off in one link_recv() */
     GONE_AFTER = 1000,   /* messages that may pass before a LINK_GONE that waits */

@@ -203,31 +203,33 @@ static int csv_load(const char *path, const char *text, json_t **ret, struct err
     return 0;
 }
 
+int sheet_parse(const char *place, const char *text, size_t n, json_t **ret, struct err *e)
+{
+    if (n == 0 || strlen(text) != n)
+        return err_set(e, SF_EFORMAT, "%s: %s", place, n ? "not a text file" : "empty");
+    if (*text != '{')
+        return csv_load(place, text, ret, e);
+    json_error_t je;
+    json_t *j = json_loads(text, 0, &je), *sheet = NULL;
+    if (!j)
+        return err_set(e, SF_EFORMAT, "%s:%d: %s", place, je.line, je.text);
+    int r = sheet_collect(&sheet, j, e);
+    json_decref(j);
+    if (r < 0) {
+        json_decref(sheet);
+        return r == -EFBIG ? r
+                           : err_set(e, SF_EFORMAT, "%s: not a siofleet.results/1 document", place);
+    }
+    *ret = sheet;
+    return 0;
+}
+
 int sheet_load(const char *path, json_t **ret, struct err *e)
 {
     struct buf b = BUF_INIT(SHEET_FILE_MAX);
     int r = file_read(path, &b, e);
-    const char *s = b.data ? (const char *)b.data : "";
-    if (r >= 0 && (b.len == 0 || strlen(s) != b.len))
-        r = err_set(e, SF_EFORMAT, "%s: %s", path, b.len ? "not a text file" : "empty");
-    if (r >= 0 && *s != '{') {
-        r = csv_load(path, s, ret, e);
-    } else if (r >= 0) {
-        json_error_t je;
-        json_t *j = json_loads(s, 0, &je);
-        if (!j)
-            r = err_set(e, SF_EFORMAT, "%s:%d: %s", path, je.line, je.text);
-        json_t *sheet = NULL;
-        if (j)
-            r = sheet_collect(&sheet, j, e);
-        if (j && r < 0)
-            r = err_set(e, SF_EFORMAT, "%s: not a siofleet.results/1 document", path);
-        json_decref(j);
-        if (r >= 0)
-            *ret = sheet;
-        else
-            json_decref(sheet);
-    }
+    if (r >= 0)
+        r = sheet_parse(path, b.data ? (const char *)b.data : "", b.len, ret, e);
     buf_clear(&b);
     return r < 0 ? r : 0;
 }

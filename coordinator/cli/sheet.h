@@ -36,6 +36,8 @@ int sheet_collect(void *sheet, json_t *body, struct err *e);
 /* A CSV file of ours (RFC 4180), or a siofleet.results/1 document, told by its first byte. New
  * reference. -errno, -SF_EFORMAT with file:line. */
 int sheet_load(const char *path, json_t **ret, struct err *e);
+/* The same from n bytes of text with a 0 behind them; place names it in errors. */
+int sheet_parse(const char *place, const char *text, size_t n, json_t **ret, struct err *e);
 
 /* The preset whose queue, page-cache partitions and prefetcher a row has: "default", "hypertrio" or "other"; NULL when the
  * sheet lacks these columns. Static. */

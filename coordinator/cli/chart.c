@@ -247,6 +247,19 @@ static void line_name(const json_t *sheet, size_t row, const int col[], size_t n
     }
 }
 
+/* "Link utilisation by tenants": the labels without their units. */
+static void made_title(struct chart *c)
+{
+    int ny = (int)strcspn(c->y_label, "("), nx = (int)strcspn(c->x_label, "(");
+    while (ny > 1 && c->y_label[ny - 1] == ' ')
+        ny--;
+    while (nx > 1 && c->x_label[nx - 1] == ' ')
+        nx--;
+    snprintf(c->title, sizeof(c->title), "%.*s by %.*s", ny, c->y_label, nx, c->x_label);
+    if (c->title[0] >= 'a' && c->title[0] <= 'z')
+        c->title[0] = (char)(c->title[0] - 'a' + 'A');
+}
+
 /* ---- */
 
 int chart_make(const json_t *sheet, const struct chart_want *want, struct chart *ret, struct err *e)
@@ -381,7 +394,7 @@ int chart_make(const json_t *sheet, const struct chart_want *want, struct chart 
     if (want->title)
         snprintf(ret->title, sizeof(ret->title), "%s", want->title);
     else
-        snprintf(ret->title, sizeof(ret->title), "%s by %s", ret->y_label, ret->x_label);
+        made_title(ret);
     if (want->subtitle)
         snprintf(ret->subtitle, sizeof(ret->subtitle), "%s", want->subtitle);
     else if (ret->shared)
@@ -480,6 +493,8 @@ int chart_page(struct chart *c, const json_t *sheet, const char *title, const ch
     int r = page_begin(out, title ? title : c->title, lead);
     if (r == 0) {
         label_plot(c);
+        if (!title || !strcmp(title, c->title))
+            c->plot.title = NULL; /* the page's heading says it */
         int p = page_plot(out, &c->plot, e);
         if (p < 0)
             return p;

@@ -493,7 +493,13 @@ static int prepare(struct collection *k, struct err *e)
         return err_set(e, SF_EFAILED,
                        "%s: QEMU without the trace series; leave qemu= out, or use tracer = stock",
                        k->qemu.path);
-    r = kit_image(build, &k->image, e);
+    /* a user's own kernel and initramfs with a script of their own need nothing of ours */
+    if (c->kernel && c->initrd && c->kind == WORK_SCRIPT && !c->guests)
+        k->image = strdup("none");
+    else
+        r = kit_image(build, &k->image, e);
+    if (!k->image && r == 0)
+        r = err_set(e, ENOMEM, "collection");
     if (r == 0 && c->guests)
         r = kit_nested(build, k->qemu.path, &k->nested, e);
     if (r < 0)

@@ -41,7 +41,8 @@ static const char quick_ini[] =
     "proto = tcp\n"
     "; tx rx both, as the guest sees it\n"
     "direction = tx\n"
-    "duration = 2s\n"
+    "; duration = 2s, or until so much is sent: the later of the two keys counts\n"
+    "bytes = 40M\n"
     "; a NIC, as iperf3 takes it (200M); without it as fast as it goes\n"
     "; rate = 200M\n";
 
@@ -317,6 +318,7 @@ static int set_workload(struct collect_conf *c, const struct ini *ini, const str
         return rate(place, v, c->rate, e);
     if (KEY("duration")) {
         r = num_ms(v, place, &c->duration_ms, e);
+        c->bytes_b = 0;
         if (r == 0 && (c->duration_ms < 1000 || c->duration_ms > 24u * 3600 * 1000))
             return err_set(e, SF_EUSAGE, "%s: a measured phase takes 1s to 24h", place);
         return r;

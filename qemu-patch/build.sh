@@ -130,7 +130,7 @@ cd build
 child=$!
 wait $child || { child=; tail -5 "$log" >&2; die "configure failed"; }
 jobs=${SIOFLEET_JOBS:-$(nproc)}
-(ninja -j "$jobs" qemu-system-x86_64 qemu-img tests/bench/vtd-ring-bench >"$log" 2>&1) &
+(exec ninja -j "$jobs" qemu-system-x86_64 qemu-img tests/bench/vtd-ring-bench >"$log" 2>&1) &
 child=$!
 while kill -0 $child 2>/dev/null; do
     i=0

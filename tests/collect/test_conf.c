@@ -1,0 +1,94 @@
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "collect/conf.h"
+
+static int parse(const char *text, struct collect_conf *c, struct err *e)
+{
+    *e = (struct err){ 0 };
+    return conf_parse("run.ini", text, c, e);
+}
+
+Test(conf, every_profile_is_a_run)
+{
+    struct err e;
+    for (size_t i = 0; conf_profile_names[i]; i++) {
+        struct collect_conf c;
+        cr_assert_eq(parse(conf_profile(conf_profile_names[i]), &c, &e), 0, "%s", e.text);
+        cr_assert_str_eq(c.profile, conf_profile_names[i]);
+        cr_assert_eq(c.nics, strcmp(c.profile, "many") ? (c.guests ? c.guests : 1) : 24);
+        conf_clear(&c);
+    }
+    cr_assert_null(conf_profile("huge"));
+}
+
+Test(conf, what_a_file_leaves_out_comes_from_its_profile)
+{
+    struct collect_conf c;
+    struct err e;
+    cr_assert_eq(parse("[collect]\nprofile = many\nnics = 3\n", &c, &e), 0, "%s", e.text);
+    cr_assert_eq(c.nics, 3);
+    cr_assert_eq(c.memory_b, (uint64_t)1 << 30);
+    cr_assert_str_eq(c.rate, "8M");
+    conf_clear(&c);
+}
+
+Test(conf, the_later_of_bytes_and_duration_counts)
+{
+    struct collect_conf c;
+    struct err e;
+    cr_assert_eq(parse("[collect]\n[workload]\nduration = 7s\n", &c, &e), 0);
+    cr_assert_eq(c.bytes_b, 0, "the profile's own bound must not stay");
+    cr_assert_eq(c.duration_ms, 7000);
+    conf_clear(&c);
+    cr_assert_eq(parse("[collect]\n[workload]\nduration = 7s\nbytes = 1M\n", &c, &e), 0);
+    cr_assert_eq(c.bytes_b, 1 << 20);
+    conf_clear(&c);
+}
+
+Test(conf, disks_make_a_disk_workload)
+{
+    struct collect_conf c;
+    struct err e;
+    cr_assert_eq(parse("[collect]\nnic_model = nvme\n", &c, &e), 0);
+    cr_assert_eq(c.kind, WORK_DISK);
+    cr_assert_str_eq(conf_module(c.model), "nvme");
+    conf_clear(&c);
+}
+
+Test(conf, what_is_no_run_is_refused_with_its_line)
+{
+    static const struct {
+        const char *text, *says;
+    } rows[] = {
+        { "[workload]\nkind = iperf3\n", "no [collect] section" },
+        { "[collect]\nprofile = huge\n", "run.ini:2: 'huge' is none of" },
+        { "[collect]\nnisc = 2\n", "run.ini:2: unknown key 'nisc'" },
+        { "[collect]\nnics = 25\n", "run.ini:2" },
+        { "[collect]\nnics = 0\n", "run.ini:2" },
+        { "[collect]\nnics = 5\n", "1 to 4 NICs" },
+        { "[collect]\nguests = 2\n", "belongs to profile tenants" },
+        { "[collect]\nprofile = tenants\nguests = 25\n", "run.ini:3" },
+        { "[collect]\nnic_model = rtl8139\n", "none of: e1000" },
+        { "[collect]\nmemory = 64M\n", "128M to 4T" },
+        { "[collect]\ntracer = printf\n", "none of: ring, log" },
+        { "[collect]\nkernel = /nonexistent/vmlinux\n", "cannot be read" },
+        { "[collect]\n[workload]\nrate = 8M;reboot\n", "run.ini:3" },
+        { "[collect]\n[workload]\nrate = $(reboot)\n", "is no rate" },
+        { "[collect]\n[workload]\nkind = disk\n", "needs nic_model = nvme" },
+        { "[collect]\n[workload]\nkind = script\n", "needs script = FILE" },
+        { "[collect]\n[workload]\nduration = 10ms\n", "1s to 24h" },
+        { "[collect]\n[workload]\nduration = 2s\nduration = 3s\n", "run.ini:4" },
+        { "[collect]\nicount = 3\nvcpus = 2\n", "icount needs one vCPU" },
+        { "[collect]\nprofile = tenants\nnic_model = nvme\n", "over NICs only" },
+        { "[collect]\n[fleet]\nx = 1\n", "unknown section [fleet]" },
+        { "[collect] \n nonsense\n", "run.ini:2" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct collect_conf c;
+        struct err e;
+        cr_expect_eq(parse(rows[i].text, &c, &e), -SF_EUSAGE, "row %zu", i);
+        cr_expect_not_null(strstr(e.text, rows[i].says), "row %zu says: %s", i, e.text);
+        conf_clear(&c);
+    }
+}

@@ -272,12 +272,12 @@ static void on_wrote(struct xfer_recv *x, const struct xfer_event *ev, uint64_t 
         x->n_asked--;
     }
     if (ev->r < 0) {
+        if (i < x->next)
+            x->next = i;
         if (++x->damaged >= XFER_DAMAGED_MAX) {
             fail(x, out, SF_EINTEGRITY, "%u chunks arrived damaged", x->damaged);
             return;
         }
-        if (i < x->next)
-            x->next = i;
     } else {
         set_bit(x->have, i, true);
         x->n_have++;

@@ -77,6 +77,7 @@ struct agent {
     size_t n_events;
     const struct msg_grant *grant; /* during its event */
     bool inputs_moved, welcomed, exit_now, drain_cut;
+    uint64_t offers; /* made so far: each needs a number of its own */
     uint64_t drain_ms, retry_ms, start_ms, refused_log_ms;
     bool absent_told;
     struct err fatal;
@@ -239,7 +240,8 @@ static void offer_product(struct agent *a, struct run *r)
     struct err e = { 0 };
     int rc = store_product(a, r, &e);
     if (rc == 0) {
-        rc = xfers_offer(a->xfers, COORDINATOR, 0, &r->product, "trace", "", clock_mono_ms(), &e);
+        rc = xfers_offer(a->xfers, COORDINATOR, ++a->offers, &r->product, "trace", "",
+                         clock_mono_ms(), &e);
         if (rc == -EALREADY || rc == -EBUSY)
             rc =
                 0; /* another task offers the same, or will make room by ending: asked again in the loop */

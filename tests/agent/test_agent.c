@@ -1,0 +1,735 @@
+/* A real agent process against a coordinator played by the test, over real links. */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "perf/arch.h"
+#include "perf/recipe.h"
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/file.h"
+#include "proto/cas/cas.h"
+#include "proto/format/row.h"
+#include "proto/lib/json.h"
+#include "proto/link/link.h"
+#include "proto/xfer/drive.h"
+
+enum { TASKS = 16, POINTS = 64, PATIENCE_MS = 30000 };
+
+static char dir[3000], program[3000], endpoint[100];
+static struct err e;
+static struct key_pair server_key;
+
+/* What the coordinator has seen. */
+static struct {
+    struct link *link;
+    struct cas *cas;
+    struct xfers *xfers;
+    uint64_t peer;
+    bool mute;      /* answers nothing but xfers */
+    bool keep_rows; /* does not acknowledge rows */
+    const char *refuse_hello;
+    uint64_t drop; /* a task to drop at the next hello */
+    unsigned hellos, beats, declines;
+    uint64_t boot, accept;
+    struct wire_task_ref running[8];
+    size_t n_running;
+    char decline[64];
+    unsigned rows[TASKS], row_status[TASKS][POINTS];
+    uint8_t got[TASKS][POINTS];
+    char error[TASKS][200];
+    struct {
+        bool over;
+        char cause[32], tail[2000], info[4000];
+        uint64_t exit, signal;
+    } end[TASKS];
+    struct id put;
+    bool have_put;
+} co;
+
+static const char *in(const char *fmt, ...)
+{
+    static char out[8][4200];
+    static unsigned k;
+    char *p = out[k++ % 8];
+    int n = snprintf(p, sizeof(out[0]), "%s/", dir);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(p + n, sizeof(out[0]) - (size_t)n, fmt, ap);
+    va_end(ap);
+    return p;
+}
+
+/* ---- the coordinator */
+
+static int co_send(void *ctx, uint64_t peer, const struct msg *m)
+{
+    (void)ctx;
+    return link_send(co.link, peer, m, NULL);
+}
+
+static int co_ended(void *ctx, const struct xfers_end *end, struct err *err)
+{
+    (void)ctx;
+    (void)err;
+    if (end->dir == XFERS_IN && end->code == 0) {
+        co.put = end->id;
+        co.have_put = true;
+    }
+    return 0;
+}
+
+static void co_open(void)
+{
+    const char *eps[] = { endpoint[0] ? endpoint : "tcp://127.0.0.1:*" };
+    CLEANUP(freep) char *allowed = keys_dir(dir);
+    /* a port that was just closed may need a moment */
+    uint64_t until = clock_mono_ms() + PATIENCE_MS;
+    int r;
+    while ((r = link_server(eps, 1, &server_key, allowed, &co.link, &e)) < 0 &&
+           clock_mono_ms() < until)
+        nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+    cr_assert(r == 0, "%s", e.text);
+    snprintf(endpoint, sizeof(endpoint), "%s", link_endpoint(co.link, 0));
+    struct xfer_store store = xfer_store_cas(co.cas);
+    struct xfers_ops ops = { .send = co_send, .ended = co_ended };
+    co.xfers = xfers_new(&store, &ops, CAS_SIZE_MAX);
+    co.hellos = 0;
+}
+
+static void co_close(void)
+{
+    xfers_free(&co.xfers);
+    link_free(&co.link, 0);
+}
+
+static void co_msg(uint64_t peer, const struct msg *m)
+{
+    struct msg a = { 0 };
+    if (xfers_msg(co.xfers, peer, m, clock_mono_ms()))
+        return;
+    switch (m->type) {
+    case M_AGENT_HELLO:
+        if (co.mute)
+            return;
+        if (co.refuse_hello) {
+            link_refuse(co.link, peer, 0, 3, "FOREIGN", co.refuse_hello);
+            return;
+        }
+        co.peer = peer;
+        co.hellos++;
+        co.boot = m->agent_hello.boot;
+        co.n_running = m->agent_hello.n_running;
+        memcpy(co.running, m->agent_hello.running, co.n_running * sizeof(co.running[0]));
+        a.type = M_WELCOME;
+        a.welcome.epoch = 1;
+        a.welcome.lease_ms = 1000;
+        a.welcome.heartbeat_ms = 100;
+        a.welcome.version = "0";
+        struct wire_task_ref drop = { .task = co.drop, .epoch = 1, .n = 1 };
+        if (co.drop) {
+            a.welcome.drop = &drop;
+            a.welcome.n_drop = 1;
+        }
+        link_send(co.link, peer, &a, NULL);
+        break;
+    case M_BEAT:
+        co.beats++;
+        co.accept = m->beat.accept;
+        a.type = M_BEAT_ACK;
+        a.beat_ack.seq = m->beat.seq;
+        link_send(co.link, peer, &a, NULL);
+        break;
+    case M_DECLINE:
+        co.declines++;
+        snprintf(co.decline, sizeof(co.decline), "%s", m->decline.code);
+        break;
+    case M_ROWS:
+        cr_assert_lt(m->rows.task, TASKS);
+        for (size_t i = 0; i < m->rows.n_rows; i++) {
+            const struct wire_row *r = &m->rows.rows[i];
+            cr_assert_lt(r->index, POINTS);
+            co.got[m->rows.task][r->index]++;
+            co.row_status[m->rows.task][r->index] = (unsigned)r->status;
+            co.rows[m->rows.task]++;
+            snprintf(co.error[m->rows.task], sizeof(co.error[0]), "%s", r->error);
+            if (r->status == ROW_DONE)
+                cr_assert_eq(r->stats_len, ROW_STATS_BYTES);
+        }
+        if (co.keep_rows)
+            return;
+        a.type = M_ROWS_ACK;
+        a.rows_ack.task = m->rows.task;
+        a.rows_ack.epoch = m->rows.epoch;
+        a.rows_ack.n = m->rows.n;
+        a.rows_ack.seq = m->rows.seq;
+        link_send(co.link, peer, &a, NULL);
+        break;
+    case M_TASK_END:
+        cr_assert_lt(m->task_end.task, TASKS);
+        co.end[m->task_end.task].over = true;
+        snprintf(co.end[m->task_end.task].cause, 32, "%s", m->task_end.cause);
+        snprintf(co.end[m->task_end.task].tail, 2000, "%.*s", (int)m->task_end.tail_len,
+                 m->task_end.tail ? (const char *)m->task_end.tail : "");
+        snprintf(co.end[m->task_end.task].info, 4000, "%.*s", (int)m->task_end.info_len,
+                 m->task_end.info ? (const char *)m->task_end.info : "");
+        co.end[m->task_end.task].exit = m->task_end.exit;
+        co.end[m->task_end.task].signal = m->task_end.signal;
+        a.type = M_END_ACK;
+        a.end_ack.task = m->task_end.task;
+        a.end_ack.epoch = m->task_end.epoch;
+        a.end_ack.n = m->task_end.n;
+        link_send(co.link, peer, &a, NULL);
+        break;
+    default:
+        break;
+    }
+}
+
+static void co_turn(void)
+{
+    struct link_event ev;
+    xfers_tick(co.xfers, clock_mono_ms());
+    link_poll(co.link, NULL, 0, 10, NULL);
+    while (link_recv(co.link, &ev, NULL) == 1) {
+        if (ev.kind == LINK_MSG)
+            co_msg(ev.peer.id, &ev.msg);
+        else if (ev.kind == LINK_GONE)
+            xfers_gone(co.xfers, ev.peer.id, false);
+        link_event_clear(&ev);
+    }
+}
+
+static char *said(void);
+
+/* Run the coordinator until cond holds. */
+#define UNTIL(cond)                                                                                \
+    do {                                                                                           \
+        uint64_t until_ = clock_mono_ms() + PATIENCE_MS;                                           \
+        while (!(cond) && clock_mono_ms() < until_)                                                \
+            co_turn();                                                                             \
+        if (!(cond)) {                                                                             \
+            CLEANUP(freep) char *log_ = said();                                                    \
+            cr_assert(cond, "never came: %s; the agent said: %s", #cond, log_);                    \
+        }                                                                                          \
+    } while (0)
+
+static void grant(uint64_t task, const char *kind, json_t *spec)
+{
+    CLEANUP(freep) char *text = json_dumps(spec, 0);
+    json_decref(spec);
+    struct msg m = { .type = M_GRANT };
+    m.grant.task = task;
+    m.grant.epoch = m.grant.n = 1;
+    m.grant.kind = kind;
+    m.grant.sweep.b[0] = 7;
+    m.grant.spec = (const uint8_t *)text;
+    m.grant.spec_len = strlen(text);
+    cr_assert(link_send(co.link, co.peer, &m, &e) == 0, "%s", e.text);
+}
+
+static void cancel(uint64_t task)
+{
+    struct msg m = { .type = M_CANCEL };
+    m.cancel.task = task;
+    m.cancel.epoch = m.cancel.n = 1;
+    link_send(co.link, co.peer, &m, NULL);
+}
+
+/* ---- specs */
+
+/* A log of two devices; its id, after it was put into the coordinator's store. */
+static struct id make_log(void)
+{
+    FILE *f = fopen(in("log.txt"), "w");
+    for (int i = 0; i < 300; i++)
+        fprintf(f,
+                "vtd_iotlb_page_hit IOTLB page hit sid 0x%x iova 0x%x004 pmask 0xfffffffffffff000 "
+                "slpte 0x%x003 "
+                "domain 0x%x\n",
+                i % 2 ? 0x18 : 0x10, 0xfff00 + i / 3, 0x12300 + i / 3, 1 + i % 2);
+    fclose(f);
+    struct id id;
+    cr_assert(cas_import(co.cas, in("log.txt"), &id, NULL, &e) == 0, "%s", e.text);
+    return id;
+}
+
+static json_t *trace_spec(const struct id *log)
+{
+    struct recipe r;
+    recipe_init(&r);
+    recipe_add_log(&r, "", NULL);
+    r.logs[0].id = *log;
+    r.logs[0].have_id = true;
+    r.tenants = 2;
+    json_t *j = json_object();
+    json_object_set_new(j, "recipe", recipe_json(&r, false));
+    recipe_clear(&r);
+    return j;
+}
+
+static json_t *points_spec(const struct id *trace, size_t n, uint64_t pace_ms)
+{
+    json_t *points = json_array(), *j = json_object();
+    for (size_t i = 0; i < n; i++) {
+        struct arch a;
+        arch_default(&a);
+        a.queue = 1 + (uint32_t)i;
+        json_t *p = json_object();
+        json_object_set_new(p, "index", json_u64(i));
+        json_object_set_new(p, "arch", arch_json(&a));
+        json_array_append_new(points, p);
+    }
+    json_object_set_new(j, "trace", json_id(trace));
+    json_object_set_new(j, "rules", json_string("model"));
+    json_object_set_new(j, "pace_ms", json_u64(pace_ms));
+    json_object_set_new(j, "points", points);
+    return j;
+}
+
+/* ---- the agent */
+
+static pid_t agent_start_with(const char *data, const char *server_pub, const char *key,
+                              const char *extra)
+{
+    pid_t pid = fork();
+    cr_assert(pid >= 0);
+    if (pid == 0) {
+        int fd = open(in("agent.err"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves no agent */
+        execl(program, program, "agent", "--data", data, "--connect", endpoint, "--server-key",
+              server_pub, "--key", key, "--cores", "2", "--ready-file", in("ready"),
+              extra ? "--cache-max" : NULL, extra, (char *)NULL);
+        _exit(99);
+    }
+    return pid;
+}
+
+static pid_t agent_start(void)
+{
+    unsigned before = co.hellos;
+    pid_t pid = agent_start_with(in("agent"), in("co.key.pub"), in("n1.key"), NULL);
+    UNTIL(co.hellos > before);
+    return pid;
+}
+
+static int exit_of(pid_t pid)
+{
+    int status = 0;
+    pid_t got = 0;
+    uint64_t until = clock_mono_ms() + PATIENCE_MS;
+    while ((got = waitpid(pid, &status, WNOHANG)) == 0 && clock_mono_ms() < until)
+        co_turn();
+    cr_assert(got == pid, "the agent does not end");
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void agent_stop(pid_t pid)
+{
+    kill(pid, SIGTERM);
+    cr_assert_eq(exit_of(pid), 0);
+}
+
+static char *said(void)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 20);
+    file_read(in("agent.err"), &b, NULL);
+    return strdup(b.data ? (char *)b.data : "");
+}
+
+static bool agent_said(const char *text)
+{
+    CLEANUP(freep) char *all = said();
+    return strstr(all, text) != NULL;
+}
+
+/* Processes of tasks of this test: those with its folder in their command line. */
+static int task_processes(pid_t *ret)
+{
+    int n = 0;
+    DIR *d = opendir("/proc");
+    for (struct dirent *x; (x = readdir(d));) {
+        CLEANUP(freep) char *path = path_fmt("/proc/%s/cmdline", x->d_name);
+        CLEANUP(buf_clear) struct buf b = BUF_INIT(65536);
+        if (x->d_name[0] < '0' || x->d_name[0] > '9' || file_read(path, &b, NULL) < 0 || !b.len)
+            continue;
+        if (memmem(b.data, b.len, dir, strlen(dir)) && memmem(b.data, b.len, "__task", 6)) {
+            n++;
+            if (ret && !memmem(b.data, b.len, "siofleet-shim", 13))
+                *ret = (pid_t)atoi(x->d_name);
+        }
+    }
+    closedir(d);
+    return n;
+}
+
+static pid_t shim_of(uint64_t task)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(64);
+    uint64_t until = clock_mono_ms() + PATIENCE_MS;
+    while (file_read(in("agent/tasks/%" PRIu64 "-1-1/pid", task), &b, NULL) < 0 &&
+           clock_mono_ms() < until)
+        co_turn();
+    cr_assert(b.len > 0);
+    return (pid_t)atoi((char *)b.data);
+}
+
+static size_t folders(void)
+{
+    size_t n = 0;
+    DIR *d = opendir(in("agent/tasks"));
+    for (struct dirent *x; d && (x = readdir(d));)
+        n += x->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    return n;
+}
+
+/* A trace at the coordinator, made by the agent; task number 1. */
+static struct id make_trace(void)
+{
+    struct id log = make_log();
+    grant(1, "trace", trace_spec(&log));
+    UNTIL(co.end[1].over);
+    cr_assert_str_eq(co.end[1].cause, "done", "%s", co.end[1].tail);
+    cr_assert(co.have_put && cas_has(co.cas, &co.put));
+    return co.put;
+}
+
+static void setup(void)
+{
+    const char *bin = getenv("SIOFLEET_BIN"), *tmp = getenv("TMPDIR");
+    cr_assert(bin);
+    snprintf(program, sizeof(program), "%s/siofleet", bin);
+    snprintf(dir, sizeof(dir), "%s/agent-XXXXXX", tmp ? tmp : "/tmp");
+    cr_assert(mkdtemp(dir));
+    struct key_pair agent;
+    cr_assert(key_new(in("co.key"), ROLE_COORDINATOR, "head", &server_key, &e) == 0, "%s", e.text);
+    cr_assert(key_new(in("n1.key"), ROLE_AGENT, "n1", &agent, &e) == 0);
+    cr_assert(keys_allow(dir, &agent.pub, &e) == 0, "%s", e.text);
+    cr_assert(cas_open(in("cas"), 0, &co.cas, &e) == 0, "%s", e.text);
+    co_open();
+}
+
+static void teardown(void)
+{
+    co_close();
+    cas_free(&co.cas);
+    uint64_t until = clock_mono_ms() + PATIENCE_MS;
+    while (task_processes(NULL) && clock_mono_ms() < until)
+        nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+    cr_assert_eq(task_processes(NULL), 0, "a task is left behind");
+    cr_assert(dir_remove(dir, &e) == 0, "%s", e.text);
+}
+
+TestSuite(agent, .init = setup, .fini = teardown);
+
+Test(agent, builds_a_trace_and_runs_points_on_it)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    CLEANUP(json_decrefp) json_t *info = json_loads(co.end[1].info, 0, NULL);
+    char hex[ID_HEX_LEN];
+    id_hex(&trace, hex);
+    cr_assert_str_eq(json_string_value(json_object_get(info, "id")), hex);
+    cr_assert_eq(json_integer_value(json_object_get(info, "tenants")), 2);
+    grant(2, "points", points_spec(&trace, 20, 0));
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "done");
+    for (int i = 0; i < 20; i++) {
+        cr_assert_eq(co.got[2][i], 1);
+        cr_assert_eq(co.row_status[2][i], ROW_DONE);
+    }
+    UNTIL(folders() == 0);
+    cr_assert(access(in("ready"), F_OK) == 0);
+    agent_stop(pid);
+    cr_assert(access(in("ready"), F_OK) < 0);
+}
+
+Test(agent, invalid_point_is_a_row_not_a_failure)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    json_t *spec = points_spec(&trace, 2, 0);
+    json_t *bad = json_object_get(json_array_get(json_object_get(spec, "points"), 1), "arch");
+    json_object_set_new(bad, "iotlb_groups", json_integer(4096));
+    grant(2, "points", spec);
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "done", "%s", co.end[2].tail);
+    cr_assert_eq(co.row_status[2][0], ROW_DONE);
+    cr_assert_eq(co.row_status[2][1], ROW_INVALID);
+    agent_stop(pid);
+}
+
+Test(agent, cancel_ends_a_running_task_and_keeps_its_rows)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 64, 60));
+    UNTIL(co.rows[2] >= 2); /* rows come while it runs */
+    cr_assert(!co.end[2].over);
+    cancel(2);
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "cancelled");
+    cr_assert_lt(co.rows[2], 64);
+    cr_assert_eq(task_processes(NULL), 0);
+    agent_stop(pid);
+}
+
+Test(agent, coordinator_away_costs_no_row_and_no_restart)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    co.keep_rows = true;
+    grant(2, "points", points_spec(&trace, 40, 30));
+    UNTIL(co.rows[2] >= 2);
+    co_close();
+    nanosleep(&(struct timespec){ .tv_nsec = 300000000 }, NULL);
+    co.keep_rows = false;
+    memset(co.got[2], 0, sizeof(co.got[2]));
+    co_open();
+    UNTIL(co.hellos == 1);
+    cr_assert_eq(co.n_running, 1);
+    cr_assert_eq(co.running[0].task, 2);
+    UNTIL(co.end[2].over);
+    for (int i = 0; i < 40; i++)
+        cr_assert_eq(co.got[2][i], 1, "point %d", i);
+    cr_assert_eq(co.boot, 1);
+    agent_stop(pid);
+}
+
+Test(agent, killed_agent_takes_its_running_task_over)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 40, 40));
+    UNTIL(co.rows[2] >= 2);
+    pid_t shim = shim_of(2);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    cr_assert(kill(shim, 0) == 0);
+    pid = agent_start();
+    cr_assert_eq(co.boot, 2);
+    cr_assert_eq(co.n_running, 1);
+    cr_assert_eq(co.running[0].state, 2);
+    cr_assert_eq(shim_of(2), shim);
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "done");
+    for (int i = 0; i < 40; i++)
+        cr_assert_geq(co.got[2][i], 1, "point %d", i);
+    UNTIL(folders() == 0);
+    agent_stop(pid);
+}
+
+Test(agent, task_that_ended_while_no_agent_was_there_is_told)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 10, 40));
+    UNTIL(co.rows[2] >= 1);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    UNTIL(task_processes(NULL) == 0);
+    pid = agent_start();
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "done");
+    for (int i = 0; i < 10; i++)
+        cr_assert_geq(co.got[2][i], 1, "point %d", i);
+    agent_stop(pid);
+}
+
+Test(agent, killed_shim_loses_the_task_and_leaves_nothing)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 64, 100));
+    UNTIL(co.rows[2] >= 1);
+    kill(shim_of(2), SIGKILL);
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "lost");
+    UNTIL(task_processes(NULL) == 0);
+    agent_stop(pid);
+}
+
+Test(agent, killed_task_is_told_with_its_signal)
+{
+    pid_t pid = agent_start(), task = 0;
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 64, 100));
+    UNTIL(co.rows[2] >= 1);
+    cr_assert(task_processes(&task) >= 1 && task > 0);
+    kill(task, SIGSEGV);
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "signal");
+    cr_assert_eq(co.end[2].signal, SIGSEGV);
+    agent_stop(pid);
+}
+
+Test(agent, dropped_task_is_forgotten)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 64, 100));
+    UNTIL(co.rows[2] >= 1);
+    co.drop = 2;
+    co_close();
+    co_open();
+    UNTIL(co.hellos == 1);
+    UNTIL(folders() == 0);
+    cr_assert_eq(task_processes(NULL), 0);
+    cr_assert(!co.end[2].over);
+    agent_stop(pid);
+}
+
+Test(agent, drain_gives_its_tasks_back_and_leaves_nothing)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 64, 100));
+    UNTIL(co.rows[2] >= 1);
+    grant(3, "points", points_spec(&trace, 64, 100));
+    UNTIL(folders() == 2);
+    kill(pid, SIGTERM);
+    cr_assert_eq(exit_of(pid), 0);
+    cr_assert(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "lost");
+    cr_assert_str_eq(co.decline, "DRAINING");
+    cr_assert_eq(task_processes(NULL), 0);
+    cr_assert_eq(folders(), 0);
+}
+
+Test(agent, drain_ends_in_time_when_nobody_acknowledges)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    co.keep_rows = true;
+    grant(2, "points", points_spec(&trace, 64, 100));
+    UNTIL(co.rows[2] >= 1);
+    uint64_t start = clock_mono_ms();
+    kill(pid, SIGTERM);
+    cr_assert_eq(exit_of(pid), 0);
+    cr_assert_leq(clock_mono_ms() - start, 10000);
+    cr_assert_eq(task_processes(NULL), 0);
+    /* told at the next start */
+    co.keep_rows = false;
+    pid = agent_start();
+    UNTIL(co.end[2].over);
+    agent_stop(pid);
+}
+
+Test(agent, second_sigterm_stops_at_once)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    co.keep_rows = true;
+    grant(2, "points", points_spec(&trace, 64, 100));
+    UNTIL(co.rows[2] >= 1);
+    kill(pid, SIGTERM);
+    UNTIL(co.accept == 0); /* it drains */
+    kill(pid, SIGTERM);
+    cr_assert_eq(exit_of(pid), 5);
+    UNTIL(task_processes(NULL) == 0);
+}
+
+Test(agent, what_it_cannot_do_is_declined)
+{
+    pid_t pid = agent_start();
+    struct id none = { .b = { 1 } };
+    grant(2, "dance", points_spec(&none, 1, 0));
+    UNTIL(co.declines == 1);
+    cr_assert_str_eq(co.decline, "KIND");
+    grant(3, "points", json_array());
+    UNTIL(co.declines == 2);
+    cr_assert_str_eq(co.decline, "SPEC");
+    grant(4, "points", points_spec(&none, 1, 0)); /* a trace that nobody has */
+    UNTIL(co.end[4].over);
+    cr_assert_str_eq(co.end[4].cause, "exit");
+    cr_assert(strstr(co.end[4].tail, "input 01000000"), "%s", co.end[4].tail);
+    agent_stop(pid);
+}
+
+Test(agent, full_cache_is_no_space)
+{
+    pid_t pid = agent_start_with(in("agent"), in("co.key.pub"), in("n1.key"), "4K");
+    UNTIL(co.hellos == 1);
+    struct id log = make_log();
+    grant(1, "trace", trace_spec(&log));
+    UNTIL(co.declines == 1);
+    cr_assert_str_eq(co.decline, "NO_SPACE");
+    UNTIL(co.accept == 0);
+    agent_stop(pid);
+}
+
+Test(agent, damaged_trace_in_the_cache_is_integrity)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    char hex[ID_HEX_LEN];
+    id_hex(&trace, hex);
+    const char *path = in("agent/cache/%.2s/%s", hex, hex);
+    chmod(path, 0600);
+    CLEANUP(closep) int fd = open(path, O_WRONLY);
+    cr_assert(fd >= 0 && pwrite(fd, "\xff\xff\xff\xff", 4, 100) == 4);
+    grant(2, "points", points_spec(&trace, 2, 0));
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "integrity");
+    agent_stop(pid);
+}
+
+Test(agent, second_agent_on_one_folder_is_refused)
+{
+    pid_t pid = agent_start();
+    pid_t other = agent_start_with(in("agent"), in("co.key.pub"), in("n1.key"), NULL);
+    cr_assert_eq(exit_of(other), 1);
+    cr_assert(agent_said("another agent runs on this data directory"));
+    agent_stop(pid);
+}
+
+Test(agent, refused_hello_is_exit_3_with_the_reason)
+{
+    co.refuse_hello = "key 'n1' is used by another install";
+    pid_t pid = agent_start_with(in("agent"), in("co.key.pub"), in("n1.key"), NULL);
+    cr_assert_eq(exit_of(pid), 3);
+    cr_assert(agent_said("key 'n1' is used by another install"));
+}
+
+Test(agent, unlisted_key_and_wrong_server_key_are_exit_3)
+{
+    cr_assert(key_new(in("n2.key"), ROLE_AGENT, "n2", NULL, &e) == 0);
+    cr_assert(key_new(in("other.key"), ROLE_COORDINATOR, "other", NULL, &e) == 0);
+    cr_assert_eq(exit_of(agent_start_with(in("agent"), in("co.key.pub"), in("n2.key"), NULL)), 3);
+    cr_assert_eq(exit_of(agent_start_with(in("agent"), in("other.key.pub"), in("n1.key"), NULL)),
+                 3);
+    cr_assert_eq(exit_of(agent_start_with(in("agent"), in("n2.key.pub"), in("n1.key"), NULL)), 3);
+    cr_assert_eq(co.hellos, 0);
+}
+
+Test(agent, unusable_data_directory_is_exit_1)
+{
+    close(open(in("file"), O_WRONLY | O_CREAT, 0600));
+    cr_assert_eq(exit_of(agent_start_with(in("file"), in("co.key.pub"), in("n1.key"), NULL)), 1);
+    cr_assert_eq(exit_of(agent_start_with("/proc/none", in("co.key.pub"), in("n1.key"), NULL)), 1);
+    cr_assert_eq(exit_of(agent_start_with(in("agent"), in("co.key.pub"), in("no.key"), NULL)), 1);
+}
+
+Test(agent, waits_for_a_coordinator_that_is_not_there_yet)
+{
+    co_close();
+    pid_t pid = agent_start_with(in("agent"), in("co.key.pub"), in("n1.key"), NULL);
+    nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
+    co_open();
+    UNTIL(co.hellos == 1);
+    agent_stop(pid);
+}

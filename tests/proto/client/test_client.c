@@ -42,7 +42,7 @@ static int coord_offered(void *ctx, uint64_t peer, const struct msg_put_offer *o
 static void coord_answer(struct coord *c, uint64_t peer, const struct msg *m)
 {
     struct msg a = { 0 };
-    char body[64];
+    char body[64], cursor[16] = "";
     switch (m->type) {
     case M_USER_HELLO:
         if (c->refuse_hello) {
@@ -64,7 +64,6 @@ static void coord_answer(struct coord *c, uint64_t peer, const struct msg *m)
             return;
         }
         int part = m->ask.cursor_len ? atoi(m->ask.cursor) : 0;
-        char cursor[16] = "";
         if (!strcmp(m->ask.what, "pages") && part < 3)
             snprintf(cursor, sizeof(cursor), "%d", part + 1);
         if (!strcmp(m->ask.what, "stuck"))

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include "proto/base/clean.h"
+#include "perf/logtext.h"
 #include "proto/base/file.h"
+#include "proto/format/log.h"
 #include "proto/lib/zio.h"
 
 enum {
@@ -177,6 +179,18 @@ enum qlog_kind qlog_line(const char *p, size_t n, const struct qlog_rules *r, st
                 return QLOG_OTHER;
             }
         }
+        if (pat->kind == QLOG_CC_UPDATE) {
+            static const char arrow[] = " -> gen ";
+            struct value after = { .p = v[4].end + sizeof(arrow) - 1 };
+            ev->cc.gen_after = ev->cc.gen;
+            if ((size_t)(end - v[4].end) >= sizeof(arrow) &&
+                !memcmp(v[4].end, arrow, sizeof(arrow) - 1)) {
+                for (after.end = after.p; after.end < end && digit_of[(uint8_t)*after.end] < 16;)
+                    after.end++;
+                if (after.end > after.p && !value_of(after, r->gen_decimal, &ev->cc.gen_after))
+                    ev->cc.gen_after = ev->cc.gen;
+            }
+        }
         switch (pat->kind) {
         case QLOG_UPDATE:
             if (ev->update.level > 3) {
@@ -314,7 +328,10 @@ struct qlog {
     void *user;
     struct qlog_counts c;
     char *path;
-    struct zio *zio; /* for zstd; else fd, else text in memory */
+    struct zio *zio;      /* for zstd; else fd, else text in memory */
+    struct slog_in *slog; /* for a log file of ours: none of the above */
+    struct contexts *contexts;
+    uint64_t event;
     int fd;
     const char *text;
     size_t text_n;
@@ -352,6 +369,8 @@ void qlog_free(struct qlog **qp)
     if (!q)
         return;
     zio_free(&q->zio);
+    slog_close(&q->slog);
+    contexts_free(&q->contexts);
     closep(&q->fd);
     free(q->path);
     free(q->buf);
@@ -370,7 +389,14 @@ int qlog_open(const char *path, const struct qlog_rules *r, qlog_refused *cb, vo
     ssize_t got = read_full(q->fd, q->buf, q->room);
     if (got < 0)
         return err_sys(e, (int)-got, "%s", path);
-    if (got >= 4 && !memcmp(q->buf, "\x28\xb5\x2f\xfd", 4)) {
+    /* no text begins like that, even if the rest of the name of the format is damaged */
+    if (got && (uint8_t)q->buf[0] == 0x89) {
+        closep(&q->fd);
+        q->contexts = contexts_new();
+        int s = q->contexts ? slog_open(path, &q->slog, e) : err_sys(e, ENOMEM, "%s", path);
+        if (s < 0)
+            return s;
+    } else if (got >= 4 && !memcmp(q->buf, "\x28\xb5\x2f\xfd", 4)) {
         int s = zio_open(path, 0, &q->zio, e);
         if (s < 0)
             return s;
@@ -448,8 +474,98 @@ static void refuse(struct qlog *q, const char *reason)
         q->cb(q->user, q->c.lines, reason);
 }
 
+/* gen as a reader of hexadecimal digits takes what QEMU prints in decimal. */
+static uint64_t digits_as_hex(uint64_t v)
+{
+    uint64_t x = 0;
+    for (unsigned shift = 0; v && shift < 64; shift += 4, v /= 10)
+        x |= v % 10 << shift;
+    return x;
+}
+
+/* An event of a log file as the line it stands for would give it. */
+static enum qlog_kind from_event(struct qlog *q, const struct log_event *x, struct qlog_event *ev)
+{
+    const struct qlog_rules *r = &q->rules;
+    uint64_t i = q->event++, high = 0, low = 0;
+    switch (x->kind) {
+    case LOG_CC_UPDATE:
+    case LOG_CC_HIT:
+        contexts_set(q->contexts, x);
+        ev->cc.bus = x->sid >> 8;
+        ev->cc.devfn = x->sid & 0xff;
+        ev->cc.high = x->p[0];
+        ev->cc.low = x->p[1];
+        ev->cc.gen = x->p[2] & UINT32_MAX;
+        ev->cc.gen_after = x->kind == LOG_CC_UPDATE ? x->p[2] >> 32 : ev->cc.gen;
+        if (!r->gen_decimal) {
+            ev->cc.gen = digits_as_hex(ev->cc.gen);
+            ev->cc.gen_after = digits_as_hex(ev->cc.gen_after);
+        }
+        if (x->kind == LOG_CC_HIT && !r->cc_hit)
+            return QLOG_OTHER;
+        return !sid_ok(r, x->sid)      ? QLOG_OTHER
+               : x->kind == LOG_CC_HIT ? QLOG_CC_HIT
+                                       : QLOG_CC_UPDATE;
+    case LOG_SLPTE_FETCH:
+        if (!slog_walk(q->slog, i, &high, &low))
+            contexts_get(q->contexts, x->sid, &high, &low);
+        ev->fetch.high = high;
+        ev->fetch.low = low;
+        ev->fetch.iova = x->p[0];
+        ev->fetch.level = x->level;
+        ev->fetch.addr = x->p[2];
+        ev->fetch.slpte = x->p[1];
+        return QLOG_SLPTE;
+    case LOG_PAGE_UPDATE:
+        if (!sid_ok(r, x->sid))
+            return QLOG_OTHER;
+        if (x->level > 3) {
+            refuse(q, "level above 3");
+            return QLOG_OTHER;
+        }
+        ev->update.sid = x->sid;
+        ev->update.iova = x->p[0];
+        ev->update.slpte = x->p[1];
+        ev->update.level = x->level;
+        ev->update.domain = x->domain;
+        return QLOG_UPDATE;
+    case LOG_PAGE_HIT:
+        ev->hit.sid = x->sid;
+        ev->hit.iova = x->p[0];
+        ev->hit.pmask = x->p[2];
+        ev->hit.slpte = x->p[1];
+        ev->hit.domain = x->domain;
+        return sid_ok(r, x->sid) ? QLOG_HIT : QLOG_OTHER;
+    default:
+        return QLOG_OTHER;
+    }
+}
+
+static ssize_t read_events(struct qlog *q, struct qlog_event *ev, size_t n, struct err *e)
+{
+    size_t k = 0;
+    while (k < n) {
+        struct log_event x[256];
+        ssize_t got = slog_read(q->slog, x, n - k < 256 ? n - k : 256, e);
+        if (got <= 0)
+            return got < 0 ? got : (ssize_t)k;
+        for (ssize_t i = 0; i < got; i++) {
+            q->c.lines++;
+            enum qlog_kind kind = from_event(q, &x[i], &ev[k]);
+            ev[k].line = q->c.lines;
+            ev[k].kind = kind;
+            q->c.by_kind[kind]++;
+            k += kind != QLOG_OTHER;
+        }
+    }
+    return (ssize_t)k;
+}
+
 ssize_t qlog_read(struct qlog *q, struct qlog_event *ev, size_t n, struct err *e)
 {
+    if (q->slog)
+        return read_events(q, ev, n, e);
     size_t k = 0;
     while (k < n) {
         const char *p = q->buf + q->pos, *end = q->buf + q->len;

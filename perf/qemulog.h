@@ -36,6 +36,7 @@ struct qlog_event {
         } hit;
         struct {
             uint64_t bus, devfn, high, low, gen; /* gen: before the change */
+            uint64_t gen_after; /* of a cc_update; as gen where the line does not say */
         } cc;
         struct {
             uint64_t high, low, iova, level, addr, slpte;
@@ -68,7 +69,7 @@ struct qlog_counts {
 /* Called for each refused line. reason: static text. */
 typedef void qlog_refused(void *user, uint64_t line, const char *reason);
 
-/* path: plain text or zstd. r is copied, its bitmap borrowed. cb may be NULL. */
+/* path: plain text, zstd, or a log file of ours (.slog; its events count as lines). r is copied, its bitmap borrowed. cb may be NULL. */
 int qlog_open(const char *path, const struct qlog_rules *r, qlog_refused *cb, void *user,
               struct qlog **ret, struct err *e);
 /* The same over text in memory, borrowed until qlog_free(). */

@@ -17,14 +17,24 @@
 #include "proto/base/file.h"
 #include "proto/cas/map.h"
 
+/* A put that is not whole and that nobody works on. Its space is taken all the same. */
+struct idle {
+    struct id id;
+    uint64_t size_b, used_ms;
+};
+
 struct cas {
     char *dir;
-    uint64_t cap_b, used_b, reserved_b;
+    uint64_t cap_b, used_b, reserved_b, idle_b;
+    struct idle *idle; /* oldest first */
+    size_t n_idle;
     struct cas_item *v; /* by id */
     size_t n, room;
     struct cas_put *puts;
     unsigned temp_n;
 };
+
+enum { IDLE_DAYS = 7 };
 
 struct cas_put {
     struct cas *cas; /* borrowed */
@@ -151,15 +161,84 @@ static int scan_folder(struct cas *c, const char *path, const char *xx, struct e
     return 0;
 }
 
-/* Temp files of imports that did not end. Puts keep their two files. */
-static void scan_partial(const char *path)
+static void partial_unlink(const struct cas *c, const struct id *id)
+{
+    CLEANUP(freep) char *path = partial_path(c, id, "");
+    CLEANUP(freep) char *map = partial_path(c, id, ".map");
+    if (path)
+        unlink(path);
+    if (map)
+        unlink(map);
+}
+
+/* Without memory it is removed: what is not counted may not stay. */
+static void idle_add(struct cas *c, const struct id *id, uint64_t size, uint64_t used_ms)
+{
+    struct idle *p = realloc(c->idle, (c->n_idle + 1) * sizeof(*p));
+    if (!p) {
+        partial_unlink(c, id);
+        return;
+    }
+    c->idle = p;
+    size_t i = c->n_idle++;
+    for (; i && p[i - 1].used_ms > used_ms; i--)
+        p[i] = p[i - 1];
+    p[i] = (struct idle){ *id, size, used_ms };
+    c->idle_b += size;
+}
+
+/* Somebody works on it again, or it is removed: then with its files. */
+static void idle_take(struct cas *c, const struct id *id, bool drop)
+{
+    for (size_t i = 0; i < c->n_idle; i++) {
+        if (!id_eq(&c->idle[i].id, id))
+            continue;
+        if (drop)
+            partial_unlink(c, id);
+        c->idle_b -= c->idle[i].size_b;
+        memmove(c->idle + i, c->idle + i + 1, (--c->n_idle - i) * sizeof(*c->idle));
+        return;
+    }
+}
+
+static void idle_drop_all(struct cas *c)
+{
+    while (c->n_idle) {
+        struct id id = c->idle[0].id;
+        idle_take(c, &id, true);
+    }
+}
+
+/* Temp files of imports that did not end go, and puts that nobody resumed for IDLE_DAYS; the others keep their files. */
+static void scan_partial(struct cas *c, const char *path)
 {
     CLEANUP(closedirp) DIR *d = opendir(path);
+    uint64_t now = clock_wall_ms();
     if (!d)
         return;
-    for (struct dirent *de; (de = readdir(d));)
-        if (!strncmp(de->d_name, "import-", 7))
-            unlinkat(dirfd(d), de->d_name, 0);
+    for (struct dirent *de; (de = readdir(d));) {
+        struct stat st;
+        struct id id;
+        if (de->d_name[0] == '.')
+            continue;
+        if (id_parse(de->d_name, &id, NULL) < 0) {
+            char hex[ID_HEX_LEN];
+            snprintf(hex, sizeof(hex), "%.64s", de->d_name);
+            bool map = strlen(de->d_name) == ID_HEX_LEN - 1 + 4 &&
+                       !strcmp(de->d_name + ID_HEX_LEN - 1, ".map");
+            if (!strncmp(de->d_name, "import-", 7) ||
+                (map && fstatat(dirfd(d), hex, &st, AT_SYMLINK_NOFOLLOW) < 0))
+                unlinkat(dirfd(d), de->d_name, 0);
+            continue;
+        }
+        if (fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+            continue;
+        uint64_t used = (uint64_t)st.st_mtim.tv_sec * 1000;
+        if (used + IDLE_DAYS * UINT64_C(86400000) < now)
+            partial_unlink(c, &id);
+        else
+            idle_add(c, &id, (uint64_t)st.st_size, used);
+    }
 }
 
 int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e)
@@ -174,7 +253,7 @@ int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e)
         r = dir_make(partial, 0700, e);
     }
     if (r >= 0)
-        scan_partial(partial);
+        scan_partial(c, partial);
     for (int i = 0; i < 256 && r >= 0; i++) {
         char xx[3];
         snprintf(xx, sizeof(xx), "%02x", (unsigned)i);
@@ -200,6 +279,7 @@ void cas_free(struct cas **cp)
         cas_put_close(&p, false);
     }
     free(c->v);
+    free(c->idle);
     free(c->dir);
     free(c);
 }
@@ -241,7 +321,7 @@ size_t cas_list(const struct cas *c, const struct cas_item **ret)
 
 uint64_t cas_bytes(const struct cas *c)
 {
-    return c->used_b + c->reserved_b;
+    return c->used_b + c->reserved_b + c->idle_b;
 }
 
 int cas_hashes(const struct cas *c, const struct id *id, struct id **ret, size_t *ret_n,
@@ -357,8 +437,8 @@ void cas_unpin(struct cas *c, const struct id *id)
         it->pins--;
 }
 
-/* Room for need bytes under the cap, by removing what is unpinned, least recently used first; nothing is removed when
- * that would not be enough. */
+/* Room for need bytes under the cap, by removing puts that nobody works on, then what is unpinned, each the longest unused
+ * first; nothing is removed when that would not be enough. */
 static int make_room(struct cas *c, uint64_t need, struct err *e)
 {
     if (!c->cap_b || need <= c->cap_b - (cas_bytes(c) < c->cap_b ? cas_bytes(c) : c->cap_b))
@@ -370,6 +450,10 @@ static int make_room(struct cas *c, uint64_t need, struct err *e)
     if (need > c->cap_b || pinned + c->reserved_b > c->cap_b - need)
         return err_set(e, ENOSPC, "%s: no room for %llu bytes under its cap of %llu", c->dir,
                        (unsigned long long)need, (unsigned long long)c->cap_b);
+    while (cas_bytes(c) > c->cap_b - need && c->n_idle) {
+        struct id id = c->idle[0].id;
+        idle_take(c, &id, true);
+    }
     while (cas_bytes(c) > c->cap_b - need) {
         struct cas_item *old = NULL;
         for (size_t i = 0; i < c->n; i++)
@@ -443,9 +527,13 @@ static int begin(struct cas_put *p, struct err *e)
         cid_of_chunks(old.size_b, old.hashes, old.n, &got);
         again = id_eq(&got, &p->id);
     }
-    if (!again && ftruncate(p->fd, 0) < 0)
+    if (ftruncate(p->fd, again ? (off_t)p->size_b : 0) < 0)
         return err_sys(e, errno, "%s", p->path);
     r = p->size_b ? -posix_fallocate(p->fd, 0, (off_t)p->size_b) : 0;
+    if (r == -ENOSPC && p->cas->n_idle) {
+        idle_drop_all(p->cas);
+        r = -posix_fallocate(p->fd, 0, (off_t)p->size_b);
+    }
     if (r < 0)
         return err_sys(e, -r, "%s: cannot reserve %llu bytes", p->path,
                        (unsigned long long)p->size_b);
@@ -486,9 +574,12 @@ int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct 
     for (struct cas_put *p = c->puts; p; p = p->next)
         if (id_eq(&p->id, id))
             return err_set(e, EBUSY, "artefact %.12s: is coming in already", hex);
+    idle_take(c, id, false); /* its own space is not in its way */
     int r = make_room(c, size_b, e);
-    if (r < 0)
+    if (r < 0) {
+        partial_unlink(c, id);
         return r;
+    }
     struct cas_put *p = calloc(1, sizeof(*p));
     if (!p)
         return err_sys(e, ENOMEM, "artefact %.12s", hex);
@@ -506,8 +597,7 @@ int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct 
     else
         r = begin(p, e);
     if (r < 0) {
-        if (r == -ENOSPC && p->path && !p->n_have)
-            unlink(p->path); /* what was reserved of it is of use to others */
+        partial_unlink(c, id); /* what was reserved of it is of use to others */
         put_free(p);
         return r;
     }
@@ -546,6 +636,8 @@ int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n,
         return err_sys(e, -r, "%s", p->path);
     cas_map_set(&p->map, index);
     p->n_have++;
+    /* started now, most of it is on the disk when the commit waits for it */
+    sync_file_range(p->fd, (off_t)(index * CID_CHUNK), (off_t)n, SYNC_FILE_RANGE_WRITE);
     /* a hint only: not worth failing for */
     off_t off;
     uint8_t byte = cas_map_byte(&p->map, index, &off);
@@ -608,10 +700,11 @@ void cas_put_close(struct cas_put **pp, bool drop)
     if (!p)
         return;
     *pp = NULL;
-    if (drop || !p->n_have) {
-        unlink(p->path);
-        unlink(p->map_path);
-    }
+    struct cas *c = p->cas;
+    if (drop || !p->n_have)
+        partial_unlink(c, &p->id);
+    else
+        idle_add(c, &p->id, p->size_b, clock_wall_ms());
     put_free(p);
 }
 

@@ -1,12 +1,14 @@
 /* Content store: artefacts by name (content id, proto/lib/hash.h) in a directory.
  *
  *     DIR/ab/abcd...         the bytes, mode 0444; whole or absent
- *     DIR/ab/abcd....hashes  "SFH1", u32le 0, u64le size, then the chunk hashes; checked against
- * the id when read DIR/partial/ID         bytes of a put that is not whole, with ID.map: size,
- * hashes, one bit a chunk
+ *     DIR/ab/abcd....hashes  "SFH1", u32le 0, u64le size, chunk hashes; checked when read
+ *     DIR/partial/ID         bytes of a put that is not whole
+ *     DIR/partial/ID.map     its size, hashes and one bit a chunk, see map.h
  *
  * A put resumes at its first missing chunk, also after a crash: set bits are only a hint, the
  * chunks are hashed again before they count. An artefact becomes visible by rename after fsync.
+ *
+ * A put that nobody works on keeps its space until the cap or the disk needs it, at most 7 days.
  *
  * One process owns a store; other processes may read the paths. Not thread-safe.
  */

@@ -253,6 +253,41 @@ Test(cas, the_least_recently_used_goes_first_and_pins_hold)
         free(c[i].p);
 }
 
+Test(cas, a_put_that_nobody_resumes_makes_room_first)
+{
+    struct content c[3] = { make(50, 2 * CID_CHUNK), make(51, 2 * CID_CHUNK), make(52, 1000) };
+    struct cas *s = store(4 * CID_CHUNK);
+    struct cas_put *p;
+    struct err e = { 0 };
+    put(s, &c[2]);
+    cr_assert_eq(cas_begin(s, &c[0].id, c[0].size, c[0].hashes, c[0].n, &p, &e), 0);
+    cr_assert_eq(cas_put_chunk(p, 0, c[0].p, CID_CHUNK, &e), 0);
+    cas_put_close(&p, false);
+    cas_free(&s);
+    s = store(4 * CID_CHUNK);
+    cr_assert_eq(cas_bytes(s), 1000 + 2 * CID_CHUNK, "its space counts");
+    put(s, &c[1]);
+    cr_assert_eq(cas_bytes(s), 1000 + 2 * CID_CHUNK, "the idle put went, the artefact stayed");
+    cr_assert(cas_has(s, &c[2].id));
+    cr_assert_eq(cas_begin(s, &c[0].id, c[0].size, c[0].hashes, c[0].n, &p, &e), 0);
+    cr_assert_eq(cas_put_missing(p, 0), 0);
+    cas_put_close(&p, true);
+    cas_free(&s);
+
+    /* and goes by itself after a week */
+    char hex[ID_HEX_LEN], path[400];
+    struct timespec old[2] = { { .tv_sec = 1 }, { .tv_sec = 1 } };
+    id_hex(&c[0].id, hex);
+    snprintf(path, sizeof(path), "%s/partial/%s", root, hex);
+    cr_assert_eq(file_write(path, "x", 1, 0600, true, NULL), 0);
+    cr_assert_eq(utimensat(AT_FDCWD, path, old, 0), 0);
+    s = store(0);
+    cr_assert(access(path, F_OK) < 0);
+    cas_free(&s);
+    for (size_t i = 0; i < 3; i++)
+        free(c[i].p);
+}
+
 Test(cas, leftovers_of_a_crash_are_gone_after_a_start)
 {
     struct content c = make(30, 100);

@@ -1163,6 +1163,11 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
         return ev_hello(s, ev, now_ms, out, e);
     case EV_BEAT:
         return ev_beat(s, ev, now_ms, out, e);
+    case EV_GONE:
+        a = sched_agent(s, ev->agent.install);
+        if (a)
+            a->accept = false;
+        return 0;
     case EV_SWEEP:
         return ev_sweep(s, ev, out, e);
     case EV_RESTORE:

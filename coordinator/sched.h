@@ -134,9 +134,10 @@ struct sched {
 };
 
 enum sched_event_type {
-    EV_HELLO,        /* agent: an agent registered */
-    EV_BEAT,         /* agent */
-    EV_SWEEP,        /* sweep: accepted just now, or found in the store at a start */
+    EV_HELLO, /* agent: an agent registered */
+    EV_BEAT,  /* agent */
+    EV_GONE,  /* agent.install: its connection closed; leases run on, but nothing new is granted */
+    EV_SWEEP, /* sweep: accepted just now, or found in the store at a start */
     EV_RESTORE,      /* restore: an attempt that was open at a start */
     EV_TRACE_READY,  /* trace: is at the coordinator, whoever made it */
     EV_POINT,        /* point: has its first result */

@@ -1468,6 +1468,18 @@ int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_atte
     }
 }
 
+int store_next_task(struct store *st, uint64_t *ret, struct err *e)
+{
+    sqlite3_stmt *s = use(st, "SELECT coalesce(max(task), 0) + 1 FROM t_attempt", e);
+    if (!s)
+        return -EIO;
+    int r = step(st, s, e, "read");
+    if (r == 1)
+        *ret = col_u64(s, 0);
+    sqlite3_reset(s);
+    return r < 0 ? r : 0;
+}
+
 /* ---- questions */
 
 static int add_json(struct buf *b, json_t *j)

@@ -181,6 +181,9 @@ int store_end_attempt(struct store *st, uint64_t task, uint64_t epoch, uint64_t 
 int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_attempt *a), void *ctx,
                         struct err *e);
 
+int store_next_task(struct store *st, uint64_t *ret,
+                    struct err *e); /* a number that no attempt bears yet */
+
 /* ---- questions */
 
 /* results: args {"sweeps":[TEXT...],"where":["K=V"|["K","V"]...],"provenance":bool}, in pages: body gets

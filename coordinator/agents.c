@@ -1,0 +1,450 @@
+/* What agents say. A peer that has not said hello on this connection is told to. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/hub.h"
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+#include "proto/format/trace.h"
+
+int hub_engine(struct hub *h, const struct id *engine, uint64_t *ret_num, struct err *e)
+{
+    int r = store_engine(h->store, engine, ret_num, e);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < h->n_engines; i++)
+        if (h->engines[i] == *ret_num)
+            return 0;
+    if (h->n_engines == h->room_engines) {
+        size_t room = h->room_engines ? h->room_engines * 2 : 8;
+        void *v = realloc(h->engines, room * sizeof(*h->engines));
+        if (!v)
+            return err_sys(e, ENOMEM, "engine");
+        h->engines = v;
+        h->room_engines = room;
+    }
+    h->engines[h->n_engines++] = *ret_num;
+    return 0;
+}
+
+static struct hub_agent *agent_of(struct hub *h, const struct peer *p)
+{
+    struct hub_agent *a = map_get(&h->agent_of_peer, p->id);
+    if (!a) /* exit 1: it may go on, once it has said hello */
+        link_refuse(h->link, p->id, 0, 1, "HELLO_FIRST", "say agent_hello first");
+    return a;
+}
+
+/* A refusal that the agent cannot mend by itself. */
+static void refuse_agent(struct hub *h, const struct peer *p, const char *code, const char *text)
+{
+    log_warn("agent '%s' refused: %s", p->name, text);
+    link_refuse(h->link, p->id, 0, 3, code, text);
+}
+
+static void set_peer(struct hub *h, struct hub_agent *a, uint64_t peer)
+{
+    if (a->peer)
+        map_del(&h->agent_of_peer, a->peer);
+    a->peer = peer;
+    if (peer)
+        map_put(&h->agent_of_peer, peer, a);
+}
+
+static bool json_ok(const uint8_t *p, size_t n)
+{
+    json_t *j = json_loadb((const char *)p, n, 0, NULL);
+    bool ok = json_is_object(j);
+    json_decref(j);
+    return ok;
+}
+
+void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m)
+{
+    struct err e = { 0 };
+    char text[512];
+    const struct sched_agent *known = sched_agent(&h->sched, m->install);
+    struct hub_agent *a = NULL;
+    for (struct hub_agent *i = h->agents; i; i = i->next) {
+        if (!memcmp(i->info.install, m->install, 16))
+            a = i;
+        else if (!strcmp(i->info.name, m->name) && i->peer) {
+            snprintf(text, sizeof(text),
+                     "the name '%s' is taken by another agent that is connected", m->name);
+            refuse_agent(h, p, "NAME_TAKEN", text);
+            return;
+        }
+    }
+    if (known && m->boot < known->boot) {
+        snprintf(text, sizeof(text),
+                 "boot %" PRIu64 " of agent '%s' is fenced by its boot %" PRIu64, m->boot, m->name,
+                 known->boot);
+        refuse_agent(h, p, "FENCED", text);
+        return;
+    }
+    if (a && a->peer && strcmp(a->info.key, p->key) != 0) {
+        snprintf(text, sizeof(text), "agent '%s': this install is connected with another key",
+                 m->name);
+        refuse_agent(h, p, "INSTALL_TAKEN", text);
+        return;
+    }
+    if (!hub_write(h))
+        return; /* it says hello again */
+    struct store_agent info = { .boot = m->boot,
+                                .cores = m->cores,
+                                .memory_mib = m->memory_mib,
+                                .kvm = m->kvm,
+                                .engine = m->engine,
+                                .last_seen_ms = clock_wall_ms() };
+    memcpy(info.install, m->install, 16);
+    snprintf(info.key, sizeof(info.key), "%s", p->key);
+    snprintf(info.name, sizeof(info.name), "%s", m->name);
+    snprintf(info.version, sizeof(info.version), "%s", m->version);
+    snprintf(info.labels, sizeof(info.labels), "%s", m->labels);
+    CLEANUP(freep)
+    char *facts = json_ok(m->facts, m->facts_len) ? strndup((const char *)m->facts, m->facts_len)
+                                                  : strdup("{}");
+    uint64_t reg = 0, engine = 0;
+    int r = facts ? store_add_agent(h->store, &info, facts, &reg, &e) : -ENOMEM;
+    if (r == -EEXIST) {
+        refuse_agent(h, p, "KEY_TAKEN",
+                     "this key belongs to another install: one key for each agent");
+        return;
+    }
+    if (r >= 0)
+        r = hub_engine(h, &m->engine, &engine, &e);
+    if (r >= 0)
+        r = store_event(h->store, info.last_seen_ms, "agent", info.name, "registered", &e);
+    if (!a && r >= 0) {
+        a = calloc(1, sizeof(*a));
+        if (a) {
+            a->next = h->agents;
+            h->agents = a;
+        } else {
+            r = err_sys(&e, ENOMEM, "agent '%s'", info.name);
+        }
+    }
+    if (r < 0) {
+        hub_fail(h, &e);
+        return;
+    }
+    a->info = info;
+    a->reg = reg;
+    a->engine = engine;
+    a->last_seen_ms = info.last_seen_ms;
+    set_peer(h, a, p->id);
+    log_info("agent '%s' registered: boot %" PRIu64 ", %" PRIu64 " cores, holds %zu tasks",
+             info.name, info.boot, info.cores, m->n_running);
+    /* refs belong to the message: the scheduler hears now, after a commit of its own */
+    struct sched_ref *refs = calloc(m->n_running + 1, sizeof(*refs));
+    if (!refs) {
+        hub_fail(h, &(struct err){ .code = ENOMEM, .text = "agents: no memory" });
+        return;
+    }
+    for (size_t i = 0; i < m->n_running; i++)
+        refs[i] = (struct sched_ref){ m->running[i].task, m->running[i].epoch, m->running[i].n,
+                                      (unsigned)m->running[i].state };
+    hub_commit(h);
+    struct sched_event ev = { .type = EV_HELLO,
+                              .agent = { .boot = m->boot,
+                                         .cores = (uint32_t)m->cores,
+                                         .accept = true,
+                                         .drained = info.drained,
+                                         .refs = refs,
+                                         .n_refs = m->n_running,
+                                         .user = a } };
+    memcpy(ev.agent.install, m->install, 16);
+    hub_step(h, &ev);
+    free(refs);
+}
+
+void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m)
+{
+    struct hub_agent *a = agent_of(h, p);
+    if (!a)
+        return;
+    a->last_seen_ms = clock_wall_ms();
+    struct sched_ref *refs = calloc(m->n_tasks + 1, sizeof(*refs));
+    if (!refs)
+        return;
+    for (size_t i = 0; i < m->n_tasks; i++)
+        refs[i] = (struct sched_ref){ m->tasks[i].task, m->tasks[i].epoch, m->tasks[i].n,
+                                      (unsigned)m->tasks[i].state };
+    struct sched_event ev = {
+        .type = EV_BEAT,
+        .agent = { .boot = m->boot, .accept = m->accept, .refs = refs, .n_refs = m->n_tasks }
+    };
+    memcpy(ev.agent.install, a->info.install, 16);
+    struct err e = { 0 };
+    size_t at = h->out.n;
+    int r = sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, &e);
+    if (r == -SF_EREFUSED)
+        refuse_agent(h, p, "FENCED", e.text);
+    else if (r >= 0 && at < h->out.n)
+        h->out.v[at].n = m->seq;
+    free(refs);
+}
+
+/* ---- results */
+
+/* The sweep of a message: one that is live, or (late results) one from the store; then *own is set and to be freed. */
+static struct live *find_live(struct hub *h, const struct id *id, struct live **own)
+{
+    *own = NULL;
+    for (size_t i = 0; i < h->n_lives; i++)
+        if (id_eq(&h->lives[i]->id, id))
+            return h->lives[i];
+    char hex[ID_HEX_LEN];
+    struct store_sweep w;
+    struct err e = { 0 };
+    CLEANUP(freep) char *json = NULL;
+    id_hex(id, hex);
+    if (store_find_sweep(h->store, hex, &w, &e) < 0 ||
+        store_sweep(h->store, w.seq, &w, &json, &e) < 0)
+        return NULL;
+    json_t *j = json_loads(json, 0, NULL);
+    struct live *l = NULL;
+    if (j && live_new(j, &l, &e) == 0) {
+        l->seq = w.seq;
+        l->id = w.id;
+        if (hub_look_up_traces(h, l, &e) < 0)
+            live_free(&l);
+    }
+    json_decref(j);
+    *own = l;
+    return l;
+}
+
+static void live_freep(struct live **l)
+{
+    live_free(l);
+}
+
+/* Whether a row is one of this sweep's: right trace, right point. Fills what the sweep says of it. */
+static bool row_fits(const struct live *l, const struct msg_rows *m, const struct wire_row *w,
+                     struct store_row *row)
+{
+    uint32_t t;
+    if (live_point(l, w->index, &t, &row->arch, &row->point) < 0 || !l->tr[t].num)
+        return false;
+    row->trace = l->tr[t].num;
+    return id_eq(&l->tr[t].id, &m->trace) && id_eq(&row->point, &w->point);
+}
+
+void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
+{
+    struct hub_agent *a = agent_of(h, p);
+    if (!a || !hub_write(h))
+        return;
+    struct err e = { 0 };
+    CLEANUP(live_freep) struct live *own = NULL;
+    struct live *l = find_live(h, &m->sweep, &own);
+    const struct sched_task *task = sched_task(&h->sched, m->task);
+    bool late = !task || task->epoch != m->epoch || task->n != m->n;
+    uint64_t engine = 0, now = clock_wall_ms(), n_late = 0, foreign = 0;
+    int r = store_engine(h->store, &m->engine, &engine, &e);
+    a->last_seen_ms = now;
+    for (size_t i = 0; r >= 0 && l && i < m->n_rows; i++) {
+        const struct wire_row *w = &m->rows[i];
+        struct store_row row = { .sweep = l->seq,
+                                 .index = w->index,
+                                 .status = (enum row_status)w->status,
+                                 .error = w->error,
+                                 .epoch = m->epoch,
+                                 .n = m->n,
+                                 .task = m->task,
+                                 .reg = a->reg,
+                                 .engine = engine,
+                                 .threads = m->threads,
+                                 .duration_us = w->duration_us,
+                                 .started_ms = now - w->duration_us / 1000,
+                                 .by = BY_ENGINE };
+        if (!row_fits(l, m, w, &row) ||
+            (row.status == ROW_DONE &&
+             (w->stats_len != ROW_STATS_BYTES ||
+              row_stats_unpack(w->stats, w->stats_len, &row.stats, NULL) < 0))) {
+            foreign++;
+            continue;
+        }
+        r = store_put_row(h->store, &row, now, &e);
+        if (r == PUT_DIFFERS)
+            log_error("sweep '%s': point %" PRIu64
+                      ": agent '%s' has another result than the accepted one; kept aside",
+                      l->name, w->index, a->info.name);
+        if (r == PUT_FIRST || r == PUT_REPLACED) {
+            h->rows++;
+            hub_event(h, &(struct sched_event){ .type = EV_POINT,
+                                                .point = { l->seq, w->index, w->duration_us,
+                                                           m->task, m->epoch, m->n } });
+        }
+        n_late += late && r >= 0;
+    }
+    if (r >= 0 && l && n_late)
+        r = store_sweep_late(h->store, l->seq, n_late, &e);
+    if (r < 0) {
+        hub_fail(h, &e);
+        return;
+    }
+    h->rows_late += n_late;
+    h->rows_foreign += foreign;
+    if (!l || foreign)
+        log_warn("agent '%s', task %" PRIu64 ": %zu rows that fit no sweep here, not taken",
+                 a->info.name, m->task, l ? (size_t)foreign : m->n_rows);
+    struct msg ack = { .type = M_ROWS_ACK, .rows_ack = { m->task, m->epoch, m->n, m->seq } };
+    hub_answer(h, p->id, 0, &ack, NULL);
+}
+
+/* ---- ends */
+
+int hub_note_trace(struct hub *h, const struct id *id, struct store_trace *ret, struct err *e)
+{
+    int r = store_trace(h->store, id, ret, e);
+    if (r != -ENOENT)
+        return r;
+    CLEANUP(freep) char *path = cas_path(h->cas, id);
+    if (!path)
+        return err_set(e, ENOENT, "trace: not here");
+    struct trace_head head;
+    uint64_t events = 0;
+    r = trace_read_head(path, &head, &events, e);
+    if (r < 0)
+        return r;
+    *ret = (struct store_trace){ .id = *id,
+                                 .tenants = head.tenants,
+                                 .burst = head.burst,
+                                 .seed = head.seed,
+                                 .replicate = head.replicate };
+    snprintf(ret->order, sizeof(ret->order), "%s", order_name((enum trace_order)head.order));
+    snprintf(ret->rules, sizeof(ret->rules), "%s", rules_name((enum rules)head.rules));
+    char info[64];
+    snprintf(info, sizeof(info), "{\"events\":%" PRIu64 "}", events);
+    return store_add_trace(h->store, ret, info, e);
+}
+
+void hub_trace_here(struct hub *h, const struct id *key, const struct store_trace *tr)
+{
+    for (size_t i = 0; i < h->n_lives; i++) {
+        struct live *l = h->lives[i];
+        for (uint32_t t = 0; t < l->n_traces; t++)
+            if (id_eq(&l->key[t], key)) {
+                l->tr[t] = *tr;
+                l->ready[t] = true;
+            }
+    }
+}
+
+/* A trace was built. Returns 1 when it is here and noted, 0 when it must be fetched first, or an error. */
+static int trace_made(struct hub *h, const struct peer *p, const struct id *key,
+                      const struct msg_task_end *m, struct err *e)
+{
+    json_t *info = json_loadb((const char *)m->info, m->info_len, 0, NULL);
+    struct id id;
+    const char *hex = json_string_value(json_object_get(info, "id"));
+    int r = hex ? id_parse(hex, &id, e) : -SF_EFORMAT;
+    json_decref(info);
+    if (r < 0)
+        return err_set(e, SF_EFORMAT, "task %" PRIu64 ": the end names no trace", m->task);
+    if (!cas_has(h->cas, &id)) {
+        if (!xfers_busy(h->xfers, &id))
+            xfers_fetch(h->xfers, p->id, 0, &id, clock_mono_ms(), e);
+        e->code = 0;
+        return 0;
+    }
+    struct store_trace tr;
+    r = hub_note_trace(h, &id, &tr, e);
+    CLEANUP(freep) char *json = NULL;
+    for (size_t i = 0; i < h->n_lives && !json; i++) {
+        const struct recipe *rec = live_recipe(h->lives[i], live_find(h->lives[i], key));
+        json_t *j = rec ? recipe_json(rec, false) : NULL;
+        json = j ? json_canonical(j) : NULL;
+        json_decref(j);
+    }
+    if (r >= 0)
+        r = store_add_recipe(h->store, key, &id, json, e);
+    if (r < 0)
+        return r;
+    hub_trace_here(h, key, &tr);
+    return 1;
+}
+
+/* Last line of a task's stderr that says something, for people. */
+static void last_line(const uint8_t *tail, size_t n, char out[160])
+{
+    size_t end = n;
+    out[0] = 0;
+    while (end) {
+        while (end && (tail[end - 1] == '\n' || tail[end - 1] == '\r' || tail[end - 1] == ' '))
+            end--;
+        size_t at = end;
+        while (at && tail[at - 1] != '\n')
+            at--;
+        if (at < end) {
+            size_t len = end - at < 159 ? end - at : 159;
+            for (size_t i = 0; i < len; i++) {
+                uint8_t c = tail[at + i];
+                out[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
+            }
+            out[len] = 0;
+            if (!strncmp(out, "siofleet: ", 10))
+                memmove(out, out + 10, strlen(out + 10) + 1);
+            return;
+        }
+        end = at;
+    }
+}
+
+void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end *m)
+{
+    struct hub_agent *a = agent_of(h, p);
+    if (!a || !hub_write(h))
+        return;
+    struct err e = { 0 };
+    const struct sched_task *t = sched_task(&h->sched, m->task);
+    bool open = t && t->epoch == m->epoch && t->n == m->n && t->state != TASK_QUEUED;
+    const char *cause = m->cause;
+    char line[160];
+    int r = 0;
+    if (open && t->kind == TASK_TRACE && !strcmp(cause, "done")) {
+        r = trace_made(h, p, &t->trace->key, m, &e);
+        if (r == 0)
+            return; /* the agent says it again; by then the trace is here */
+        if (r == -SF_EFORMAT ||
+            r == -SF_EINTEGRITY) { /* what it made is no trace: its failure, not ours */
+            log_warn("agent '%s': %s", a->info.name, e.text);
+            cause = "integrity";
+            r = 0;
+        }
+    }
+    last_line(m->tail, m->tail_len, line);
+    if (r >= 0)
+        r = store_end_attempt(h->store, m->task, m->epoch, m->n, cause, m->exit, m->signal,
+                              clock_wall_ms(), m->tail, m->tail_len, &e);
+    if (r < 0) {
+        hub_fail(h, &e);
+        return;
+    }
+    if (strcmp(cause, "done") != 0)
+        log_info("task %" PRIu64 " on agent '%s' ended: %s%s%s", m->task, a->info.name, cause,
+                 *line ? ": " : "", line);
+    struct msg ack = { .type = M_END_ACK, .end_ack = { m->task, m->epoch, m->n } };
+    hub_answer(h, p->id, 0, &ack, NULL);
+    if (!open)
+        return;
+    char text[200];
+    snprintf(text, sizeof(text), "%s%s%s", cause, *line ? ": " : "", line);
+    hub_event(h, &(struct sched_event){ .type = EV_END,
+                                        .end = { m->task, m->epoch, m->n, cause, text } });
+}
+
+void hub_decline(struct hub *h, const struct peer *p, const struct msg_decline *m)
+{
+    struct hub_agent *a = agent_of(h, p);
+    if (!a)
+        return;
+    log_info("task %" PRIu64 " declined by agent '%s': %s%s%.200s", m->task, a->info.name, m->code,
+             *m->text ? ": " : "", m->text);
+    hub_step(h, &(struct sched_event){ .type = EV_DECLINE,
+                                       .end = { m->task, m->epoch, m->n, "declined", NULL } });
+}

@@ -1,0 +1,81 @@
+#include "coordinator/cli_coordinator.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "coordinator/serve.h"
+#include "proto/base/log.h"
+#include "proto/lib/cli.h"
+
+struct coordinator_opts {
+    const char *data, *ready_file;
+    struct opt_multi listen;
+    struct opt_u64 lease, heartbeat, store_max;
+    bool log_json;
+};
+
+#define AT(m) offsetof(struct coordinator_opts, m)
+static const struct opt coordinator_opts[] = {
+    { "data", 0, "DIR", "where the store, artefacts and keys are kept", OPT_STR, AT(data), 0, 0 },
+    { "listen", 0, "EP", "tcp://HOST:PORT, may be repeated (default tcp://127.0.0.1:7420)",
+      OPT_MULTI, AT(listen), 0, 0 },
+    { "ready-file", 0, "F", "written once serving (siofleet.ready/1)", OPT_STR, AT(ready_file), 0,
+      0 },
+    { "lease-ms", 0, "N", "an agent silent for so long loses its tasks (default 10000)", OPT_U64,
+      AT(lease), 100, 86400000 },
+    { "heartbeat-ms", 0, "N", "agents report this often (default 2000)", OPT_U64, AT(heartbeat), 10,
+      3600000 },
+    { "store-max", 0, "SIZE",
+      "most bytes of artefacts; beyond it nothing new is taken (default: the disk)", OPT_SIZE,
+      AT(store_max), 0, 0 },
+    { "log-json", 0, NULL, "log lines as JSON objects", OPT_FLAG, AT(log_json), 0, 0 },
+    { 0 },
+};
+
+static int coordinator_verb(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    const struct coordinator_opts *o = opts;
+    static const char *const home[] = { "tcp://127.0.0.1:7420" };
+    if (!o->data || !*o->data)
+        return cli_failf(c, SF_EUSAGE, "--data: needed");
+    struct coordinator_conf conf = { .data = o->data,
+                                     .listen = o->listen.n ? o->listen.v : home,
+                                     .n_listen = o->listen.n ? o->listen.n : 1,
+                                     .ready_file = o->ready_file,
+                                     .lease_ms = o->lease.set ? o->lease.v : 10000,
+                                     .heartbeat_ms = o->heartbeat.set ? o->heartbeat.v : 2000,
+                                     .store_max_b = o->store_max.set ? o->store_max.v : 0 };
+    if (!o->heartbeat.set && conf.heartbeat_ms * 3 > conf.lease_ms)
+        conf.heartbeat_ms = conf.lease_ms / 5 ? conf.lease_ms / 5 : 1;
+    if (conf.heartbeat_ms * 2 > conf.lease_ms)
+        return cli_failf(
+            c, SF_EUSAGE,
+            "--heartbeat-ms: more than half of the lease: one lost message would cost a task");
+    log_init("coordinator", o->log_json, LOG_LEVEL_INFO);
+    struct err e = { 0 };
+    int r = coordinator_run(&conf, &e);
+    if (r == -ECANCELED && !e.code)
+        err_set(&e, ECANCELED, "coordinator: stopped by a second signal");
+    log_init(NULL, false, LOG_LEVEL_INFO);
+    return r < 0 ? cli_fail(c, &e) : 0;
+}
+
+const struct verb coordinator_verbs[] = {
+    { .name = "coordinator",
+      .args = "",
+      .summary = "hand out sweeps to agents and keep their results",
+      .details = "Serves until SIGTERM. Everything it acknowledged survives kill -9 and a restart; "
+                 "tasks on agents run on "
+                 "meanwhile. The first start makes DIR/keys/coordinator (its own), and "
+                 "DIR/keys/admin for its user; allow "
+                 "agents with `siofleet keys allow`. It listens on loopback unless --listen says "
+                 "otherwise.",
+      .examples = "siofleet coordinator --data /srv/fleet --listen tcp://0.0.0.0:7420\n"
+                  "siofleet coordinator --data /srv/fleet --lease-ms 30000   # for a flaky network",
+      .opts = coordinator_opts,
+      .opts_size = sizeof(struct coordinator_opts),
+      .run = coordinator_verb },
+    { 0 },
+};

@@ -1,0 +1,402 @@
+#include "coordinator/serve.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/file.h"
+#include "proto/base/log.h"
+
+enum {
+    TURN_MESSAGES = 512, /* taken before they are made durable together */
+    TURN_MS = 20,
+    POLL_MAX_MS = 250,
+    LINGER_MS = 1000,
+};
+
+/* ---- transfers */
+
+static int x_send(void *ctx, uint64_t peer, const struct msg *m)
+{
+    return link_send(((struct hub *)ctx)->link, peer, m, NULL);
+}
+
+static int x_offered(void *ctx, uint64_t peer, const struct msg_put_offer *o, bool here,
+                     struct err *e)
+{
+    struct hub *h = ctx;
+    (void)peer;
+    if (here) /* the offer of one side is news to the list of artefacts all the same */
+        return 0;
+    if (strcmp(o->kind, "log") != 0 && strcmp(o->kind, "trace") != 0 &&
+        strcmp(o->kind, "file") != 0)
+        return err_set(e, SF_EUSAGE, "artefact of kind '%.31s': log, trace or file is known here",
+                       o->kind);
+    if (h->conf->store_max_b && cas_bytes(h->cas) + o->size_b > h->conf->store_max_b)
+        return err_set(e, ENOSPC, "store: full (--store-max)");
+    return 0;
+}
+
+/* Durable before put_have says so: the note in the store joins the file in the cas. */
+static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
+{
+    struct hub *h = ctx;
+    char hex[ID_HEX_LEN];
+    id_hex(&end->id, hex);
+    if (end->dir != XFERS_IN)
+        return 0;
+    if (end->code) {
+        log_warn("artefact %.8s: not taken: %s", hex, end->text);
+        return 0;
+    }
+    struct store_artefact a = { .id = end->id, .size_b = end->size_b, .added_ms = clock_wall_ms() };
+    snprintf(a.kind, sizeof(a.kind), "%s", *end->kind ? end->kind : "trace");
+    snprintf(a.name, sizeof(a.name), "%s", end->name);
+    if (!hub_write(h)) {
+        *e = h->why;
+        return -h->why.code;
+    }
+    struct store_trace tr;
+    int r = store_add_artefact(h->store, &a, NULL, e);
+    if (r >= 0 && !strcmp(a.kind, "trace"))
+        r = hub_note_trace(h, &end->id, &tr, e);
+    if (r == -SF_EFORMAT || r == -SF_EINTEGRITY) {
+        struct err ignored;
+        log_warn("artefact %.8s: offered as a trace: %s", hex, e->text);
+        cas_delete(h->cas, &end->id, &ignored);
+        store_rollback(h->store); /* agents and users send again what else this turn held */
+        return r;
+    }
+    if (r < 0) {
+        hub_fail(h, e);
+        return r;
+    }
+    log_info("artefact %.8s (%s, %" PRIu64 " bytes) is here", hex, a.kind, a.size_b);
+    hub_commit(h);
+    return 0;
+}
+
+/* ---- start */
+
+static int make_key(const char *dir, const char *name, enum role role, struct key_pair *ret,
+                    bool *made, struct err *e)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/keys/%s", dir, name);
+    if (!path)
+        return err_sys(e, ENOMEM, "%s", dir);
+    *made = access(path, F_OK) < 0;
+    return *made ? key_new(path, role, name, ret, e) : key_load(path, ret, e);
+}
+
+static int make_keys(const char *dir, struct key_pair *own, struct err *e)
+{
+    CLEANUP(freep) char *keys = path_fmt("%s/keys", dir);
+    struct key_pair admin;
+    bool made;
+    int r = keys ? dir_make(keys, 0700, e) : err_sys(e, ENOMEM, "%s", dir);
+    if (r >= 0)
+        r = make_key(dir, "coordinator", ROLE_COORDINATOR, own, &made, e);
+    if (r < 0)
+        return r;
+    r = make_key(dir, "admin", ROLE_USER, &admin, &made, e);
+    if (r >= 0 && made)
+        r = keys_allow(dir, &admin.pub, e);
+    key_clear(&admin);
+    return r;
+}
+
+static int write_ready(const struct hub *h, const struct key_pair *own, struct err *e)
+{
+    if (!h->conf->ready_file)
+        return 0;
+    json_t *j = json_object();
+    json_object_set_new(j, "schema", json_string("siofleet.ready/1"));
+    json_object_set_new(j, "pid", json_integer(getpid()));
+    json_object_set_new(j, "endpoint", json_str(link_endpoint(h->link, 0)));
+    json_object_set_new(j, "server_key", json_str(own->pub.z85));
+    json_object_set_new(j, "version", json_string(SIOFLEET_VERSION));
+    json_object_set_new(j, "protocol", json_integer(WIRE_VERSION));
+    json_object_set_new(j, "epoch", json_u64(h->epoch));
+    CLEANUP(freep) char *text = json_dumps(j, JSON_COMPACT);
+    json_decref(j);
+    CLEANUP(freep) char *line = text ? path_fmt("%s\n", text) : NULL;
+    return line ? file_write(h->conf->ready_file, line, strlen(line), 0644, true, e)
+                : err_sys(e, ENOMEM, "ready file");
+}
+
+/* The epoch is raised and durable before anything is granted under it. */
+static int raise_epoch(struct hub *h, struct err *e)
+{
+    int r = store_get(h->store, "epoch", &h->epoch, e);
+    if (r >= 0)
+        r = store_begin(h->store, e);
+    if (r >= 0)
+        r = store_set(h->store, "epoch", ++h->epoch, e);
+    char text[64];
+    snprintf(text, sizeof(text), "epoch %" PRIu64, h->epoch);
+    if (r >= 0)
+        r = store_event(h->store, clock_wall_ms(), "coordinator", "start", text, e);
+    return r < 0 ? r : store_commit(h->store, e);
+}
+
+static int load_one(void *ctx, const struct store_sweep *w)
+{
+    struct hub *h = ctx;
+    struct err e = { 0 };
+    int r = hub_load_sweep(h, w->seq, &e);
+    if (r < 0) { /* one bad sweep must not keep the fleet from its work */
+        log_error("sweep '%s': %s; it waits as it is", w->name, e.text);
+        return 0;
+    }
+    return 0;
+}
+
+static int restore_one(void *ctx, struct store_attempt *a)
+{
+    struct hub *h = ctx;
+    struct err e = { 0 };
+    struct sched_event ev = { .type = EV_RESTORE,
+                              .restore = { .task = a->task,
+                                           .epoch = a->epoch,
+                                           .n = a->n,
+                                           .sweep = a->sweep,
+                                           .timeout_ms = a->timeout_ms,
+                                           .kind =
+                                               strcmp(a->kind, "trace") ? TASK_POINTS : TASK_TRACE,
+                                           .key = a->key,
+                                           .points = &a->points,
+                                           .total = a->points.total,
+                                           .fails = (uint32_t)a->fails } };
+    memcpy(ev.restore.install, a->install, 16);
+    int r = sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, &e);
+    if (r >= 0)
+        return 0;
+    if (r == -ENOMEM)
+        return r;
+    /* its sweep is over or cancelled: the attempt is closed; what its agent still sends is late */
+    return store_end_attempt(h->store, a->task, a->epoch, a->n, "lost", 0, 0, clock_wall_ms(), NULL,
+                             0, &e);
+}
+
+static int restore(struct hub *h, struct err *e)
+{
+    uint64_t next = 0;
+    int r = store_next_task(h->store, &next, e);
+    if (r < 0)
+        return r;
+    sched_init(&h->sched,
+               &(struct sched_cfg){ .epoch = h->epoch,
+                                    .next_task = next,
+                                    .lease_ms = h->conf->lease_ms,
+                                    .seed = clock_mono_ns() },
+               clock_mono_ms());
+    r = store_begin(h->store, e);
+    if (r >= 0)
+        r = store_sweeps(h->store, 0, true, load_one, h, e);
+    if (r >= 0)
+        r = store_open_attempts(h->store, restore_one, h, e);
+    return r < 0 ? r : store_commit(h->store, e);
+}
+
+static int own_engine(struct hub *h, struct err *e)
+{
+    uint64_t num;
+    int r = cid_file("/proc/self/exe", &h->engine, NULL, e);
+    return r < 0 ? r : hub_engine(h, &h->engine, &num, e);
+}
+
+/* ---- loop */
+
+static void on_message(struct hub *h, const struct link_event *ev)
+{
+    const struct peer *p = &ev->peer;
+    const struct msg *m = &ev->msg;
+    if (xfers_msg(h->xfers, p->id, m, clock_mono_ms()))
+        return;
+    switch (m->type) {
+    case M_AGENT_HELLO:
+        hub_hello(h, p, &m->agent_hello);
+        break;
+    case M_BEAT:
+        hub_beat(h, p, &m->beat);
+        break;
+    case M_ROWS:
+        hub_rows(h, p, &m->rows);
+        break;
+    case M_TASK_END:
+        hub_task_end(h, p, &m->task_end);
+        break;
+    case M_DECLINE:
+        hub_decline(h, p, &m->decline);
+        break;
+    case M_USER_HELLO: {
+        struct msg w = { .type = M_USER_WELCOME,
+                         .user_welcome = { .req = m->user_hello.req,
+                                           .epoch = h->epoch,
+                                           .version = SIOFLEET_VERSION,
+                                           .role = role_name(p->role) } };
+        link_send(h->link, p->id, &w, NULL);
+        break;
+    }
+    case M_SUBMIT:
+        hub_submit(h, p, &m->submit);
+        break;
+    case M_CONTROL:
+        hub_control(h, p, &m->control);
+        break;
+    case M_ASK:
+        hub_ask(h, p, &m->ask);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_gone(struct hub *h, const struct peer *p)
+{
+    xfers_gone(h->xfers, p->id, false);
+    struct hub_agent *a = map_get(&h->agent_of_peer, p->id);
+    if (!a)
+        return;
+    map_del(&h->agent_of_peer, p->id);
+    a->peer = 0;
+    struct sched_event ev = { .type = EV_GONE };
+    memcpy(ev.agent.install, a->info.install, 16);
+    hub_step(h, &ev);
+    log_info("agent '%s' disconnected; its leases run on", a->info.name);
+}
+
+static int take_messages(struct hub *h, struct err *e)
+{
+    uint64_t until = clock_mono_ms() + TURN_MS;
+    for (int i = 0; i < TURN_MESSAGES; i++) {
+        struct link_event ev;
+        int r = link_recv(h->link, &ev, e);
+        if (r < 0)
+            return r;
+        if (r == 0)
+            break;
+        if (ev.kind == LINK_MSG)
+            on_message(h, &ev);
+        else if (ev.kind == LINK_GONE)
+            on_gone(h, &ev.peer);
+        link_event_clear(&ev);
+        if (clock_mono_ms() >= until)
+            break;
+    }
+    return 0;
+}
+
+/* 1 = a signal to end came. */
+static int take_signals(int fd)
+{
+    struct signalfd_siginfo s;
+    int n = 0;
+    while (read(fd, &s, sizeof(s)) == (ssize_t)sizeof(s))
+        n++;
+    return n;
+}
+
+static int loop(struct hub *h, int sig, struct err *e)
+{
+    int64_t xfer_ms = -1;
+    for (;;) {
+        uint64_t now = clock_mono_ms(), next = sched_next_ms(&h->sched);
+        int64_t wait = next <= now                ? 0
+                       : next - now < POLL_MAX_MS ? (int64_t)(next - now)
+                                                  : POLL_MAX_MS;
+        if (xfer_ms >= 0 && xfer_ms < wait)
+            wait = xfer_ms;
+        struct pollfd fd = { .fd = sig, .events = POLLIN };
+        int r = link_poll(h->link, &fd, 1, wait, e);
+        if (r < 0)
+            return r;
+        if (fd.revents && take_signals(sig)) {
+            log_info("stopping: nothing new is granted, what runs on agents runs on");
+            hub_step(h, &(struct sched_event){ .type = EV_STOP });
+            r = take_messages(h, e); /* what is here already is still answered */
+            hub_commit(h);
+            hub_tick(h);
+            return take_signals(sig) ? -ECANCELED : r;
+        }
+        r = take_messages(h, e);
+        if (r < 0)
+            return r;
+        hub_commit(h);
+        xfer_ms = xfers_tick(h->xfers, clock_mono_ms());
+        hub_commit(h); /* a transfer may have ended */
+        hub_tick(h);
+    }
+}
+
+static int open_all(struct hub *h, struct key_pair *own, struct err *e)
+{
+    const struct coordinator_conf *c = h->conf;
+    CLEANUP(freep) char *cas_dir = path_fmt("%s/cas", c->data);
+    CLEANUP(freep) char *allowed = keys_dir(c->data);
+    if (!cas_dir || !allowed)
+        return err_sys(e, ENOMEM, "%s", c->data);
+    int r = store_open(c->data, &h->store, e);
+    if (r >= 0)
+        r = make_keys(c->data, own, e);
+    if (r >= 0)
+        r = cas_open(cas_dir, 0, &h->cas, e);
+    /* listening comes before the epoch: a port in use must not cost one */
+    if (r >= 0)
+        r = link_server(c->listen, c->n_listen, own, allowed, &h->link, e);
+    if (r >= 0)
+        r = raise_epoch(h, e);
+    if (r >= 0)
+        r = own_engine(h, e);
+    if (r >= 0)
+        r = restore(h, e);
+    if (r < 0)
+        return r;
+    struct xfer_store xs = xfer_store_cas(h->cas);
+    struct xfers_ops ops = { .ctx = h, .send = x_send, .offered = x_offered, .ended = x_ended };
+    h->xfers = xfers_new(&xs, &ops, CAS_SIZE_MAX);
+    return h->xfers ? 0 : err_sys(e, ENOMEM, "transfers");
+}
+
+int coordinator_run(const struct coordinator_conf *conf, struct err *e)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    CLEANUP(closep) int sig = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (sig < 0)
+        return err_sys(e, errno, "signalfd");
+    struct hub h = { .conf = conf };
+    struct key_pair own = { 0 };
+    list_init(&h.sched.agent_list);
+    list_init(&h.sched.trace_tasks);
+    int r = open_all(&h, &own, e);
+    if (r >= 0)
+        r = write_ready(&h, &own, e);
+    if (r >= 0) {
+        log_info("serving %s from %s, epoch %" PRIu64 ", %zu sweeps open", link_endpoint(h.link, 0),
+                 conf->data, h.epoch, h.n_lives);
+        r = loop(&h, sig, e);
+        if (conf->ready_file)
+            unlink(conf->ready_file);
+    }
+    key_clear(&own);
+    if (h.link)
+        link_free(&h.link, r < 0 ? 0 : LINGER_MS);
+    xfers_free(&h.xfers);
+    hub_clear(&h);
+    store_free(&h.store);
+    cas_free(&h.cas);
+    if (r >= 0)
+        log_info("stopped");
+    return r;
+}

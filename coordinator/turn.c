@@ -1,0 +1,574 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/hub.h"
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+
+enum { FULL_TELL_MS = 30000, TURNS_MAX = 64 };
+
+static void *grown(void *v, size_t n, size_t *room, size_t size)
+{
+    if (n < *room)
+        return v;
+    size_t more = *room ? *room * 2 : 64;
+    void *p = realloc(v, more * size);
+    if (p)
+        *room = more;
+    return p;
+}
+
+void hub_event(struct hub *h, const struct sched_event *ev)
+{
+    struct sched_event *v = grown(h->events, h->n_events, &h->room_events, sizeof(*v));
+    if (!v) {
+        hub_fail(h, &(struct err){ .code = ENOMEM, .text = "coordinator: no memory" });
+        return;
+    }
+    h->events = v;
+    v[h->n_events] = *ev;
+    if (ev->type == EV_END) { /* the message is gone by then */
+        v[h->n_events].end.cause = strdup(ev->end.cause);
+        v[h->n_events].end.text = strdup(ev->end.text);
+    }
+    h->n_events++;
+}
+
+void hub_answer(struct hub *h, uint64_t peer, uint64_t req, const struct msg *m, const char *text)
+{
+    struct hub_answer *v = grown(h->answers, h->n_answers, &h->room_answers, sizeof(*v));
+    if (!v)
+        return; /* the peer asks again */
+    h->answers = v;
+    v[h->n_answers++] = (struct hub_answer){
+        .peer = peer, .req = req, .msg = *m, .text = text ? strdup(text) : NULL
+    };
+}
+
+void hub_fail(struct hub *h, const struct err *e)
+{
+    if (h->failed)
+        return;
+    h->failed = true;
+    h->why = *e;
+    store_rollback(h->store);
+    uint64_t now = clock_mono_ms();
+    if (!h->full_told || now - h->full_told_ms >= FULL_TELL_MS) {
+        log_error("%s; nothing new is accepted until this is mended", e->text);
+        h->full_told_ms = now;
+    }
+    h->full_told = true;
+}
+
+bool hub_write(struct hub *h)
+{
+    if (h->failed)
+        return false;
+    struct err e = { 0 };
+    if (store_begin(h->store, &e) >= 0)
+        return true;
+    hub_fail(h, &e);
+    return false;
+}
+
+void hub_step(struct hub *h, const struct sched_event *ev)
+{
+    struct err e = { 0 };
+    int r = sched_step(&h->sched, ev, clock_mono_ms(), &h->out, &e);
+    if (r < 0 && r != -ENOENT)
+        log_error("scheduler: event %d: %s", (int)ev->type, e.code ? e.text : strerror(-r));
+}
+
+static void forget_turn(struct hub *h)
+{
+    for (size_t i = 0; i < h->n_answers; i++)
+        free(h->answers[i].text);
+    for (size_t i = 0; i < h->n_events; i++)
+        if (h->events[i].type == EV_SWEEP && h->events[i].sweep.todo) {
+            spans_clear(h->events[i].sweep.todo);
+            free(h->events[i].sweep.todo);
+        } else if (h->events[i].type == EV_END) {
+            free((char *)(uintptr_t)h->events[i].end.cause);
+            free((char *)(uintptr_t)h->events[i].end.text);
+        }
+    h->n_answers = h->n_events = 0;
+    h->failed = false;
+}
+
+void hub_commit(struct hub *h)
+{
+    struct err e = { 0 };
+    if (!h->failed && store_commit(h->store, &e) < 0)
+        hub_fail(h, &e);
+    if (h->failed) {
+        for (size_t i = 0; i < h->n_events; i++) /* a sweep that was not stored does not exist */
+            if (h->events[i].type == EV_SWEEP)
+                hub_drop_live(h, h->events[i].sweep.user);
+        for (size_t i = 0; i < h->n_answers; i++)
+            if (h->answers[i].req)
+                link_refuse(h->link, h->answers[i].peer, h->answers[i].req, err_exit(h->why.code),
+                            h->why.code == ENOSPC ? "NO_SPACE" : err_name(h->why.code),
+                            h->why.text);
+        forget_turn(h);
+        return;
+    }
+    for (size_t i = 0; i < h->n_events; i++)
+        hub_step(h, &h->events[i]);
+    for (size_t i = 0; i < h->n_answers; i++) {
+        struct hub_answer *a = &h->answers[i];
+        if (a->msg.type == M_OK) {
+            a->msg.ok.text = a->text ? a->text : "";
+            a->msg.ok.text_len = strlen(a->msg.ok.text);
+        } else if (a->msg.type == M_REFUSE) {
+            a->msg.refuse.text = a->text ? a->text : "refused";
+            a->msg.refuse.text_len = strlen(a->msg.refuse.text);
+        }
+        link_send(h->link, a->peer, &a->msg,
+                  &e); /* what a full queue swallows is asked for again */
+    }
+    forget_turn(h);
+}
+
+/* ---- what the scheduler wants done */
+
+static struct hub_agent *agent_of(const struct sched_agent *a)
+{
+    return a ? a->user : NULL;
+}
+
+static const char *agent_name(const struct sched_agent *a)
+{
+    return a && a->user ? ((struct hub_agent *)a->user)->info.name : "?";
+}
+
+/* A block on its way out. */
+struct sending {
+    uint64_t task, epoch, n;
+    uint64_t peer;
+    struct sched_agent *agent;
+    bool nothing; /* all of it was known or invalid */
+    struct msg msg;
+    uint8_t *spec; /* owned */
+};
+
+struct turn {
+    struct sending *v;
+    size_t n, room;
+    struct sched_event *points; /* for after the commit */
+    size_t n_points, room_points;
+};
+
+static int note_point(struct turn *t, uint64_t sweep, uint64_t index)
+{
+    struct sched_event *v = grown(t->points, t->n_points, &t->room_points, sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    t->points = v;
+    v[t->n_points++] =
+        (struct sched_event){ .type = EV_POINT, .point = { .sweep = sweep, .index = index } };
+    return 0;
+}
+
+/* Points of a grant that need no agent: known ones are copied, invalid ones get their row. Fills index with the rest. */
+static int sift(struct hub *h, struct live *l, uint32_t t, const struct span *spans, size_t n_spans,
+                uint64_t index[SCHED_BLOCK_MAX], size_t *ret_n, struct turn *turn, struct err *e)
+{
+    int r = 0;
+    *ret_n = 0;
+    for (size_t k = 0; k < n_spans; k++)
+        for (uint64_t i = spans[k].lo; i < spans[k].hi; i++) {
+            struct store_row row = {
+                .sweep = l->seq, .index = i, .trace = l->tr[t].num, .by = BY_ENGINE
+            };
+            struct err why = { 0 };
+            uint32_t no;
+            if (live_point(l, i, &no, &row.arch, &row.point) < 0)
+                return err_set(e, EINVAL, "sweep '%.100s': no point %" PRIu64, l->name, i);
+            if (arch_check(&row.arch, l->rules, &why) < 0) {
+                row.status = ROW_INVALID;
+                row.error = why.text;
+                r = store_put_row(h->store, &row, clock_wall_ms(), e);
+                if (r >= 0)
+                    r = note_point(turn, l->seq, i);
+            } else if ((r = store_put_known(h->store, l->seq, i, &row.point, h->engines,
+                                            h->n_engines, e)) == 1) {
+                r = note_point(turn, l->seq, i);
+            } else if (r == 0 && *ret_n < SCHED_BLOCK_MAX) {
+                index[(*ret_n)++] = i;
+            }
+            if (r < 0)
+                return r;
+        }
+    return 0;
+}
+
+static int take_grant(struct hub *h, const struct sched_action *a, struct turn *turn, struct err *e)
+{
+    struct live *l = map_get(&h->live, a->sweep);
+    struct hub_agent *ag = agent_of(a->agent);
+    uint32_t t = l ? live_find(l, &a->key) : UINT32_MAX;
+    if (!l || t == UINT32_MAX)
+        return err_set(e, ENOENT, "task %" PRIu64 ": its sweep is gone", a->task);
+    struct store_attempt at = { .task = a->task,
+                                .epoch = a->epoch,
+                                .n = a->n,
+                                .sweep = a->sweep,
+                                .key = a->key,
+                                .granted_ms = clock_wall_ms(),
+                                .timeout_ms = a->timeout_ms,
+                                .fails = a->fails };
+    snprintf(at.kind, sizeof(at.kind), "%s", a->kind == TASK_TRACE ? "trace" : "points");
+    memcpy(at.install, a->agent->install, 16);
+    struct sending s = {
+        .task = a->task, .epoch = a->epoch, .n = a->n, .agent = a->agent, .peer = ag ? ag->peer : 0
+    };
+    CLEANUP(buf_clear) struct buf spec = BUF_INIT(1 << 20);
+    int r;
+    if (a->kind == TASK_TRACE) {
+        r = live_trace_spec(l, t, &spec, e);
+    } else {
+        static uint64_t index[SCHED_BLOCK_MAX]; /* one loop, one thread */
+        size_t n;
+        const struct span *spans = h->out.spans + a->first;
+        r = sift(h, l, t, spans, a->count, index, &n, turn, e);
+        s.nothing = n == 0;
+        for (size_t i = 0; r >= 0 && i < a->count; i++)
+            r = spans_add(&at.points, spans[i].lo, spans[i].hi);
+        if (r >= 0 && n)
+            r = live_points_spec(l, t, index, n, &spec, e);
+    }
+    if (r >= 0)
+        r = store_add_attempt(h->store, &at, e);
+    if (r >= 0 && s.nothing)
+        r = store_end_attempt(h->store, a->task, a->epoch, a->n, "done", 0, 0, clock_wall_ms(),
+                              NULL, 0, e);
+    struct store_sweep w;
+    if (r >= 0)
+        r = store_sweep(h->store, l->seq, &w, NULL, e);
+    if (r >= 0 && w.state == SWEEP_QUEUED)
+        r = store_sweep_state(h->store, l->seq, SWEEP_RUNNING, 0, e);
+    spans_clear(&at.points);
+    struct sending *v = r < 0 ? NULL : grown(turn->v, turn->n, &turn->room, sizeof(*v));
+    if (!v)
+        return r < 0 ? r : -ENOMEM;
+    turn->v = v;
+    s.msg = (struct msg){ .type = M_GRANT,
+                          .grant = { .task = a->task,
+                                     .epoch = a->epoch,
+                                     .n = a->n,
+                                     .kind = a->kind == TASK_TRACE ? "trace" : "points",
+                                     .sweep = l->id,
+                                     .timeout_ms = a->timeout_ms,
+                                     .spec_len = spec.len } };
+    s.spec = spec.data;
+    spec.data = NULL;
+    spec.len = spec.room = 0;
+    s.msg.grant.spec = s.spec;
+    v[turn->n++] = s;
+    return 0;
+}
+
+static int give_up(struct hub *h, const struct sched_action *a, const struct span *spans,
+                   struct err *e)
+{
+    struct live *l = map_get(&h->live, a->sweep);
+    if (!l)
+        return 0;
+    uint64_t now = clock_wall_ms(), n = 0;
+    int r = 0;
+    for (size_t k = 0; r >= 0 && k < a->count; k++)
+        for (uint64_t i = spans[k].lo; r >= 0 && i < spans[k].hi; i++, n++) {
+            struct store_row row = { .sweep = l->seq,
+                                     .index = i,
+                                     .status = ROW_FAILED,
+                                     .error = a->text,
+                                     .by = BY_COORDINATOR };
+            uint32_t t;
+            if (live_point(l, i, &t, &row.arch, &row.point) < 0)
+                continue;
+            if (!l->tr[t].num) {
+                /* the trace was never had; the row still says which it would have been */
+                const struct recipe *rec = live_recipe(l, t);
+                struct store_trace tr = { .tenants = rec ? rec->tenants : 0,
+                                          .burst = rec ? rec->burst : 0,
+                                          .seed = rec ? rec->seed : 0,
+                                          .replicate = rec ? rec->replicate : 0 };
+                snprintf(tr.order, sizeof(tr.order), "%s", rec ? order_name(rec->order) : "");
+                snprintf(tr.rules, sizeof(tr.rules), "%s", rules_name(l->rules));
+                struct {
+                    char word[32];
+                    struct id key;
+                } no = { "no trace", l->key[t] };
+                hash_bytes(&no, sizeof(no), &tr.id);
+                r = store_add_trace(h->store, &tr, "absent", e);
+                row.trace = tr.num;
+            } else {
+                row.trace = l->tr[t].num;
+            }
+            if (r >= 0)
+                r = store_put_row(h->store, &row, now, e);
+        }
+    if (r >= 0)
+        log_warn("sweep '%s': %" PRIu64 " points given up: %s", l->name, n, a->text);
+    return r;
+}
+
+static int sweep_over(struct hub *h, const struct sched_action *a, struct err *e)
+{
+    struct live *l = map_get(&h->live, a->sweep);
+    struct store_sweep w;
+    int r = store_sweep(h->store, a->sweep, &w, NULL, e);
+    if (r < 0)
+        return r;
+    const struct sched_sweep *s = sched_sweep(&h->sched, a->sweep);
+    bool cancelled = w.done + w.failed + w.invalid < w.points || (s && s->cancelled);
+    enum sweep_state state = cancelled ? SWEEP_CANCELLED : w.failed ? SWEEP_FAILED : SWEEP_DONE;
+    uint64_t now = clock_wall_ms();
+    char text[256], hex[ID_HEX_LEN];
+    id_hex(&w.id, hex);
+    snprintf(text, sizeof(text),
+             "%s: %" PRIu64 " of %" PRIu64 " points done, %" PRIu64 " failed, %" PRIu64
+             " known before",
+             sweep_state_name(state, false), w.done + w.invalid, w.points, w.failed, w.known);
+    log_info("sweep '%s' (%.8s) is %s", l ? l->name : w.name, hex, text);
+    r = store_sweep_state(h->store, a->sweep, state, now, e);
+    return r < 0 ? r : store_event(h->store, now, "sweep", hex, text, e);
+}
+
+/* Store one action; grants are collected in turn. */
+static int store_action(struct hub *h, const struct sched_actions *from,
+                        const struct sched_action *a, struct turn *turn, struct err *e)
+{
+    uint64_t now = clock_wall_ms();
+    switch (a->type) {
+    case ACT_GRANT:
+        return take_grant(h, a, turn, e);
+    case ACT_CLOSE:
+        log_info("task %" PRIu64 ": attempt %" PRIu64 " of epoch %" PRIu64 " is over (%s)", a->task,
+                 a->n, a->epoch, a->text);
+        return store_end_attempt(h->store, a->task, a->epoch, a->n, a->text, 0, 0, now, NULL, 0, e);
+    case ACT_GIVE_UP:
+        return give_up(h, a, from->spans + a->first, e);
+    case ACT_SWEEP_OVER:
+        return sweep_over(h, a, e);
+    case ACT_TRACE_FAILED: {
+        char hex[ID_HEX_LEN];
+        id_hex(&a->key, hex);
+        log_warn("task %" PRIu64 ": trace of recipe %.8s cannot be built, its points fail: %s",
+                 a->task, hex, a->text);
+        return store_event(h->store, now, "trace", hex, a->text, e);
+    }
+    case ACT_AGENT_LOST:
+        log_warn("agent '%s' silent for %" PRIu64 " ms, %" PRIu64 " tasks requeued",
+                 agent_name(a->agent), h->conf->lease_ms, a->n);
+        return store_event(h->store, now, "agent", agent_name(a->agent), "lost", e);
+    default:
+        return 0;
+    }
+}
+
+/* Refs of an answer in the wire's form; at most 4096, the rest comes with the next beat. */
+static size_t wire_refs(const struct hub *h, const struct sched_action *a,
+                        struct wire_task_ref out[4096])
+{
+    size_t n = a->count < 4096 ? a->count : 4096;
+    for (size_t i = 0; i < n; i++) {
+        const struct sched_ref *r = &h->out.refs[a->first + i];
+        out[i] = (struct wire_task_ref){
+            .task = r->task, .epoch = r->epoch, .n = r->n, .state = r->state
+        };
+    }
+    return n;
+}
+
+/* What goes out without being stored; after the commit. */
+static void send_action(struct hub *h, const struct sched_action *a)
+{
+    static struct wire_task_ref refs[4096]; /* one loop, one thread */
+    struct hub_agent *ag = agent_of(a->agent);
+    struct msg m = { 0 };
+    if (a->type == ACT_SWEEP_GONE) {
+        hub_drop_live(h, a->user);
+        return;
+    }
+    if (!ag || !ag->peer)
+        return;
+    if (a->type == ACT_WELCOME) {
+        m.type = M_WELCOME;
+        m.welcome = (struct msg_welcome){ .epoch = h->epoch,
+                                          .lease_ms = h->conf->lease_ms,
+                                          .heartbeat_ms = h->conf->heartbeat_ms,
+                                          .version = SIOFLEET_VERSION,
+                                          .drop = refs,
+                                          .n_drop = wire_refs(h, a, refs) };
+    } else if (a->type == ACT_DROP) {
+        m.type = M_BEAT_ACK;
+        m.beat_ack =
+            (struct msg_beat_ack){ .seq = a->n, .drop = refs, .n_drop = wire_refs(h, a, refs) };
+    } else if (a->type == ACT_CANCEL) {
+        m.type = M_CANCEL;
+        m.cancel = (struct msg_cancel){ .task = a->task, .epoch = a->epoch, .n = a->n };
+    } else {
+        return;
+    }
+    link_send(h->link, ag->peer, &m,
+              NULL); /* a lost one comes again: hello, beat or the answer to the next beat */
+}
+
+static bool stored_kind(enum sched_action_type t)
+{
+    return t == ACT_CLOSE || t == ACT_GIVE_UP || t == ACT_SWEEP_OVER || t == ACT_TRACE_FAILED ||
+           t == ACT_AGENT_LOST;
+}
+
+/* Keep what could not be stored for the next turn: grants are taken back, answers to agents are repeated by them. */
+static void keep_actions(struct hub *h)
+{
+    for (size_t i = 0; i < h->out.n; i++) {
+        const struct sched_action *a = &h->out.v[i];
+        if (!stored_kind(a->type) && a->type != ACT_SWEEP_GONE)
+            continue;
+        struct sched_action *v = grown(h->kept.v, h->kept.n, &h->kept.room, sizeof(*v));
+        if (!v)
+            continue;
+        h->kept.v = v;
+        v[h->kept.n] = *a;
+        v[h->kept.n].first = h->kept.n_spans;
+        if (a->type == ACT_GIVE_UP) {
+            struct span *sp =
+                grown(h->kept.spans, h->kept.n_spans, &h->kept.room_spans, sizeof(*sp));
+            if (!sp)
+                continue;
+            h->kept.spans = sp;
+            sp[h->kept.n_spans++] = h->out.spans[a->first]; /* one range an action */
+        }
+        h->kept.n++;
+    }
+}
+
+/* First what an earlier turn could not store. */
+static int store_kept(struct hub *h, struct err *e)
+{
+    int r = 0;
+    struct turn none = { 0 };
+    if (!h->kept.n)
+        return 0;
+    r = store_begin(h->store, e);
+    for (size_t i = 0; r >= 0 && i < h->kept.n; i++)
+        r = store_action(h, &h->kept, &h->kept.v[i], &none, e);
+    if (r >= 0)
+        r = store_commit(h->store, e);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < h->kept.n; i++)
+        if (h->kept.v[i].type == ACT_SWEEP_GONE)
+            hub_drop_live(h, h->kept.v[i].user);
+    sched_actions_reset(&h->kept);
+    return 0;
+}
+
+static void free_turn(struct turn *t)
+{
+    for (size_t i = 0; i < t->n; i++)
+        free(t->v[i].spec);
+    free(t->v);
+    free(t->points);
+}
+
+/* Store the actions in h->out, then send. Returns how many grants needed no agent. */
+static size_t do_actions(struct hub *h)
+{
+    struct turn turn = { 0 };
+    struct err e = { 0 };
+    size_t again = 0;
+    int r = store_kept(h, &e);
+    bool writes = false;
+    for (size_t i = 0; i < h->out.n; i++)
+        writes |= h->out.v[i].type == ACT_GRANT || stored_kind(h->out.v[i].type);
+    if (r >= 0 && writes)
+        r = store_begin(h->store, &e);
+    for (size_t i = 0; r >= 0 && i < h->out.n; i++)
+        r = store_action(h, &h->out, &h->out.v[i], &turn, &e);
+    if (r >= 0)
+        r = store_commit(h->store, &e);
+    if (r < 0) {
+        if (!e.code)
+            err_sys(&e, -r, "coordinator");
+        hub_fail(h, &e);
+        keep_actions(h);
+        size_t n = h->out.n; /* taking a grant back adds actions behind */
+        for (size_t i = 0; i < n; i++) {
+            struct sched_action a = h->out.v[i];
+            if (a.type == ACT_GRANT)
+                sched_step(&h->sched,
+                           &(struct sched_event){ .type = EV_DECLINE,
+                                                  .end = { a.task, a.epoch, a.n, "store", NULL } },
+                           clock_mono_ms(), &h->kept, NULL);
+        }
+        h->failed = false;
+        free_turn(&turn);
+        sched_actions_reset(&h->out);
+        return 0;
+    }
+    if (writes && h->full_told) {
+        log_info("store: writing works again");
+        h->full_told = false;
+    }
+    struct sched_actions done = h->out;
+    for (size_t i = 0; i < done.n; i++)
+        send_action(h, &done.v[i]);
+    sched_actions_reset(&h->out);
+    for (size_t i = 0; i < turn.n_points; i++)
+        hub_step(h, &turn.points[i]);
+    for (size_t i = 0; i < turn.n; i++) {
+        struct sending *s = &turn.v[i];
+        struct sched_event ev = { .end = { s->task, s->epoch, s->n, "done", NULL } };
+        if (s->nothing) {
+            ev.type = EV_END;
+            again++;
+        } else if (s->peer && link_send(h->link, s->peer, &s->msg, &e) == 0) {
+            continue;
+        } else {
+            ev.type = EV_DECLINE;
+            ev.end.cause = "unsent";
+        }
+        hub_step(h, &ev);
+    }
+    again += turn.n_points > 0;
+    free_turn(&turn);
+    return again;
+}
+
+void hub_tick(struct hub *h)
+{
+    for (int turn = 0; turn < TURNS_MAX; turn++) {
+        hub_step(h, &(struct sched_event){ .type = EV_TICK });
+        if (!h->out.n && !h->kept.n)
+            return;
+        if (!do_actions(h) && !h->out.n)
+            return;
+    }
+}
+
+void hub_clear(struct hub *h)
+{
+    forget_turn(h);
+    free(h->answers);
+    free(h->events);
+    sched_clear(&h->sched);
+    sched_actions_clear(&h->out);
+    sched_actions_clear(&h->kept);
+    while (h->n_lives)
+        hub_drop_live(h, h->lives[h->n_lives - 1]);
+    free(h->lives);
+    free(h->engines);
+    map_clear(&h->live);
+    map_clear(&h->agent_of_peer);
+    while (h->agents) {
+        struct hub_agent *a = h->agents;
+        h->agents = a->next;
+        free(a);
+    }
+}

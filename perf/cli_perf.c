@@ -1,4 +1,4 @@
-/* Verbs `perf run` and `perf sweep`. */
+/* Verbs `perf run|sweep|mrc`. */
 #include "perf/cli_perf.h"
 
 #include <inttypes.h>
@@ -10,6 +10,7 @@
 #include "perf/build.h"
 #include "perf/compat/compat.h"
 #include "perf/engine.h"
+#include "perf/mrc.h"
 #include "perf/rowout.h"
 #include "perf/run.h"
 #include "perf/sweep.h"
@@ -614,6 +615,103 @@ static const struct opt sweep_options[] = {
     { 0 },
 };
 
+/* ---- perf mrc */
+
+struct mrc_opts {
+    struct opt_u64 sets, sample;
+    bool full, json;
+};
+
+static int print_curve(struct cli *c, const struct mrc *m, const struct id *id)
+{
+    enum { MOST = 512 };
+    uint64_t sizes[MOST];
+    size_t n = mrc_sizes(m, sizes, MOST);
+    const char *mode = m->ppm < 1000000 ? "sampled" : m->sets > 1 ? "sets" : "full";
+    if (!c->json) {
+        static const char *const names[] = { "entries", "ways", "miss_ppm", "err_ppm" };
+        CLEANUP(table_free) struct table *t = table_new(names, ARRAY_LEN(names));
+        for (size_t i = 0; t && i < n; i++) {
+            struct mrc_point p = mrc_at(m, sizes[i]);
+            table_cell(t, "%" PRIu64, p.entries);
+            table_cell(t, "%" PRIu64, p.ways);
+            table_cell(t, "%" PRIu64, p.miss_ppm);
+            table_cell(t, "%" PRIu64, p.err_ppm);
+        }
+        if (t)
+            table_print(t, stdout);
+        return cli_flush(c);
+    }
+    json_t *j = json_object(), *curve = json_array();
+    json_object_set_new(j, "schema", json_string("siofleet.mrc/1"));
+    json_object_set_new(j, "trace", json_id(id));
+    json_object_set_new(j, "events", json_u64(m->events));
+    json_object_set_new(j, "mode", json_string(mode));
+    for (size_t i = 0; i < n; i++) {
+        struct mrc_point p = mrc_at(m, sizes[i]);
+        json_t *o = json_object();
+        json_object_set_new(o, "entries", json_u64(p.entries));
+        json_object_set_new(o, "ways", json_u64(p.ways));
+        json_object_set_new(o, "miss_ppm", json_u64(p.miss_ppm));
+        json_object_set_new(o, "err_ppm", json_u64(p.err_ppm));
+        json_array_append_new(curve, o);
+    }
+    json_object_set_new(j, "curve", curve);
+    json_object_set_new(j, "sets", json_u64(m->sets));
+    json_object_set_new(j, "sample_ppm", json_u64(m->ppm));
+    return cli_json(c, j);
+}
+
+static int run_mrc(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    const struct mrc_opts *o = opts;
+    struct err e = { 0 };
+    struct id id;
+    CLEANUP(trace_free) struct trace *t = NULL;
+    CLEANUP(mrc_clear) struct mrc m = { 0 };
+    int r = 0;
+    if (o->full && o->sets.set)
+        r = err_set(&e, SF_EUSAGE, "--full: is one set; leave out --sets");
+    else if (o->sample.set && o->sets.set)
+        r = err_set(&e, SF_EUSAGE, "--sample: goes with full associativity; leave out --sets");
+    else if (o->sets.set && o->sets.v & (o->sets.v - 1))
+        r = err_set(&e, SF_EUSAGE, "--sets: %" PRIu64 " is not a power of two", o->sets.v);
+    if (r == 0)
+        r = load_trace(argv[0], &t, &id, &e);
+    if (r == 0)
+        r = o->sample.set ? mrc_sample(t, o->sample.v, &m, &e)
+            : o->sets.set ? mrc_sets(t, o->sets.v, &m, &e)
+                          : mrc_full(t, &m, &e);
+    return r < 0 ? cli_fail(c, &e) : print_curve(c, &m, &id);
+}
+
+static const struct opt mrc_options[] = {
+    { .name = "sets",
+      .arg = "N",
+      .help = "all associativities of a cache of N sets",
+      .kind = OPT_U64,
+      .off = offsetof(struct mrc_opts, sets),
+      .min = 1,
+      .max = 1u << 24 },
+    { .name = "full",
+      .help = "all sizes of a fully associative cache (default)",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct mrc_opts, full) },
+    { .name = "sample",
+      .arg = "PPM",
+      .help = "look at that share of the pages only, with an error band",
+      .kind = OPT_U64,
+      .off = offsetof(struct mrc_opts, sample),
+      .min = 1,
+      .max = 1000000 },
+    { .name = "json",
+      .help = "siofleet.mrc/1",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct mrc_opts, json) },
+    { 0 },
+};
+
 const struct verb perf_verbs[] = {
     { .name = "perf run",
       .args = "[TRACE]",
@@ -655,5 +753,20 @@ const struct verb perf_verbs[] = {
       .min_args = 1,
       .max_args = 1,
       .run = run_sweep },
+    { .name = "perf mrc",
+      .args = "TRACE",
+      .summary = "miss-ratio curve of an IOTLB over all its sizes, from one pass",
+      .details = "What an LRU IOTLB of every size would miss, in trace order (no prefetch): the "
+                 "curve tells which\n"
+                 "sizes are worth a sweep.",
+      .examples =
+          "siofleet perf mrc t.trc                    every size, fully associative, exact\n"
+          "siofleet perf mrc t.trc --sets 8           8 sets of every associativity\n"
+          "siofleet perf mrc t.trc --sample 10000     1 % of the pages, with an error band",
+      .opts = mrc_options,
+      .opts_size = sizeof(struct mrc_opts),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_mrc },
     { 0 },
 };

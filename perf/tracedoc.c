@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "perf/mrc.h"
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 
@@ -79,37 +80,18 @@ static json_t *hot(const uint32_t *sorted, uint32_t n, uint64_t events, unsigned
     return events ? json_u64((uint64_t)((unsigned __int128)sum * 1000000 / events)) : json_null();
 }
 
-/* LRU stack distances by a Fenwick tree over time: distance d = different pages touched since the last touch of this
- * page, itself included. Buckets end at powers of two. */
+/* LRU stack distances: distance d = different pages touched since the last touch of this page, itself included.
+ * Buckets end at powers of two. */
 static int reuse(const struct trace *t, uint64_t buckets[34], uint64_t *ret_cold, struct err *e)
 {
-    CLEANUP(freep) uint32_t *tree = calloc(t->n + 2, sizeof(*tree));
-    CLEANUP(freep) uint32_t *last = calloc((size_t)t->n_page + 1, sizeof(*last));
-    if (!tree || !last)
-        return err_sys(e, ENOMEM, "trace");
+    CLEANUP(mrc_clear) struct mrc m = { 0 };
+    int r = mrc_full(t, &m, e);
+    if (r < 0)
+        return r;
     memset(buckets, 0, 34 * sizeof(*buckets));
-    *ret_cold = 0;
-    uint64_t live = 0;
-    for (uint64_t i = 0; i < t->n; i++) {
-        uint32_t page = t->key_page[t->ev[i]];
-        uint64_t at = last[page];
-        if (at) {
-            uint64_t older = 0; /* pages whose last touch is not after ours */
-            for (uint64_t k = at; k; k &= k - 1)
-                older += tree[k];
-            uint64_t d = live - older + 1;
-            buckets[d <= 1 ? 0 : 64 - __builtin_clzll(d - 1)]++;
-            for (uint64_t k = at; k <= t->n; k += k & -k)
-                tree[k]--;
-            live--;
-        } else {
-            ++*ret_cold;
-        }
-        last[page] = (uint32_t)(i + 1);
-        for (uint64_t k = i + 1; k <= t->n; k += k & -k)
-            tree[k]++;
-        live++;
-    }
+    for (size_t i = 0; i < m.n; i++)
+        buckets[i ? 64 - __builtin_clzll(i) : 0] += m.count[i];
+    *ret_cold = m.cold;
     return 0;
 }
 

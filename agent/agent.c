@@ -1025,7 +1025,10 @@ static int start(struct agent *a, struct err *e)
     if ((r = find_programs(a, e)) < 0 || (r = lock_data(a, e)) < 0 ||
         (r = load_install(a, e)) < 0 || (r = open_stores(a, e)) < 0 || (r = take_signals(a, e)) < 0)
         return r;
-    r = facts_get("/proc", "/sys", true, &a->facts, e);
+    CLEANUP(freep) char *kvm = path_fmt("%s/kvm", a->conf->data);
+    if (!kvm)
+        return err_sys(e, ENOMEM, "agent");
+    r = facts_get("/proc", "/sys", facts_kvm(kvm), &a->facts, e);
     if (r < 0)
         return r;
     a->facts_text = json_dumps(a->facts.json, JSON_COMPACT);

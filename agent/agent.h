@@ -5,6 +5,7 @@
  *
  *     DATA/lock      one agent a folder
  *     DATA/install   JSON: who this install is (16 random bytes) and how often it was started
+ *     DATA/kvm       what the last probe of KVM gave, for this boot of the host
  *     DATA/cache/    artefacts, proto/cas
  *     DATA/tasks/    runner.h
  */

@@ -1,6 +1,7 @@
 #include "agent/facts.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -57,7 +58,24 @@ static const char *isa(void)
     return "scalar";
 }
 
-int facts_get(const char *proc, const char *sys, bool probe_kvm, struct facts *ret, struct err *e)
+bool facts_kvm(const char *cache)
+{
+    CLEANUP(freep) char *boot = file_text("/proc", "sys/kernel/random/boot_id", 128);
+    char key[160], line[200];
+    snprintf(key, sizeof(key), "%.36s %s ", boot ? boot : "",
+             access("/dev/kvm", R_OK | W_OK) == 0 ? "rw" : "no");
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(256);
+    size_t n = strlen(key);
+    if (boot && file_read(cache, &b, NULL) == 0 && b.len == n + 2 && !memcmp(b.data, key, n) &&
+        (b.data[n] == '0' || b.data[n] == '1'))
+        return b.data[n] == '1';
+    bool usable = kvm_usable();
+    snprintf(line, sizeof(line), "%s%d\n", key, usable);
+    file_write(cache, line, strlen(line), 0600, true, NULL);
+    return usable;
+}
+
+int facts_get(const char *proc, const char *sys, bool kvm, struct facts *ret, struct err *e)
 {
     *ret = (struct facts){ 0 };
     cpu_set_t set;
@@ -67,7 +85,7 @@ int facts_get(const char *proc, const char *sys, bool probe_kvm, struct facts *r
     CLEANUP(freep) char *mem = file_text(proc, "meminfo", 16384);
     CLEANUP(freep) char *total = mem ? line_value(mem, "MemTotal") : NULL;
     ret->memory_mib = total ? strtoull(total, NULL, 10) / 1024 : 0;
-    ret->kvm = probe_kvm && kvm_usable();
+    ret->kvm = kvm;
 
     CLEANUP(freep) char *cpuinfo = file_text(proc, "cpuinfo", 65536);
     CLEANUP(freep) char *cpu = cpuinfo ? line_value(cpuinfo, "model name") : NULL;

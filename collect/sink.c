@@ -3,13 +3,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
+#include "proto/format/log.h"
 
 struct sink {
-    struct file_new file;
-    uint64_t events, devices;
+    struct slog_out *out;
+    char *path;
+    uint64_t devices; /* with translations: an invalidation has no device */
     uint8_t seen[65536 / 8];
 };
 
@@ -25,10 +28,15 @@ static void see(uint8_t seen[], uint64_t *devices, uint16_t sid)
 int sink_new(const char *path, struct sink **ret, struct err *e)
 {
     struct sink *s = calloc(1, sizeof(*s));
-    if (!s)
+    if (s)
+        s->path = strdup(path);
+    if (!s || !s->path) {
+        free(s);
         return err_set(e, ENOMEM, "%s", path);
-    int r = file_begin(&s->file, path, 0644, false, e);
+    }
+    int r = slog_create(path, SLOG_RING, false, &s->out, e);
     if (r < 0) {
+        free(s->path);
         free(s);
         return r;
     }
@@ -38,30 +46,36 @@ int sink_new(const char *path, struct sink **ret, struct err *e)
 
 int sink_add(struct sink *s, const struct log_event *ev, size_t n, struct err *e)
 {
-    int r = write_all(s->file.fd, ev, n * sizeof(*ev));
-    if (r < 0)
-        return err_sys(e, -r, "%s", s->file.path);
     for (size_t i = 0; i < n; i++)
         if (ev[i].kind == LOG_PAGE_HIT || ev[i].kind == LOG_PAGE_UPDATE)
             see(s->seen, &s->devices, ev[i].sid);
-    s->events += n;
-    return 0;
+    return slog_add(s->out, ev, n, e);
 }
 
 int sink_end(struct sink *s, uint64_t dropped, struct sink_result *ret, struct err *e)
 {
-    (void)dropped;
-    *ret = (struct sink_result){ .events = s->events, .devices = s->devices };
-    CLEANUP(freep) char *path = strdup(s->file.path);
-    int r = file_commit(&s->file, e);
+    struct slog_info info = { 0 };
+    struct stat st;
+    *ret = (struct sink_result){ 0 };
+    int r = slog_end(&s->out, dropped, &ret->id, &info, e);
+    if (r == 0 && stat(s->path, &st) < 0)
+        r = err_sys(e, errno, "%s", s->path);
+    if (r == 0) {
+        ret->bytes = (uint64_t)st.st_size;
+        ret->events = info.events;
+        ret->devices = s->devices;
+    }
+    slog_info_clear(&info);
+    free(s->path);
     free(s);
-    return r < 0 ? r : cid_file(path, &ret->id, &ret->bytes, e);
+    return r;
 }
 
 void sink_abort(struct sink **sp)
 {
     if (*sp) {
-        file_abort(&(*sp)->file);
+        slog_abort(&(*sp)->out);
+        free((*sp)->path);
         free(*sp);
     }
     *sp = NULL;

@@ -475,6 +475,13 @@ static bool has_ring(const struct collect_conf *c)
     return c->tracer == TRACER_RING || c->tracer == TRACER_BOTH || c->tracer == TRACER_LOG;
 }
 
+/* Both tracers are there to be compared: they see the same only from reset to the end, since two switches cannot be
+ * thrown at one moment. */
+static bool whole_run(const struct collect_conf *c)
+{
+    return c->include_boot || c->tracer == TRACER_BOTH;
+}
+
 static bool has_text(const struct collect_conf *c)
 {
     return c->tracer == TRACER_LOG || c->tracer == TRACER_BOTH || c->tracer == TRACER_STOCK;
@@ -548,7 +555,7 @@ static int start_l1(struct stack *s, const int net_fds[], struct err *e)
     }
     if (has_text(c)) {
         arg2(&a, "-D", "%s/run.log", s->dir);
-        for (size_t i = 0; c->include_boot && i < ARRAY_LEN(text_events); i++)
+        for (size_t i = 0; whole_run(c) && i < ARRAY_LEN(text_events); i++)
             if (c->tracer != TRACER_STOCK || strcmp(text_events[i], "vtd_slpte_fetch") != 0)
                 arg2(&a, "-trace", "%s", text_events[i]);
     }
@@ -666,7 +673,7 @@ static int trace_start(struct stack *s, bool snapshot, struct err *e)
 {
     const struct collect_conf *c = s->c;
     int r = 0;
-    if (has_text(c) && !c->include_boot)
+    if (has_text(c) && !whole_run(c))
         r = set_text_events(s, true, e);
     if (r < 0)
         return r;
@@ -821,7 +828,7 @@ static int hear_word(struct stack *s, struct vm *v, const char *line, struct err
         if (!l1 && (r = tell(v, "GO", e)) < 0)
             return r;
         if (s->phase == PH_START && all_ready(s)) {
-            r = s->c->include_boot ? 0 : trace_start(s, true, e);
+            r = whole_run(s->c) ? 0 : trace_start(s, true, e);
             if (r < 0)
                 return r;
             enter(s, PH_MEASURE);
@@ -832,7 +839,7 @@ static int hear_word(struct stack *s, struct vm *v, const char *line, struct err
     } else if (l1 && strncmp(line, "END ", 4) == 0 && s->phase == PH_MEASURE) {
         s->end_status = atoi(line + 4);
         enter(s, PH_SEND);
-        r = trace_stop(s, e);
+        r = s->c->tracer == TRACER_BOTH ? 0 : trace_stop(s, e);
         return r < 0 ? r : tell(v, "OK", e);
     } else if (l1 && strncmp(line, "FILE ", 5) == 0 && s->phase == PH_SEND) {
         return begin_file(s, v, line + 5, e);
@@ -1182,6 +1189,8 @@ static int start(struct stack *s, struct err *e)
         for (uint64_t i = 0; r == 0 && i < c->nics; i++)
             r = start_peer(s, i, e);
     }
+    if (r == 0 && whole_run(c))
+        r = trace_start(s, false, e);
     if (r == 0)
         r = start_l1(s, mine, e);
     for (size_t i = 0; i < CONF_GUESTS_MAX; i++) {
@@ -1198,7 +1207,7 @@ static int start(struct stack *s, struct err *e)
             usleep(10000);
         return s->l1.proc->ended ? died(s, s->l1.proc, e) : r;
     }
-    return c->include_boot ? trace_start(s, false, e) : 0;
+    return 0;
 }
 
 int stack_run(const struct collect_conf *c, const struct stack_env *env, const char *dir,

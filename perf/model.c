@@ -77,11 +77,11 @@ static int ring_init(struct model_ring *r, uint64_t most)
     uint32_t room = 16;
     while (room < most + 2) /* the one that is never ready, and the last one that was taken */
         room *= 2;
-    *r = (struct model_ring){ .mask = room - 1 };
-    r->a = calloc(room, sizeof(*r->a));
-    if (!r->a)
+    struct model_item *a = calloc(room, sizeof(*a));
+    if (!a)
         return -ENOMEM;
-    r->a[0].t = MODEL_NEVER;
+    a[0].t = MODEL_NEVER;
+    *r = (struct model_ring){ .a = (char *)a, .mask = room * sizeof(*a) - 1 };
     return 0;
 }
 

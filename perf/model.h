@@ -51,8 +51,8 @@ struct model_item {
 
 /* Behind the last item stands one that is never ready: an empty queue needs no test. */
 struct model_ring {
-    struct model_item *a;      /* mask + 1 items, owned */
-    uint32_t mask, head, tail; /* free-running */
+    char *a;                   /* items, owned */
+    uint64_t mask, head, tail; /* in bytes; head and tail stay inside */
 };
 
 struct model_flow {

@@ -31,11 +31,12 @@ struct hot {
     uint64_t gate, slot, slot_ps, slot_frac, gbps, step_ps, step_frac;
     uint64_t queue, flying, sent, dropped;
     struct model_ring qc, qp, qf, near, far;
-    uint64_t qc_free, qp_free, qf_free, qi_free, back_next, last;
+    uint64_t qc_free, qp_free, qf_free, qi_free, last;
+    uint64_t limit; /* where the front's stretch ends */
     /* common: the caches' lines, and what is counted */
     uint32_t *iotlb, *l2, *l3, iotlb_ways, l2_ways, l3_ways;
     uint8_t *cc;
-    uint64_t cc_miss, iotlb_miss, iotlb_fresh;
+    uint64_t cc_miss, iotlb_miss;
     uint64_t l2_all[2], l2_miss[2], l2_fresh[2], l3_all[2], l3_miss[2], l3_fresh[2];
 };
 
@@ -86,6 +87,7 @@ static ALWAYS_INLINE bool iotlb_probe(struct model *m, struct hot *h, const stru
     return line_probe(h->iotlb + (size_t)d->iotlb_set * 8, 8, h->iotlb_ways, d->iotlb);
 }
 
+/* common: conflicts and domains follow in the end, see finish(). */
 static ALWAYS_INLINE void iotlb_fill(struct model *m, struct hot *h, const struct model_entry *d,
                                      uint32_t x, bool common)
 {
@@ -97,8 +99,6 @@ static ALWAYS_INLINE void iotlb_fill(struct model *m, struct hot *h, const struc
     bool fresh,
         found = line_fill(h->iotlb + (size_t)d->iotlb_set * 8, 8, h->iotlb_ways, d->iotlb, &fresh);
     h->iotlb_miss += !found;
-    h->iotlb_fresh += fresh;
-    m->iotlb.domain[d->gid] |= !found;
 }
 
 static ALWAYS_INLINE bool page_probe(struct model *m, struct tlb *t, uint32_t *lines, uint32_t ways,
@@ -118,21 +118,35 @@ static ALWAYS_INLINE bool ring_empty(const struct model_ring *r)
     return r->head == r->tail;
 }
 
+static ALWAYS_INLINE struct model_item *ring_at(const struct model_ring *r, uint64_t at)
+{
+    return (struct model_item *)(void *)(r->a + at);
+}
+
 static ALWAYS_INLINE struct model_item *ring_front(const struct model_ring *r)
 {
-    return &r->a[r->head & r->mask];
+    return ring_at(r, r->head);
+}
+
+static ALWAYS_INLINE struct model_item ring_pop(struct model_ring *r)
+{
+    struct model_item it = *ring_front(r);
+    r->head = (r->head + sizeof(it)) & r->mask;
+    return it;
 }
 
 /* Behind everything that is ready no later: first in, first out among equal times. In order: at the end. The item before the front,
  * taken out earlier, is never later than what comes: no end of the search is needed. */
 static ALWAYS_INLINE void ring_push(struct model_ring *r, bool sorted, struct model_item it)
 {
-    uint32_t i = r->tail++;
-    r->a[r->tail & r->mask].t = MODEL_NEVER;
+    uint64_t at = r->tail;
+    r->tail = (at + sizeof(it)) & r->mask;
+    ring_at(r, r->tail)->t = MODEL_NEVER;
     if (sorted)
-        for (; UNLIKELY(r->a[(i - 1) & r->mask].t > it.t); i--)
-            r->a[i & r->mask] = r->a[(i - 1) & r->mask];
-    r->a[i & r->mask] = it;
+        for (uint64_t before; UNLIKELY(ring_at(r, before = (at - sizeof(it)) & r->mask)->t > it.t);
+             at = before)
+            *ring_at(r, at) = *ring_at(r, before);
+    *ring_at(r, at) = it;
 }
 
 static ALWAYS_INLINE uint64_t later(uint64_t a, uint64_t b)
@@ -201,7 +215,7 @@ static ALWAYS_INLINE void probe(struct model *m, struct hot *h, uint32_t e, uint
             break;
         }
         m->under_way++;
-        h->back_next = sooner(h->back_next, t + MODEL_HISTORY_PS);
+        h->limit = sooner(h->limit, t + MODEL_HISTORY_PS + (inorder ? 0 : MODEL_PCIE_PS));
         ring_push(&h->qp, !inorder,
                   (struct model_item){ t + MODEL_HISTORY_PS, past[at] | MODEL_F_PREFETCH });
         at = at + 1 == g->used ? 0 : at + 1;
@@ -224,7 +238,7 @@ static ALWAYS_INLINE bool qc_access(struct model *m, struct hot *h, uint64_t ex,
         hit |= b;
     }
     if (!hit) {
-        h->back_next = sooner(h->back_next, t + MODEL_PCIE_PS);
+        h->limit = sooner(h->limit, t + MODEL_PCIE_PS + (inorder ? 0 : MODEL_PCIE_PS));
         /* without prefetches QP gets everything in order of time */
         ring_push(&h->qp, prefetch && !inorder, (struct model_item){ t + MODEL_PCIE_PS, ex });
     }
@@ -288,15 +302,18 @@ static ALWAYS_INLINE void qi_access(struct model *m, struct hot *h, struct model
         slot_resume(h, t);
 }
 
-/* A slot with room: read a packet. qi: when QI starts next; limit: where this stretch ends. */
-static ALWAYS_INLINE void arrive(struct model *m, struct hot *h, uint64_t qi, uint64_t limit,
-                                 bool inorder, bool prefetch, bool common)
+/* A slot with room: read a packet. qi: when QI starts next. */
+static ALWAYS_INLINE void arrive(struct model *m, struct hot *h, uint64_t qi, bool inorder,
+                                 bool prefetch, bool common)
 {
+    enum { K = MODEL_PACKET_EVENTS };
     const uint64_t t = h->slot, left = h->n - h->pos;
-    const uint32_t k = LIKELY(left >= MODEL_PACKET_EVENTS) ? MODEL_PACKET_EVENTS : (uint32_t)left;
-    uint64_t ex[MODEL_PACKET_EVENTS];
-    bool found[MODEL_PACKET_EVENTS], all = true;
-    for (uint32_t i = 0; i < k; i++) {
+    const uint32_t k = LIKELY(left >= K) ? K : (uint32_t)left;
+    uint64_t ex[K] = { 0 };
+    bool found[K], all = k == K;
+    for (uint32_t i = 0; i < K; i++) {
+        if (UNLIKELY(i >= k))
+            break;
         ex[i] = h->ev[h->pos + i];
         const struct model_entry *d = &h->entry[ex[i]];
         if (!common && h->next_use)
@@ -312,9 +329,9 @@ static ALWAYS_INLINE void arrive(struct model *m, struct hot *h, uint64_t qi, ui
     slot_advance(h);
     h->gate = h->flying < h->queue && left > k ? h->slot : MODEL_NEVER;
 
-    uint64_t end = t + k * (uint64_t)MODEL_STAGE_PS; /* QC's last access if nothing is before it */
+    const uint64_t end = t + K * MODEL_STAGE_PS; /* QC's last access if nothing is before it */
     if (UNLIKELY(!all || !ring_empty(&h->qc) || h->qc_free > t + MODEL_CC_HIT_PS || qi < end ||
-                 limit <= end || h->slot <= end)) {
+                 h->limit <= end || h->slot <= end)) {
         for (uint32_t i = 0; i < k; i++)
             ring_push(
                 &h->qc, !inorder,
@@ -322,9 +339,9 @@ static ALWAYS_INLINE void arrive(struct model *m, struct hot *h, uint64_t qi, ui
         return;
     }
     /* Nothing else of this half happens before QC has seen all of them. */
-    bool iotlb[MODEL_PACKET_EVENTS], hit[MODEL_PACKET_EVENTS];
+    bool iotlb[K], hit[K];
     all = true;
-    for (uint32_t i = 0; i < k; i++) {
+    for (uint32_t i = 0; i < K; i++) {
         if (!common)
             cc_access(m, h, &h->entry[(uint32_t)ex[i]], true, common);
         hit[i] = qc_access(m, h, ex[i], t + MODEL_CC_HIT_PS + i * (uint64_t)MODEL_STAGE_PS,
@@ -334,21 +351,21 @@ static ALWAYS_INLINE void arrive(struct model *m, struct hot *h, uint64_t qi, ui
     h->qc_free = end + MODEL_STAGE_PS;
     const uint64_t start = t + MODEL_CC_HIT_PS + MODEL_TLB_HIT_PS, done = end + MODEL_TLB_HIT_PS;
     if (all && (common || m->iotlb.kind <= TLB_LIST) && ring_empty(&h->near) &&
-        (!inorder || ring_empty(&h->far)) && h->qi_free <= start && qi > done && limit > done &&
+        (!inorder || ring_empty(&h->far)) && h->qi_free <= start && qi > done && h->limit > done &&
         h->slot > done) {
         /* QI will find them all again, and finding the same keys in the same order twice leaves LRU order as once. */
-        for (uint32_t i = 0; i < k; i++) {
+        for (uint32_t i = 0; i < K; i++) {
             const struct model_entry *d = &h->entry[(uint32_t)ex[i]];
             if (!common && d->l3_set & MODEL_ALLOC_IOTLB)
                 tlb_count(&m->iotlb, true, false, d->iotlb_set, TLB_DEMAND, d->gid);
             completed(m, h, d->gid, start + i * (uint64_t)MODEL_STAGE_PS);
         }
         h->qi_free = done + MODEL_STAGE_PS;
-        h->flying -= k;
-        h->gate = left > k ? h->slot : MODEL_NEVER;
+        h->flying -= K;
+        h->gate = left > K ? h->slot : MODEL_NEVER;
         return;
     }
-    for (uint32_t i = 0; i < k; i++)
+    for (uint32_t i = 0; i < K; i++)
         if (hit[i])
             ring_push(&h->near, false,
                       (struct model_item){ start + i * (uint64_t)MODEL_STAGE_PS, ex[i] });
@@ -374,32 +391,26 @@ static ALWAYS_INLINE void front(struct model *m, struct hot *h, bool inorder, bo
                                 bool common)
 {
     for (;;) {
-        uint64_t limit = h->back_next;
-        if (!inorder)
-            limit += limit == MODEL_NEVER ? 0 : MODEL_PCIE_PS;
         uint64_t near = ring_front(&h->near)->t, far = ring_front(&h->far)->t;
         bool take_far = qi_takes_far(h, near, far, inorder);
         uint64_t qi = later(take_far ? far : near, h->qi_free);
         uint64_t qc = later(ring_front(&h->qc)->t, h->qc_free);
         uint64_t t = sooner(sooner(h->gate, qc), qi);
-        if (UNLIKELY(t >= limit))
+        if (UNLIKELY(t >= h->limit))
             return;
         if (t == h->gate) {
-            arrive(m, h, qi, limit, inorder, prefetch, common);
+            arrive(m, h, qi, inorder, prefetch, common);
         } else if (UNLIKELY(t == qc)) {
-            struct model_item it = *ring_front(&h->qc);
+            struct model_item it = ring_pop(&h->qc);
             bool iotlb;
-            h->qc.head++;
             h->qc_free = t + MODEL_STAGE_PS;
             cc_access(m, h, &h->entry[(uint32_t)it.ex], true, common);
             if (qc_access(m, h, it.ex, t, &iotlb, inorder, prefetch, common))
                 ring_push(&h->near, false, (struct model_item){ t + MODEL_TLB_HIT_PS, it.ex });
+        } else if (take_far) {
+            qi_access(m, h, ring_pop(&h->far), t, prefetch, common);
         } else {
-            struct model_ring *r = take_far ? &h->far : &h->near;
-            struct model_item it = *ring_front(r);
-            h->far.head += take_far;
-            h->near.head += !take_far;
-            qi_access(m, h, it, t, prefetch, common);
+            qi_access(m, h, ring_pop(&h->near), t, prefetch, common);
         }
     }
 }
@@ -439,14 +450,17 @@ static ALWAYS_INLINE void qf_access(struct model *m, struct hot *h, struct model
             found = line_fill(h->l2 + (size_t)s2 * 16, 16, h->l2_ways, d->l2, &fresh);
             h->l2_all[who]++;
             h->l2_miss[who] += !found;
-            h->l2_fresh[who] += fresh;
             m->l2.domain[d->gid] |= !found & (who == TLB_DEMAND);
+            if (prefetch)
+                h->l2_fresh[who] += fresh;
         }
         found = line_fill(h->l3 + (size_t)s3 * 16, 16, h->l3_ways, d->l3, &fresh);
         h->l3_all[who]++;
         h->l3_miss[who] += !found;
-        h->l3_fresh[who] += fresh;
-        m->l3.domain[d->gid] |= !found & (who == TLB_DEMAND);
+        if (prefetch) {
+            h->l3_fresh[who] += fresh;
+            m->l3.domain[d->gid] |= !found & (who == TLB_DEMAND);
+        }
     } else {
         if (has_l2)
             tlb_access(&m->l2, d->l2, s2, d->l3_set & MODEL_ALLOC_L2, 0, who, d->gid);
@@ -456,26 +470,22 @@ static ALWAYS_INLINE void qf_access(struct model *m, struct hot *h, struct model
     ring_push(&h->far, !inorder, it);
 }
 
-/* All that happens before `limit`. */
-static ALWAYS_INLINE void back(struct model *m, struct hot *h, uint64_t limit, bool inorder,
-                               bool prefetch, bool common)
+/* All that happens before `limit`. Returns when something happens next. */
+static ALWAYS_INLINE uint64_t back(struct model *m, struct hot *h, uint64_t limit, bool inorder,
+                                   bool prefetch, bool common)
 {
     for (;;) {
         uint64_t qp = later(ring_front(&h->qp)->t, h->qp_free),
                  qf = later(ring_front(&h->qf)->t, h->qf_free);
         uint64_t t = sooner(qp, qf);
-        if (t >= limit) {
-            h->back_next = t;
-            return;
-        }
+        if (t >= limit)
+            return t;
         if (qp <= qf) {
-            struct model_item it = *ring_front(&h->qp);
-            h->qp.head++;
+            struct model_item it = ring_pop(&h->qp);
             h->qp_free = t + MODEL_STAGE_PS;
             qp_access(m, h, it, t, inorder, common);
         } else {
-            struct model_item it = *ring_front(&h->qf);
-            h->qf.head++;
+            struct model_item it = ring_pop(&h->qf);
             h->qf_free = t + MODEL_STAGE_PS;
             qf_access(m, h, it, t, inorder, prefetch, common);
         }
@@ -490,6 +500,43 @@ static ALWAYS_INLINE uint64_t ones(const uint8_t *p, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         sum += p[i];
     return sum;
+}
+
+static ALWAYS_INLINE uint64_t filled(const struct tlb *t)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < (size_t)t->sets * t->lanes; i++)
+        n += t->line[i] != TLB_NONE;
+    return n;
+}
+
+/* What the short form did not count on the way. A miss that evicted nothing filled a free place, and places stay filled. A tenant's
+ * first access to IOTLB and, without prefetches, to L3PAGE misses: keys hold the tenant. */
+static ALWAYS_INLINE void finish(struct model *m, const struct hot *h, bool prefetch, bool common)
+{
+    m->slot = h->slot;
+    m->last = h->last;
+    m->sent = h->sent;
+    m->dropped = h->dropped;
+    if (!common)
+        return;
+    m->cc.hit[0] = h->n - h->cc_miss;
+    m->cc.miss[0] = h->cc_miss;
+    m->cc.domains = ones(m->cc.domain, m->n_gids);
+    m->iotlb.hit[0] = h->n - h->iotlb_miss;
+    m->iotlb.miss[0] = h->iotlb_miss;
+    m->iotlb.conflict[0] = h->iotlb_miss - filled(&m->iotlb);
+    m->iotlb.domains = m->n_flows;
+    for (int who = 0; who < (prefetch ? 2 : 1); who++) {
+        m->l2.hit[who] = h->l2_all[who] - h->l2_miss[who];
+        m->l2.miss[who] = h->l2_miss[who];
+        m->l2.conflict[who] = h->l2_miss[who] - (prefetch ? h->l2_fresh[who] : filled(&m->l2));
+        m->l3.hit[who] = h->l3_all[who] - h->l3_miss[who];
+        m->l3.miss[who] = h->l3_miss[who];
+        m->l3.conflict[who] = h->l3_miss[who] - (prefetch ? h->l3_fresh[who] : filled(&m->l3));
+    }
+    m->l2.domains = ones(m->l2.domain, m->n_gids);
+    m->l3.domains = prefetch ? ones(m->l3.domain, m->n_gids) : m->n_flows;
 }
 
 static ALWAYS_INLINE void loop(struct model *m, bool inorder, bool prefetch, bool common)
@@ -510,7 +557,7 @@ static ALWAYS_INLINE void loop(struct model *m, bool inorder, bool prefetch, boo
         .qf = m->qf,
         .near = m->qi_near,
         .far = m->qi_far,
-        .back_next = MODEL_NEVER,
+        .limit = MODEL_NEVER,
         .iotlb = m->iotlb.line,
         .l2 = m->l2.line,
         .l3 = m->l3.line,
@@ -521,35 +568,13 @@ static ALWAYS_INLINE void loop(struct model *m, bool inorder, bool prefetch, boo
     };
     for (;;) {
         front(m, &h, inorder, prefetch, common);
-        if (h.back_next == MODEL_NEVER)
+        if (h.limit == MODEL_NEVER)
             break;
-        /* the front has done everything before this time, so nothing new reaches QP for another trip */
-        back(m, &h, h.back_next + (inorder ? 0 : MODEL_PCIE_PS) + MODEL_PCIE_PS, inorder, prefetch,
-             common);
+        /* the front has done everything before its limit, so nothing new reaches QP for another trip */
+        uint64_t next = back(m, &h, h.limit + MODEL_PCIE_PS, inorder, prefetch, common);
+        h.limit = next == MODEL_NEVER ? next : next + (inorder ? 0 : MODEL_PCIE_PS);
     }
-    m->slot = h.slot;
-    m->last = h.last;
-    m->sent = h.sent;
-    m->dropped = h.dropped;
-    if (!common)
-        return;
-    m->cc.hit[0] = h.n - h.cc_miss;
-    m->cc.miss[0] = h.cc_miss;
-    m->cc.domains = ones(m->cc.domain, m->n_gids);
-    m->iotlb.hit[0] = h.n - h.iotlb_miss;
-    m->iotlb.miss[0] = h.iotlb_miss;
-    m->iotlb.conflict[0] = h.iotlb_miss - h.iotlb_fresh;
-    m->iotlb.domains = ones(m->iotlb.domain, m->n_gids);
-    for (int who = 0; who < 2; who++) {
-        m->l2.hit[who] = h.l2_all[who] - h.l2_miss[who];
-        m->l2.miss[who] = h.l2_miss[who];
-        m->l2.conflict[who] = h.l2_miss[who] - h.l2_fresh[who];
-        m->l3.hit[who] = h.l3_all[who] - h.l3_miss[who];
-        m->l3.miss[who] = h.l3_miss[who];
-        m->l3.conflict[who] = h.l3_miss[who] - h.l3_fresh[who];
-    }
-    m->l2.domains = ones(m->l2.domain, m->n_gids);
-    m->l3.domains = ones(m->l3.domain, m->n_gids);
+    finish(m, &h, prefetch, common);
 }
 
 void MODEL_LOOP(struct model *m)

@@ -81,6 +81,15 @@ static void random_cache(struct rng *r, uint32_t *entries, uint32_t *ways, uint3
         *entries = 0;
 }
 
+static void random_lines(struct rng *r, uint32_t most_ways, uint32_t *entries, uint32_t *ways,
+                         uint32_t *groups)
+{
+    uint32_t sets = 1u << pick(r, 4);
+    *ways = 1 + (uint32_t)pick(r, most_ways);
+    *entries = sets * *ways;
+    *groups = 1u << pick(r, 1 + (uint64_t)__builtin_ctz(sets));
+}
+
 void random_arch(struct rng *r, struct arch *a)
 {
     static const uint32_t gbps[] = { 1, 7, 10, 100, 200, 400, 800, 3000, 4112, 9000, 12336 };
@@ -99,4 +108,13 @@ void random_arch(struct rng *r, struct arch *a)
     a->pf_entries = pick(r, 2) ? 1 + (uint32_t)pick(r, 24) : 0;
     a->pf_distance = 1 + (uint32_t)pick(r, pick(r, 2) ? 4 : 60);
     a->pf_history = 1 + (uint32_t)pick(r, pick(r, 6) ? 4 : 90);
+    if (pick(r, 2))
+        return;
+    /* the usual shapes, for which the engine has a shorter form */
+    a->inorder = a->salloc = a->iotlb_policy = 0;
+    a->cc_entries = a->cc_ways = 1536;
+    a->cc_groups = 1;
+    random_lines(r, 8, &a->iotlb_entries, &a->iotlb_ways, &a->iotlb_groups);
+    random_lines(r, 16, &a->l2_entries, &a->l2_ways, &a->l2_groups);
+    random_lines(r, 16, &a->l3_entries, &a->l3_ways, &a->l3_groups);
 }

@@ -223,8 +223,11 @@ static int run_run(struct cli *c, void *opts, int argc, char **argv)
         r = rules_parse(o->rules, "--rules", &row.rules, &e);
     if (r == 0 && (argc == 1) == (o->recipe != NULL))
         r = err_set(&e, SF_EUSAGE, "perf run: give either a trace or --recipe RECIPE.ini");
-    if (r == 0)
+    if (r == 0) {
         r = arch_check(&row.arch, row.rules, &e);
+        if (r < 0 && o->cfg)
+            err_wrap(&e, r, "%s", o->cfg);
+    }
     if (r == 0)
         r = o->recipe ? trace_of_recipe(o->recipe, &t, &row.trace, &row.recipe_id, &e)
                       : load_trace(argv[0], &t, &row.trace, &e);

@@ -311,7 +311,16 @@ static int export(const struct port_opts *o, const char *path, struct err *e)
         return r;
     if (o->oracle)
         return oracle_general_write(t, o->oracle, o->force, e);
-    r = dir_make(o->hypersio, 0777, e);
+    /* the reference's records have 16 bits for each */
+    for (uint32_t i = 0; i < t->n_entries; i++)
+        if (t->entry[i].sid > UINT16_MAX || t->entry[i].gid > UINT16_MAX)
+            return err_set(e, SF_EFORMAT,
+                           "%s: its source-ids or tenants need more than 16 bits; build it with "
+                           "--rules hypersio",
+                           path);
+    r = trace_next(t, e);
+    if (r == 0)
+        r = dir_make(o->hypersio, 0777, e);
     return r < 0 ? r : compat_files_write(t, o->hypersio, o->prefix, e);
 }
 

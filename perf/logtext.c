@@ -216,7 +216,8 @@ static int import_file(struct import *im, const char *path, struct err *e)
         return err_set(e, SF_EFORMAT, "%s: the file is empty", path);
     if (!events)
         return err_set(e, SF_EFORMAT, "%s: no IOMMU event in %" PRIu64 " lines", path, c->lines);
-    slog_count_lines(im->out, c->lines, c->by_kind[QLOG_OTHER]);
+    /* refused lines are told apart from those that are none of ours */
+    slog_count_lines(im->out, c->lines, c->by_kind[QLOG_OTHER] - c->refused);
     return 0;
 }
 

@@ -7,27 +7,27 @@ export XDG_DATA_HOME=$work/data XDG_CACHE_HOME=$work/cache XDG_CONFIG_HOME=$work
 left() { pgrep -f "$sf .*$work" >/dev/null || pgrep -f "__task $work" >/dev/null || pgrep -f "siofleet-shim.*$work" >/dev/null; }
 clean() { ! left; }
 
-run quickstart --offline --out out
+run quickstart --offline --out pics
 ok "works" worked "120 tenants"
 ok "prints a table of both designs" sh -c "grep -q '^hypertrio *2048' $work/out && grep -q '^default *64' $work/out"
-ok "writes the CSV" test "$(wc -l <out/results.csv)" -eq 49
-ok "writes the picture" python3 -c 'import xml.dom.minidom; xml.dom.minidom.parse("out/plot.svg")'
-ok "writes a page that loads nothing" sh -c 'grep -q "Where the numbers come from" out/report.html && ! grep -q "://" out/report.html'
-ok "every point is done" test "$(grep -c ',done,' out/results.csv)" -eq 48
+ok "writes the CSV" test "$(wc -l <pics/results.csv)" -eq 49
+ok "writes the picture" python3 -c 'import xml.dom.minidom; xml.dom.minidom.parse("pics/plot.svg")'
+ok "writes a page that loads nothing" sh -c 'grep -q "Where the numbers come from" pics/report.html && ! grep -q "://" pics/report.html'
+ok "every point is done" test "$(grep -c ',done,' pics/results.csv)" -eq 48
 ok "the improved design holds where the default does not" python3 -c '
 import csv
-r = [x for x in csv.DictReader(open("out/results.csv")) if x["tenants"] == "120"]
+r = [x for x in csv.DictReader(open("pics/results.csv")) if x["tenants"] == "120"]
 assert all((int(x["util_ppm"]) > 800000) == (x["queue"] == "32") for x in r), r'
 ok "nothing is left running" until_ok 10 clean
-ok "nothing is written beside the folders named" test "$(ls | sort | tr '\n' ' ')" = "check data err out "
+ok "nothing is written beside the folders named" test "$(ls | sort | tr '\n' ' ')" = "check data err out pics "
 
-cp out/results.csv first.csv
-run quickstart --out out --json
+cp pics/results.csv first.csv
+run quickstart --out pics --json
 ok "runs again" worked
 ok "is a siofleet.quickstart/1 document" json 'd["schema"]=="siofleet.quickstart/1" and d["agents"]==2 and d["points"]==48'
 ok "all points are reused" json 'd["reused"]==48'
 ok "names the files" json '__import__("os").path.isfile(d["csv"]) and __import__("os").path.isfile(d["svg"]) and __import__("os").path.isfile(d["html"])'
-ok "the same bytes" cmp first.csv out/results.csv
+ok "the same bytes" cmp first.csv pics/results.csv
 
 rm -rf data
 start quick "$sf" quickstart --out two

@@ -81,6 +81,27 @@ again() { local p; p=$(cat "$(lab_home 1)/.local/share/siofleet/run/agent.pid" 2
 ok "a killed agent comes back by itself" lab_until 60 again
 ok "and registers" lab_until 30 all_up
 
+# upgrade while a sweep runs: another release on every host, a batch at a time; nothing lost, nothing doubled
+log=$SIOFLEET_SRC/tests/data/real-log/e1000-24nic-tx3.log.zst
+printf '[sweep]\nname = under-load\npace_ms = 150\nblock = 4\n[trace t]\nlogs = %s\ntenants = 4,24\n[arch a]\niotlb_entries = 64\nlink_gbps = 100..147:+1\n' \
+  "$log" >"$lab_dir/sweep.ini"
+sf sweep run "$lab_dir/sweep.ini" --csv "$lab_dir/fleet.csv" >/dev/null 2>"$lab_dir/sweep.err" &
+sweep=$!
+some() { [ "$(sf ls sweeps --json | jq '[.items[].done] | add')" -gt 8 ]; }
+ok "the sweep is on its way" lab_until 60 some
+# a release with another content: the same program with a note behind it
+mkdir "$lab_dir/new"
+cp "$bin" "$SIOFLEET_BIN/siofleet-shim" "$lab_dir/new/"
+echo "another build" >>"$lab_dir/new/siofleet"
+was=$(readlink "$(lab_home 1)/.local/share/siofleet/current")
+lab_in 0 env XDG_CACHE_HOME="$lab_dir/cache" "$lab_dir/new/siofleet" deploy upgrade "$ini" --batch 2 --json >"$lab_dir/out.json" 2>"$lab_dir/err"
+ok "a rolling upgrade changes every host" is '[.failed, .changed]' "[0,$hosts]"
+ok "to another release" test "$(readlink "$(lab_home 1)/.local/share/siofleet/current")" != "$was"
+wait $sweep
+ok "the sweep under it completes" test $? = 0
+sf perf sweep "$lab_dir/sweep.ini" --csv >"$lab_dir/alone.csv" 2>/dev/null
+ok "with the rows of this host alone, byte for byte" cmp "$lab_dir/fleet.csv" "$lab_dir/alone.csv"
+
 # wrong host key: refused with the reason, nothing sent
 sed -i "s|^$(lab_ip 4) .*|$(lab_ip 4) $(cut -d' ' -f1,2 "$lab_dir/user.pub")|" "$lab_dir/known_hosts"
 deploy up "$ini" --host h4

@@ -45,7 +45,7 @@ lab_sshd() {
 ListenAddress $(lab_ip "$i")
 HostKey $d/hostkey
 AuthorizedKeysFile $lab_dir/user.pub
-PidFile none
+PidFile $d/sshd.pid
 StrictModes no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -54,8 +54,7 @@ UseDNS no
 PermitRootLogin yes
 MaxStartups ${LAB_MAXSTARTUPS:-10:30:100}
 CONF
-  lab_in "$i" /usr/sbin/sshd -D -f "$d/sshd_config" -E "$d/sshd.log" &
-  echo $! >"$d/sshd.pid"
+  lab_in "$i" /usr/sbin/sshd -D -f "$d/sshd_config" -E "$d/sshd.log" 2>/dev/null &
   until lab_in 0 bash -c "exec 3<>/dev/tcp/$(lab_ip "$i")/22" 2>/dev/null; do
     n=$((n + 1))
     [ $n -lt 300 ] || { echo "Bail out! sshd of host $i does not start: $(tail -n 2 "$d/sshd.log")"; exit 1; }
@@ -67,7 +66,7 @@ lab_sshd_stop() {
   local p
   p=$(cat "$lab_dir/$1/sshd.pid" 2>/dev/null) || return 0
   kill "$p" 2>/dev/null
-  wait "$p" 2>/dev/null
+  lab_until 30 not kill -0 "$p"
   rm -f "$lab_dir/$1/sshd.pid"
 }
 
@@ -116,6 +115,8 @@ lab_down() {
   [ -n "$lab_dir" ] && rm -rf "$lab_dir"
   trap - EXIT
 }
+
+not() { ! "$@"; }
 
 # until CMD... succeeds, for at most SECONDS
 lab_until() {

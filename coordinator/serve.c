@@ -12,6 +12,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
+#include "proto/format/trace.h"
 
 enum {
     TURN_MESSAGES = 512, /* taken before they are made durable together */
@@ -58,6 +59,18 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
     struct store_artefact a = { .id = end->id, .size_b = end->size_b, .added_ms = clock_wall_ms() };
     snprintf(a.kind, sizeof(a.kind), "%s", *end->kind ? end->kind : "trace");
     snprintf(a.name, sizeof(a.name), "%s", end->name);
+    if (!strcmp(a.kind, "trace")) { /* what calls itself a trace and is none goes at once */
+        CLEANUP(freep) char *path = cas_path(h->cas, &end->id);
+        struct trace_head head;
+        uint64_t events;
+        int bad = path ? trace_read_head(path, &head, &events, e)
+                       : err_sys(e, ENOMEM, "artefact %.8s", hex);
+        if (bad < 0) {
+            log_warn("artefact %.8s: offered as a trace: %s", hex, e->text);
+            cas_delete(h->cas, &end->id, NULL);
+            return bad;
+        }
+    }
     if (!hub_write(h)) {
         *e = h->why;
         return -h->why.code;
@@ -66,13 +79,6 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
     int r = store_add_artefact(h->store, &a, NULL, e);
     if (r >= 0 && !strcmp(a.kind, "trace"))
         r = hub_note_trace(h, &end->id, &tr, e);
-    if (r == -SF_EFORMAT || r == -SF_EINTEGRITY) {
-        struct err ignored;
-        log_warn("artefact %.8s: offered as a trace: %s", hex, e->text);
-        cas_delete(h->cas, &end->id, &ignored);
-        store_rollback(h->store); /* agents and users send again what else this turn held */
-        return r;
-    }
     if (r < 0) {
         hub_fail(h, e);
         return r;

@@ -110,7 +110,9 @@ static int refusal(struct client *c, const struct msg_refuse *r, struct err *e)
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (!strcmp(err_name(known[i]), r->code) && err_exit(known[i]) == (int)r->exit)
             code = known[i];
-    return err_set(e, code, "%s", r->text);
+    /* at the hello there is no question yet that could be the place of the error */
+    return r->req && r->req == c->hello_req ? err_set(e, code, "%s: %s", c->ep, r->text)
+                                            : err_set(e, code, "%s", r->text);
 }
 
 static int say_hello(struct client *c, struct err *e)

@@ -54,7 +54,7 @@ char *keys_dir(const char *data);
 int keys_allow(const char *data, const struct key_pub *pub, struct err *e);
 
 /* Take back what is allowed under this name. -ENOENT (exit 1) when there is none. A running
- * coordinator refuses the key's messages at once and drops its connection within a second. */
+ * coordinator lets the key in no more from then on, and drops its connections within a second. */
 int keys_revoke(const char *data, const char *name, struct err *e);
 
 /* All allowed keys, by name. *ret is owned (free()). A folder that is not there is an empty list. A

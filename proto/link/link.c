@@ -476,11 +476,8 @@ static void zap_serve(struct link *l)
         char z85[KEY_Z85_LEN] = "", kept[64];
         if (n == PARTS && !strcmp(part[VERSION], "1.0") && !strcmp(part[MECHANISM], "CURVE") &&
             len[KEY] == 32 && zmq_z85_encode(z85, (const uint8_t *)part[KEY], 32)) {
+            server_refresh(l); /* allowed or revoked a moment ago counts */
             k = allow_find(&l->allow, z85);
-            if (!k) { /* allowed just now? */
-                server_refresh(l);
-                k = allow_find(&l->allow, z85);
-            }
         }
         if (!k) {
             l->stats.refused_keys++;
@@ -746,8 +743,7 @@ static void service(struct link *l)
 /* Is there something for link_recv()? */
 static bool pending(const struct link *l)
 {
-    return l->gone || l->say_up || l->say_refused || l->state == CLOSING ||
-           readable(l->sock);
+    return l->gone || l->say_up || l->say_refused || l->state == CLOSING || readable(l->sock);
 }
 
 /* ms until service() has something to do of itself, at most max (-1 = for ever). */

@@ -82,6 +82,34 @@ Test(link, a_revoked_key_is_dropped_and_stays_out)
     rig_stop(&g);
 }
 
+Test(link, a_key_revoked_a_moment_ago_does_not_get_in)
+{
+    struct rig g;
+    struct key_pair k;
+    struct link_event ev;
+    struct err e = { 0 };
+    rig_start(&g);
+    rig_key(&g, "n1", ROLE_AGENT, "n1", true, &k);
+    struct link *c = rig_client(&g, &k), *both[] = { g.server, c };
+    rig_expect(both, 2, 1, LINK_UP, 0, &ev); /* the list is known to the server */
+    link_free(&c, 0);
+    for (int i = 0; i < 10; i++) {
+        cr_assert(keys_revoke(g.dir, "n1", &e) == 0, "%s", e.text);
+        both[1] = c = rig_client(&g, &k);
+        rig_wait(both, 2, 1, &ev);
+        cr_assert_eq(ev.kind, LINK_REFUSED);
+        link_event_clear(&ev);
+        link_free(&c, 0);
+        cr_assert(keys_allow(g.dir, &k.pub, &e) == 0, "%s", e.text);
+        both[1] = c = rig_client(&g, &k);
+        rig_wait(both, 2, 1, &ev);
+        cr_assert_eq(ev.kind, LINK_UP);
+        link_event_clear(&ev);
+        link_free(&c, 0);
+    }
+    rig_stop(&g);
+}
+
 Test(link, another_server_key_is_told_as_such)
 {
     struct rig g;

@@ -167,19 +167,12 @@ static int cfg_field(struct arch *a, const char *section, const char *line, cons
     return num_u64(digits, 0, UINT32_MAX, place, &unused, e);
 }
 
-int arch_read_cfg(struct arch *a, const char *path, struct err *e)
+int arch_cfg_text(struct arch *a, const char *path, char *text, struct err *e)
 {
-    CLEANUP(buf_clear) struct buf b = BUF_INIT(1u << 20);
-    int r = file_read(path, &b, e);
-    if (r < 0)
-        return r;
-    if (!b.len)
-        return err_set(e, SF_EUSAGE, "%s: the file is empty", path);
-    if (memchr(b.data, 0, b.len))
-        return err_set(e, SF_EUSAGE, "%s: not a text file (it holds a zero byte)", path);
+    int r;
     const char *section = NULL;
     int n = 0, blank = 0;
-    char *next = (char *)b.data;
+    char *next = text;
     while (*next) {
         char *line = next;
         next = strchrnul(line, '\n');
@@ -216,6 +209,19 @@ int arch_read_cfg(struct arch *a, const char *path, struct err *e)
             return err_set(e, SF_EUSAGE, "%s: unknown section '%.64s'", place, line);
     }
     return 0;
+}
+
+int arch_read_cfg(struct arch *a, const char *path, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1u << 20);
+    int r = file_read(path, &b, e);
+    if (r < 0)
+        return r;
+    if (!b.len)
+        return err_set(e, SF_EUSAGE, "%s: the file is empty", path);
+    if (memchr(b.data, 0, b.len))
+        return err_set(e, SF_EUSAGE, "%s: not a text file (it holds a zero byte)", path);
+    return arch_cfg_text(a, path, (char *)b.data, e);
 }
 
 /* ---- checks */

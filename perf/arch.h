@@ -51,6 +51,8 @@ int arch_preset(struct arch *a, const char *name, const char *place, struct err 
 int arch_set(struct arch *a, const char *key, const char *value, const char *place, struct err *e);
 /* A HyperSIO architecture file (`CC`, `size:1536`, ...): what it names is set, the rest stays. */
 int arch_read_cfg(struct arch *a, const char *path, struct err *e);
+/* The same over text in memory, which is changed. path: for messages. */
+int arch_cfg_text(struct arch *a, const char *path, char *text, struct err *e);
 /* Whether an engine can run it: geometry that the model refuses and the reference crashes on (zero
  * ways, sets not a power of two under model, groups above sets, queue 0, ...). Returns 0 or
  * -SF_EUSAGE with the reason. */

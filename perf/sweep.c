@@ -82,7 +82,7 @@ struct sweep {
     struct recipe scratch; /* shallow: logs belong to a section */
 };
 
-enum { AXES_MAX = 64, SECTIONS_MAX = 4096 };
+enum { AXES_MAX = 64, SECTIONS_MAX = 4096, CHECKS_MAX = 1 << 20 };
 /* an index stays exact as a JSON number */
 #define POINTS_MAX (UINT64_C(1) << 53)
 
@@ -682,7 +682,7 @@ static int check_section(const struct sweep *s, const struct arch_sec *a, const 
 {
     static const char *const parts[] = { "cc_", "iotlb_", "l2_", "l3_", "pf_", "" };
     for (size_t p = 0; p < ARRAY_LEN(parts); p++) {
-        uint64_t stride[AXES_MAX], n[AXES_MAX], digit[AXES_MAX] = { 0 }, below = 1;
+        uint64_t stride[AXES_MAX], n[AXES_MAX], digit[AXES_MAX] = { 0 }, below = 1, tries = 1;
         for (size_t i = a->axes.n; i-- > 0;) {
             int key = a->axes.v[i].key;
             bool prefixed = false;
@@ -694,6 +694,11 @@ static int check_section(const struct sweep *s, const struct arch_sec *a, const 
             stride[i] = below;
             n[i] = mine ? a->axes.v[i].count : 1;
             below *= a->axes.v[i].count;
+            if (__builtin_mul_overflow(tries, n[i], &tries) || tries > CHECKS_MAX)
+                return err_set(e, SF_EUSAGE,
+                               "%s: more than %u combinations of one cache to check; say "
+                               "skip_invalid = yes in [sweep]",
+                               place, CHECKS_MAX);
         }
         for (;;) {
             uint64_t index = 0;
@@ -1146,15 +1151,12 @@ int sweep_from_json(const json_t *j, struct sweep **ret, struct err *e)
 
 /* ---- the INI */
 
-int sweep_load(const char *path, struct sweep **ret, struct err *e)
+static int load(const char *path, struct ini *ini, struct sweep **ret, struct err *e)
 {
-    CLEANUP(ini_free) struct ini *ini = NULL;
     CLEANUP(sweep_free) struct sweep *s = sweep_new();
     if (!s)
         return err_sys(e, ENOMEM, "%s", path);
-    int r = ini_load(path, &ini, e);
-    if (r < 0)
-        return r;
+    int r = 0;
     if (ini->n_sections > SECTIONS_MAX)
         return err_set(e, SF_EUSAGE, "%s: more than %d sections", path, (int)SECTIONS_MAX);
     const char *slash = strrchr(path, '/');
@@ -1193,4 +1195,18 @@ int sweep_load(const char *path, struct sweep **ret, struct err *e)
         return r;
     *ret = TAKE(s);
     return 0;
+}
+
+int sweep_load(const char *path, struct sweep **ret, struct err *e)
+{
+    CLEANUP(ini_free) struct ini *ini = NULL;
+    int r = ini_load(path, &ini, e);
+    return r < 0 ? r : load(path, ini, ret, e);
+}
+
+int sweep_text(const char *path, const char *text, struct sweep **ret, struct err *e)
+{
+    CLEANUP(ini_free) struct ini *ini = NULL;
+    int r = ini_text(path, text, &ini, e);
+    return r < 0 ? r : load(path, ini, ret, e);
 }

@@ -32,6 +32,8 @@ struct sweep_trace {
 
 int sweep_load(const char *path, struct sweep **ret,
                struct err *e); /* SWEEP.ini; -SF_EUSAGE with file:line */
+/* The same over text in memory. path: for messages, and relative names start from its folder. */
+int sweep_text(const char *path, const char *text, struct sweep **ret, struct err *e);
 void sweep_free(struct sweep **s);
 
 /* Text of the RUN.ini that [collect] names, NULL = none. Its logs take the place of logs=@collect

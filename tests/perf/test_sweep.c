@@ -106,6 +106,7 @@ Test(sweep, wrong_values_name_file_and_line)
         { "[sweep]\ntimeout=10\n" TRACE, "s.ini:2: '10' is not a time" },
         { "[sweep]\nname=\n" TRACE, "s.ini:2: a name is" },
         { "[sweeps]\n" TRACE, "s.ini:1: unknown section [sweeps]" },
+        { TRACE "[arch a]\nl3_ways=1..9999:+1\nl3_entries=1..9999:+1\n", "s.ini:3: more than 1048576 combinations" },
         { TRACE "[arch a]\nqueue=1..1000000000:+1\nl2_ways=1..1000000000:+1\n",
           "s.ini:3: more points" },
     };

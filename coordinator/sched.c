@@ -1042,10 +1042,13 @@ static uint64_t block_size(const struct sched_sweep *w, const struct sched_trace
         uint64_t us = tr->point_us ? tr->point_us : w->point_us;
         n = us ? SCHED_TARGET_MS * 1000ull * cores / us
                : cores; /* first a taste of one point a core */
-        /* half of a fair share, so that the end of a sweep is spread over all */
-        uint64_t share = all_cores ? w->todo.total * cores / (2 * all_cores) : n;
-        if (n > share)
-            n = share;
+        if (all_cores > cores) {
+            /* half of a fair share, so that the end of a sweep is spread over all; but a task has its own cost */
+            uint64_t share = w->todo.total * cores / (2 * all_cores);
+            uint64_t least = us ? SCHED_LEAST_MS * 1000ull * cores / us : cores;
+            if (n > share)
+                n = share > least ? share : least;
+        }
         n = (n + cores - 1) / cores * cores; /* whole rounds of the cores */
         if (n < cores)
             n = cores;

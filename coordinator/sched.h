@@ -26,6 +26,7 @@
 
 enum {
     SCHED_TARGET_MS = 1000,  /* work in a block of automatic size */
+    SCHED_LEAST_MS = 200,    /* towards the end of a sweep blocks shrink to this */
     SCHED_BLOCK_MAX = 1024,  /* points in a block: its spec must fit a frame */
     SCHED_POINT_SLOTS = 2,   /* points tasks an agent holds: one runs, one waits */
     SCHED_TRACE_SLOTS = 8,   /* trace tasks an agent holds at most; never more than its cores */

@@ -5,4 +5,4 @@ set -euo pipefail
 src=$(cd "$(dirname "$0")/.." && pwd)
 "$src/deploy/deps.sh" build
 build=$("$src/deploy/build.sh")
-exec "$build/siofleet" quickstart --source "$src" "$@"
+exec "$build/siofleet" quickstart --logs "$src/tests/data/real-log" "$@"

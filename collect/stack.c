@@ -234,7 +234,8 @@ static void conf_num(struct buf *b, int *r, const char *key, uint64_t v)
 static void append_text(const struct collect_conf *c, char *out, size_t room)
 {
     snprintf(out, room,
-             "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic net.ifnames=0 random.trust_cpu=on "
+             "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic no_timer_check net.ifnames=0 "
+             "random.trust_cpu=on "
              "mitigations=off iommu.strict=%d%s",
              c->strict, c->thp ? "" : " transparent_hugepage=never");
 }
@@ -962,8 +963,8 @@ static int died(struct stack *s, const struct proc *p, struct err *e)
         return err_set(e, SF_EFAILED, "%s: QEMU was killed by signal %d during %s", p->name,
                        WTERMSIG(p->status), phase_names[s->phase]);
     return err_set(e, SF_EFAILED, "%s: QEMU ended with status %d during %s%s%s", p->name,
-                   WEXITSTATUS(p->status), phase_names[s->phase], why[0] ? ": " : "",
-                   why[0] ? why : s->l1.last);
+                   WEXITSTATUS(p->status), phase_names[s->phase],
+                   why[0] || s->l1.last[0] ? ": " : "", why[0] ? why : s->l1.last);
 }
 
 static int watch(struct stack *s, struct err *e)

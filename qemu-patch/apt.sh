@@ -1,5 +1,7 @@
+# shellcheck shell=sh
 # A private apt directory: package indexes, sources and downloads without root and without touching the system's.
-# Sourced by build.sh and by the image builder. Needs: $work (a scratch folder).
+# Sourced by build.sh and by the image builder, which set $work (a scratch folder).
+# shellcheck disable=SC2154
 
 say() { echo "${0##*/}: $*" >&2; }
 die() { echo "${0##*/}: $*" >&2; exit 1; }

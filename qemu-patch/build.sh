@@ -89,12 +89,12 @@ if [ -z "$dsc" ]; then
     say "fetching the source package (24 MB)"
     apt_setup deb-src
     if [ -z "$version" ]; then
-        # shellcheck disable=SC2086
+        # shellcheck disable=SC2086,SC2154
         version=$(apt-cache $apt_opts showsrc --only-source qemu | sed -n 's/^Version: //p' | grep '^1:7\.2+' |
             sort -V | tail -1)
         [ -n "$version" ] || die "qemu: no 7.2 source package in this Debian release"
     fi
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086,SC2154
     (cd "$cache/source" && apt-get $apt_opts source --download-only --only-source "qemu=$version" >"$log" 2>&1) ||
         die "apt-get source qemu=$version: $(grep -m1 '^E:' "$log" || echo failed)"
     dsc=$cache/source/qemu_${version#*:}.dsc
@@ -175,7 +175,7 @@ done
     echo "cc=$(gcc --version | head -1)"
     echo "bench=$bench"
 } >"$out/manifest"
-rm -rf "$cache/$hash"
+rm -rf "${cache:?}/${hash:?}"
 mv "$out" "$cache/$hash"
 say "done in $(($(date +%s) - start)) s"
 echo "$cache/$hash/bin/qemu-system-x86_64"

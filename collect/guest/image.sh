@@ -67,11 +67,11 @@ build() {
     [ "$free_mib" -ge 1000 ] || die "$cache: $free_mib MiB free, an image needs 1000 MiB"
     say "fetching the kernel and five packages (75 MB)"
     apt_setup deb
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086,SC2154
     kernel=$(apt-cache $apt_opts show --no-all-versions linux-image-amd64 | sed -n 's/^Depends: \(linux-image-[^ ]*\).*/\1/p')
     [ -n "$kernel" ] || die "linux-image-amd64: names no kernel package"
     mkdir "$work/debs" "$work/k" "$work/x" "$work/out" "$work/out/host"
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086,SC2154
     (cd "$work/debs" && apt_fetch "$kernel" $packages)
     versions=$(cd "$work/debs" && sha256sum -- *.deb | awk '{ print $2 " " $1 }' | sort)
     hash=$(printf '%s\n%s\n' "$recipe" "$versions" | sha256sum | cut -c1-64)
@@ -108,6 +108,7 @@ build() {
     path_of() { awk -v m="$1" '{ n = $0; sub(/.*\//, "", n); sub(/\.ko$/, "", n); gsub(/-/, "_", n) } n == m { print; exit }' "$work/ko"; }
     info() { objcopy -O binary --only-section=.modinfo "$1" /dev/stdout | tr '\0' '\n' | sed -n "s/^$2=//p"; }
     visit() {
+        # shellcheck disable=SC3043 # Debian's sh has it, and recursion needs it
         local p dep
         case " $order " in *" $1 "*) return ;; esac
         p=$(path_of "$1")

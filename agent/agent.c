@@ -52,7 +52,7 @@ struct run {
     struct spool *spool;
     struct spool_end end;
     struct id product;
-    bool offering;
+    bool offering, product_pinned;
 };
 
 struct agent {
@@ -106,7 +106,9 @@ static void unpin(struct agent *a, struct run *r)
 {
     for (size_t i = 0; r->pinned && i < r->n_inputs; i++)
         cas_unpin(a->cas, &r->inputs[i]);
-    r->pinned = false;
+    if (r->product_pinned)
+        cas_unpin(a->cas, &r->product);
+    r->pinned = r->product_pinned = false;
 }
 
 static void run_clear(struct agent *a, struct run *r)
@@ -240,6 +242,8 @@ static void offer_product(struct agent *a, struct run *r)
     struct err e = { 0 };
     int rc = store_product(a, r, &e);
     if (rc == 0) {
+        if (!r->product_pinned) /* until the coordinator has it */
+            r->product_pinned = cas_pin(a->cas, &r->product) == 0;
         rc = xfers_offer(a->xfers, COORDINATOR, ++a->offers, &r->product, "trace", "",
                          clock_mono_ms(), &e);
         if (rc == -EALREADY || rc == -EBUSY)
@@ -838,9 +842,11 @@ static void adopt(struct agent *a, const char *dir)
     if (run_load(dir, &g, &e) < 0 || run_load_spec(dir, &spec, &e) < 0 || !(r = run_new(a, &g)) ||
         run_parse_spec(&r->g, spec.data, spec.len, &r->inputs, &r->n_inputs, &e) < 0 ||
         !(r->dir = strdup(dir)) || open_spool(r, &e) < 0) {
-        log_warn("%s: left alone: %s", dir, e.text[0] ? e.text : "too many tasks");
+        log_warn("%s: cannot be taken over: %s", dir, e.text[0] ? e.text : "too many tasks");
         if (r)
             run_clear(a, r);
+        if (e.code == SF_EINTEGRITY && run_look(dir) != RUN_ALIVE)
+            dir_remove(dir, NULL); /* nobody can make anything of it any more */
         return;
     }
     spool_poll(r->spool, NULL);
@@ -1037,13 +1043,14 @@ static int start(struct agent *a, struct err *e)
     if (!a->facts_text || !a->rows)
         return err_sys(e, ENOMEM, "agent");
     core_init(&a->core, a->conf->cores ? a->conf->cores : a->facts.cores);
-    r = adopt_all(a, e);
-    if (r < 0)
-        return r;
-    work_off(a);
     if (a->conf->ready_file)
         unlink(a->conf->ready_file); /* of an earlier run: nobody may take it for this one's */
-    return link_client(a->conf->connect, &a->key, a->server.z85, &a->link, e);
+    r = link_client(a->conf->connect, &a->key, a->server.z85, &a->link, e);
+    if (r == 0)
+        r = adopt_all(a, e);
+    if (r == 0)
+        work_off(a);
+    return r;
 }
 
 /* ---- the loop */

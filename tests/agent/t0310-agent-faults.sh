@@ -2,9 +2,9 @@
 # What goes wrong on an agent's host: full disk, disk that fills up in mid-task, read-only data, a key used twice.
 # One clear line each, the sweep completes, the store is intact.
 . "${0%/*}/../cli/tap.sh"
-ns="unshare -m"
-[ "$(id -u)" -eq 0 ] || ns="unshare -rm"
-if ! $ns true 2>/dev/null; then
+ns=(unshare -m)
+[ "$(id -u)" -eq 0 ] || ns=(unshare -rm)
+if ! "${ns[@]}" true 2>/dev/null; then
   echo "1..0 # skip: no mount namespaces here (small tmpfs is needed)"
   trap - EXIT
   rm -rf "$work"
@@ -39,7 +39,8 @@ agent_on() {
   [ -f "fleet/$2.key" ] || { "$sf" keys new "fleet/$2.key" --role agent --name "$2" &&
     "$sf" keys allow --data fleet/c "fleet/$2.key.pub"; } || return 1
   rm -f "fleet/$2.ready"
-  start "$2" $ns sh -c 'mount -t tmpfs -o "$1" none "$2" && shift 2 && exec "$@"' - "$1" "$work/fleet/$2" \
+  # shellcheck disable=SC2016 # for the inner shell
+  start "$2" "${ns[@]}" sh -c 'mount -t tmpfs -o "$1" none "$2" && shift 2 && exec "$@"' - "$1" "$work/fleet/$2" \
     "$sf" agent --data "$work/fleet/$2" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" \
     --key "$work/fleet/$2.key" --cores 1 --ready-file "$work/fleet/$2.ready"
 }

@@ -550,6 +550,29 @@ Test(agent, task_that_ended_while_no_agent_was_there_is_told)
     agent_stop(pid);
 }
 
+Test(agent, granted_task_that_never_started_starts_after_a_restart)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 30, 50));
+    UNTIL(co.rows[2] >= 1);
+    grant(3, "points", points_spec(&trace, 5, 0)); /* waits for the first */
+    UNTIL(folders() == 2);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    CLEANUP(freep)
+    char *half = path_fmt("%s/agent/tasks/.new-9-1-1", dir),
+         *junk = path_fmt("%s/agent/tasks/8-1-1", dir);
+    cr_assert(dir_make(half, 0700, &e) == 0 && dir_make(junk, 0700, &e) == 0);
+    pid = agent_start();
+    cr_assert_eq(co.n_running, 2);
+    UNTIL(co.end[2].over && co.end[3].over);
+    cr_assert_str_eq(co.end[3].cause, "done", "%s", co.end[3].tail);
+    UNTIL(folders() == 0);
+    cr_assert(access(half, F_OK) < 0);
+    agent_stop(pid);
+}
+
 Test(agent, killed_shim_loses_the_task_and_leaves_nothing)
 {
     pid_t pid = agent_start();

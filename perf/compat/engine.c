@@ -2,107 +2,19 @@
  *
  * Exact means: equal times leave a queue in the order of the reference's heap (leaf-search pop on an array), LFU and
  * oracle victims follow its hash order and its random numbers. Everything else is free to be fast: dense key
- * numbers in place of addresses, sets as arrays in recency order, no allocation in the loop.
+ * numbers in place of addresses, sets as one line of keys in recency order, no allocation in the loop.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "perf/compat/compat.h"
-#include "perf/compat/crand.h"
-#include "perf/compat/hashord.h"
+#include "perf/compat/run.h"
 #include "perf/flow.h"
 #include "proto/base/clean.h"
 
-enum {
-    PCIE = 450, /* ns one way */
-    DRAM = 50,
-    CC_HIT = 1,
-    CC_MISS = 1000,
-    TLB_HIT = 2,
-    PAGE_HIT = 5,
-    PACKET_BITS = 12336,
-    PER_PACKET = 3,
-    ID_BITS = 24, /* of a heap item; the rest is its time */
-};
-#define EMPTY UINT32_MAX
-#define NEVER UINT64_MAX
-#define PREFETCH (1u << 31) /* of a translation's entry number */
-#define TIME_END (UINT64_C(1) << (64 - ID_BITS))
+/* ---------------------------------------------------------------- the slow kinds of cache */
 
-/* What a look-up needs of a trace entry, once for each architecture. */
-struct ent {
-    uint32_t page, l2, l3, addr; /* keys */
-    uint32_t sid, gid;
-    uint32_t set_cc, set_io, set_l2, set_l3;
-    uint32_t level;
-};
-
-struct stats {
-    uint64_t hit, miss, conflict, domains;
-    uint64_t *rows;
-    uint8_t *used; /* by GID */
-};
-
-static inline void count_miss(struct stats *s, uint32_t gid)
-{
-    s->miss++;
-    s->domains += !s->used[gid];
-    s->used[gid] = 1;
-}
-
-/* ---------------------------------------------------------------- LRU: keys of a set in recency order */
-
-struct lru {
-    uint32_t sets, ways;
-    uint32_t *tag; /* sets x ways; EMPTY at the end of a set that is not full */
-    struct stats st;
-};
-
-static inline bool lru_access(struct lru *c, uint32_t set, uint32_t key, uint32_t gid, bool alloc)
-{
-    if (!c->sets)
-        return false;
-    uint32_t *t = c->tag + (size_t)set * c->ways, w = c->ways, i = 0;
-    while (i < w && t[i] != key)
-        i++;
-    if (i < w) {
-        memmove(t + 1, t, i * sizeof(*t));
-        t[0] = key;
-        if (alloc) {
-            c->st.hit++;
-            c->st.rows[set]++;
-        }
-        return true;
-    }
-    if (alloc) {
-        count_miss(&c->st, gid);
-        c->st.conflict += t[w - 1] != EMPTY;
-        memmove(t + 1, t, (w - 1) * sizeof(*t));
-        t[0] = key;
-        c->st.rows[set]++;
-    }
-    return false;
-}
-
-/* ---------------------------------------------------------------- LFU and oracle: a hash table a set */
-
-struct hset {
-    struct hashord t;
-    uint32_t *key;   /* 1..ways; EMPTY = free */
-    uint64_t *value; /* LFU: counter; oracle: next access */
-    uint32_t free;   /* a free element, or 0 */
-};
-
-struct hcache {
-    uint32_t sets, ways;
-    bool lfu;
-    struct hset *set;
-    void *pool;
-    struct crand *rnd;
-    struct stats st;
-};
-
-static inline uint32_t hset_find(const struct hset *s, uint32_t ways, uint64_t hash, uint32_t key)
+static uint32_t hset_find(const struct hset *s, uint32_t ways, uint64_t hash, uint32_t key)
 {
     if (ways <= 32) {
         for (uint32_t i = 1; i <= ways; i++)
@@ -122,7 +34,7 @@ static inline uint32_t hset_find(const struct hset *s, uint32_t ways, uint64_t h
     return 0;
 }
 
-static void hset_evict(struct hcache *c, struct hset *s)
+static void hset_evict(struct cache *c, struct hset *s)
 {
     uint32_t victim = 0;
     if (c->lfu) {
@@ -135,7 +47,7 @@ static void hset_evict(struct hcache *c, struct hset *s)
             }
             n += s->value[i] == least;
         }
-        uint32_t k = crand_next(c->rnd) % n;
+        uint32_t k = crand_next(c->random) % n;
         for (uint32_t i = s->t.next[0]; i; i = s->t.next[i])
             if (s->value[i] == least && k-- == 0) {
                 victim = i;
@@ -154,37 +66,37 @@ static void hset_evict(struct hcache *c, struct hset *s)
     s->free = victim;
 }
 
-static inline bool hcache_access(struct hcache *c, uint32_t set, uint32_t key, uint64_t hash,
-                                 uint64_t next, uint32_t gid, bool alloc)
+static void count_miss(struct cache *c, bool full, uint32_t gid)
 {
-    if (!c->sets)
-        return false;
+    c->miss++;
+    c->conflict += full;
+    c->used[gid] = 1;
+}
+
+static bool hash_access(struct cache *c, uint32_t en, uint32_t key, uint32_t set, uint64_t next,
+                        uint32_t gid, bool alloc)
+{
     struct hset *s = &c->set[set];
+    uint64_t hash = c->hash[en];
     uint32_t i = hset_find(s, c->ways, hash, key);
     if (i) {
-        if (c->lfu) {
-            if (++s->value[i] == 15)
-                for (uint32_t k = s->t.next[0]; k; k = s->t.next[k])
-                    s->value[k] /= 2;
-        } else {
+        if (!c->lfu)
             s->value[i] = next;
-        }
-        if (alloc) {
-            c->st.hit++;
-            c->st.rows[set]++;
-        }
+        else if (++s->value[i] == 15)
+            for (uint32_t k = s->t.next[0]; k; k = s->t.next[k])
+                s->value[k] /= 2;
+        c->rows[set] += alloc;
         return true;
     }
     if (!alloc)
         return false;
-    count_miss(&c->st, gid);
-    c->st.rows[set]++;
-    if (s->t.n == c->ways) {
-        c->st.conflict++;
+    bool full = s->t.n == c->ways;
+    count_miss(c, full, gid);
+    c->rows[set]++;
+    i = s->t.n + 1;
+    if (full) {
         hset_evict(c, s);
         i = s->free;
-    } else {
-        i = s->t.n + 1;
     }
     s->key[i] = key;
     s->value[i] = c->lfu ? 0 : next;
@@ -192,23 +104,55 @@ static inline bool hcache_access(struct hcache *c, uint32_t set, uint32_t key, u
     return false;
 }
 
-static int hcache_init(struct hcache *c, uint32_t sets, uint32_t ways, bool lfu, struct crand *rnd)
+static bool list_access(struct cache *c, uint32_t key, uint32_t set, uint32_t gid, bool alloc)
 {
-    c->sets = sets;
-    c->ways = ways;
-    c->lfu = lfu;
-    c->rnd = rnd;
-    if (!sets)
-        return 0;
-    size_t n = (size_t)ways + 1, buckets = hashord_buckets(ways);
+    struct node *node = c->node;
+    uint32_t head = c->keys + set;
+    bool found = c->seen[key];
+    if (found) {
+        node[node[key].up].down = node[key].down;
+        node[node[key].down].up = node[key].up;
+    } else if (alloc) {
+        bool full = c->filled[set] == c->ways;
+        if (full) {
+            uint32_t last = node[head].up;
+            node[head].up = node[last].up;
+            node[node[last].up].down = head;
+            c->seen[last] = 0;
+        } else {
+            c->filled[set]++;
+        }
+        count_miss(c, full, gid);
+        c->seen[key] = 1;
+    } else {
+        return false;
+    }
+    node[key] = (struct node){ .up = head, .down = node[head].down };
+    node[node[head].down].up = key;
+    node[head].down = key;
+    c->rows[set] += alloc;
+    return found;
+}
+
+bool compat_access_slow(struct cache *c, uint32_t en, uint32_t key, uint32_t set, uint64_t next,
+                        uint32_t gid, bool alloc)
+{
+    if (c->kind == CACHE_LIST)
+        return list_access(c, key, set, gid, alloc);
+    return hash_access(c, en, key, set, next, gid, alloc);
+}
+
+static int hash_init(struct cache *c)
+{
+    size_t n = (size_t)c->ways + 1, buckets = hashord_buckets(c->ways);
     size_t each = n * (8 + 8 + 4 + 4) + buckets * 4;
     each = (each + 7) & ~(size_t)7;
-    c->set = calloc(sets, sizeof(*c->set));
-    c->pool = calloc(sets, each);
+    c->set = calloc(c->sets, sizeof(*c->set));
+    c->pool = calloc(c->sets, each);
     if (!c->set || !c->pool)
         return -ENOMEM;
     uint8_t *p = c->pool;
-    for (uint32_t i = 0; i < sets; i++, p += each) {
+    for (uint32_t i = 0; i < c->sets; i++, p += each) {
         struct hset *s = &c->set[i];
         s->t.hash = (uint64_t *)p;
         s->value = s->t.hash + n;
@@ -221,429 +165,19 @@ static int hcache_init(struct hcache *c, uint32_t sets, uint32_t ways, bool lfu,
     return 0;
 }
 
-/* ---------------------------------------------------------------- queues */
-
-/* Items are time << ID_BITS | translation; only times are compared. a[0] is all ones when empty. */
-struct queue {
-    uint64_t *a;
-    size_t n, room;
-    size_t first; /* FIFO: where the front stands */
-    bool fifo;
-};
-
-static inline uint64_t item_time(uint64_t item)
+static int list_init(struct cache *c)
 {
-    return item >> ID_BITS;
-}
-
-static inline uint64_t queue_time(const struct queue *q)
-{
-    return q->n ? item_time(q->a[q->fifo ? q->first : 0]) : NEVER;
-}
-
-static inline void sift_up(uint64_t *a, size_t i, uint64_t v)
-{
-    while (i > 0) {
-        size_t up = (i - 1) / 2;
-        if (item_time(a[up]) <= item_time(v))
-            break;
-        a[i] = a[up];
-        i = up;
-    }
-    a[i] = v;
-}
-
-static bool queue_grow(struct queue *q)
-{
-    uint64_t *a = malloc(2 * q->room * sizeof(*a));
-    if (!a)
-        return false;
-    for (size_t i = 0; i < q->n; i++)
-        a[i] = q->a[(q->first + i) & (q->room - 1)];
-    free(q->a);
-    q->a = a;
-    q->first = 0;
-    q->room *= 2;
-    return true;
-}
-
-static inline bool queue_push(struct queue *q, uint64_t time, uint32_t id)
-{
-    if (q->n == q->room && !queue_grow(q))
-        return false;
-    uint64_t v = time << ID_BITS | id;
-    if (q->fifo)
-        q->a[(q->first + q->n++) & (q->room - 1)] = v;
-    else
-        sift_up(q->a, q->n++, v);
-    return true;
-}
-
-static inline uint32_t queue_pop(struct queue *q)
-{
-    uint64_t *a = q->a, top;
-    if (q->fifo) {
-        top = a[q->first];
-        q->first = (q->first + 1) & (q->room - 1);
-        q->n--;
-        return (uint32_t)(top & ((1u << ID_BITS) - 1));
-    }
-    top = a[0];
-    size_t n = --q->n, hole = 0;
-    uint64_t v = a[n];
-    while (2 * hole + 2 < n) {
-        size_t child = 2 * hole + 2;
-        child -= item_time(a[child]) > item_time(a[child - 1]);
-        a[hole] = a[child];
-        hole = child;
-    }
-    if (2 * hole + 2 == n) {
-        a[hole] = a[2 * hole + 1];
-        hole = 2 * hole + 1;
-    }
-    if (n)
-        sift_up(a, hole, v);
-    return (uint32_t)(top & ((1u << ID_BITS) - 1));
-}
-
-/* ---------------------------------------------------------------- the state of a run */
-
-struct tran {
-    uint64_t start;
-    uint32_t ent;     /* | PREFETCH */
-    uint32_t ev;      /* event number, for its next access time */
-    uint32_t latency; /* nominal, so far */
-    uint32_t link;    /* free list */
-};
-
-struct flow {
-    uint64_t first, last, n;
-};
-
-struct run {
-    const struct trace *t;
-    const struct arch *a;
-    struct ent *ent;
-    uint64_t *hash_io, *hash_cc; /* by entry; only for the caches that need them */
-    struct crand rnd;
-
-    uint8_t *cc_seen; /* context cache that never evicts: by SID; else NULL */
-    struct hcache cc;
-    struct lru io_lru, l2, l3, buf;
-    struct hcache io_h;
-
-    struct queue qc, qp, qf, qi;
-    struct tran *tran;
-    uint32_t n_tran, tran_room, tran_free;
-
-    /* prefetcher */
-    uint32_t *succ;             /* by SID; EMPTY = none yet */
-    uint32_t *hist;             /* SID x history: entries, a ring */
-    uint32_t *hist_n, *hist_at; /* filled; place of the oldest */
-    uint64_t *hist_hit, *hist_miss;
-    uint32_t *fifo; /* the last SIDs */
-    uint32_t fifo_n, fifo_at;
-    uint32_t prev, prediction;
-
-    struct flow *flow;
-    uint32_t *flow_order, n_flows;
-    uint64_t flying, warnings, pkts_sent, dropped, requests;
-    struct row_stats *r;
-};
-
-static uint32_t tran_new(struct run *s)
-{
-    uint32_t id = s->tran_free;
-    if (id != EMPTY) {
-        s->tran_free = s->tran[id].link;
-        return id;
-    }
-    if (s->n_tran == s->tran_room) {
-        if (s->tran_room == 1u << ID_BITS)
-            return EMPTY;
-        struct tran *p = realloc(s->tran, 2 * (size_t)s->tran_room * sizeof(*p));
-        if (!p)
-            return EMPTY;
-        s->tran = p;
-        s->tran_room *= 2;
-    }
-    return s->n_tran++;
-}
-
-static inline void tran_done(struct run *s, uint32_t id)
-{
-    s->tran[id].link = s->tran_free;
-    s->tran_free = id;
-}
-
-static inline bool cc_access(struct run *s, const struct ent *n, uint32_t en, bool alloc)
-{
-    if (!s->cc_seen)
-        return hcache_access(&s->cc, n->set_cc, n->sid, s->hash_cc ? s->hash_cc[en] : 0, 0, n->gid,
-                             alloc);
-    bool found = s->cc_seen[n->sid];
-    if (alloc) {
-        s->cc.st.rows[0]++;
-        if (found) {
-            s->cc.st.hit++;
-        } else {
-            s->cc_seen[n->sid] = 1;
-            count_miss(&s->cc.st, n->gid);
-        }
-    }
-    return found;
-}
-
-static inline bool io_access(struct run *s, const struct ent *n, uint32_t en, uint32_t ev,
-                             bool alloc)
-{
-    if (s->a->iotlb_policy == POLICY_LRU)
-        return lru_access(&s->io_lru, n->set_io, n->page, n->gid, alloc);
-    uint64_t next = NEVER;
-    if (s->a->iotlb_policy == POLICY_ORACLE && s->t->next[ev] != UINT32_MAX)
-        next = s->t->next[ev];
-    return hcache_access(&s->io_h, n->set_io, n->page, s->hash_io[en], next, n->gid, alloc);
-}
-
-/* One access seen by the prefetcher; the prediction's history goes to QP. */
-static bool probe(struct run *s, uint32_t en, uint64_t t)
-{
-    const struct ent *n = &s->ent[en];
-    uint32_t sid = n->sid, len = s->a->pf_history;
-    struct row_stats *r = s->r;
-    r->pf_accesses++;
-    uint32_t *h = s->hist + (size_t)sid * len, have = s->hist_n[sid];
-    bool found = false;
-    for (uint32_t i = 0; i < have && !found; i++)
-        found = s->ent[h[i]].addr == n->addr;
-    if (found)
-        s->hist_hit[sid]++;
-    else
-        s->hist_miss[sid]++;
-    if (have == len) {
-        h[s->hist_at[sid]] = en;
-        s->hist_at[sid] = s->hist_at[sid] + 1 == len ? 0 : s->hist_at[sid] + 1;
-    } else {
-        h[have] = en;
-        s->hist_n[sid]++;
-    }
-    if (s->prediction != EMPTY) {
-        if (s->prediction == sid)
-            r->pf_correct++;
-        else
-            r->pf_incorrect++;
-    }
-    s->prediction = s->succ[sid];
-    r->pf_predictions += s->prediction != EMPTY;
-    if (s->prev != EMPTY) {
-        if (s->prev != sid) {
-            if (s->succ[s->prev] == EMPTY) {
-                s->succ[s->prev] = sid;
-                r->pf_new_mappings++;
-            }
-            r->pf_diff_sid++;
-        } else {
-            r->pf_same_sid++;
-        }
-    }
-    if (s->fifo_n == s->a->pf_distance) {
-        s->prev = s->fifo[s->fifo_at];
-        s->fifo[s->fifo_at] = sid;
-        s->fifo_at = s->fifo_at + 1 == s->a->pf_distance ? 0 : s->fifo_at + 1;
-    } else {
-        s->fifo[s->fifo_n++] = sid;
-    }
-    if (s->prediction == EMPTY)
-        return true;
-    uint32_t p = s->prediction, at = s->hist_at[p], cnt = s->hist_n[p];
-    h = s->hist + (size_t)p * len;
-    for (uint32_t i = 0; i < cnt; i++) {
-        uint32_t id = tran_new(s);
-        if (id == EMPTY)
-            return false;
-        s->tran[id] = (struct tran){ .ent = h[at] | PREFETCH };
-        if (!queue_push(&s->qp, t + PCIE + DRAM, id))
-            return false;
-        at = at + 1 == len ? 0 : at + 1;
-    }
-    return true;
-}
-
-/* The four stages at time t. Returns 0, -ENOMEM, -SF_EFAILED when a demand translation vanishes. */
-static inline int stages(struct run *s, uint64_t t)
-{
-    const struct arch *a = s->a;
-    struct row_stats *r = s->r;
-    if (queue_time(&s->qc) <= t) {
-        uint32_t id = queue_pop(&s->qc);
-        struct tran *x = &s->tran[id];
-        uint32_t en = x->ent;
-        const struct ent *n = &s->ent[en];
-        cc_access(s, n, en, true);
-        bool hit = io_access(s, n, en, x->ev, false);
-        if (lru_access(&s->buf, 0, n->page, n->gid, false)) {
-            r->pf_hit++;
-            hit = true;
-        } else {
-            r->pf_miss++;
-        }
-        bool ok;
-        if (hit) {
-            x->latency += TLB_HIT;
-            ok = queue_push(&s->qi, t + 1, id);
-        } else {
-            x->latency += PCIE;
-            ok = queue_push(&s->qp, t + PCIE, id);
-        }
-        if (!ok || !probe(s, en, t))
-            return -ENOMEM;
-    }
-    if (queue_time(&s->qp) <= t) {
-        uint32_t id = queue_pop(&s->qp);
-        struct tran *x = &s->tran[id];
-        const struct ent *n = &s->ent[x->ent & ~PREFETCH];
-        bool h2 = lru_access(&s->l2, n->set_l2, n->l2, n->gid, false);
-        bool h3 = lru_access(&s->l3, n->set_l3, n->l3, n->gid, false);
-        uint32_t lv = n->level, d;
-        bool ok;
-        if (h2 && lv > 2) {
-            if (!(x->ent & PREFETCH))
-                return -SF_EFAILED;
-            s->warnings++;
-            tran_done(s, id);
-            ok = true;
-        } else if (h2 && lv == 2) {
-            x->latency += PAGE_HIT + PCIE;
-            ok = queue_push(&s->qi, t + PAGE_HIT + PCIE - 1, id);
-        } else if (!h2 && h3 && lv == 3) {
-            x->latency += PAGE_HIT;
-            ok = queue_push(&s->qi, t + PAGE_HIT - 1, id);
-        } else {
-            d = DRAM * (h2 ? 2 - lv : h3 ? 3 - lv : lv);
-            x->latency += d;
-            ok = queue_push(&s->qf, t + d - 1, id);
-        }
-        if (!ok)
-            return -ENOMEM;
-    }
-    if (queue_time(&s->qf) <= t) {
-        uint32_t id = queue_pop(&s->qf);
-        struct tran *x = &s->tran[id];
-        const struct ent *n = &s->ent[x->ent & ~PREFETCH];
-        bool c2 = true, c3 = true;
-        if (a->salloc) {
-            uint64_t g1 = a->iotlb_groups, g2 = g1 + a->l2_groups, g3 = g2 + a->l3_groups;
-            c2 = n->gid >= g1 && n->gid < g2;
-            c3 = n->gid >= g2 && n->gid < g3;
-        }
-        lru_access(&s->l2, n->set_l2, n->l2, n->gid, c2);
-        lru_access(&s->l3, n->set_l3, n->l3, n->gid, c3);
-        x->latency += PCIE;
-        if (!queue_push(&s->qi, t + PCIE, id))
-            return -ENOMEM;
-    }
-    if (queue_time(&s->qi) <= t) {
-        uint32_t id = queue_pop(&s->qi);
-        struct tran *x = &s->tran[id];
-        uint32_t en = x->ent & ~PREFETCH;
-        const struct ent *n = &s->ent[en];
-        if (x->ent & PREFETCH) {
-            r->pf_fill++;
-            r->pf_fill_same += lru_access(&s->buf, 0, n->page, n->gid, true);
-        } else {
-            io_access(s, n, en, x->ev, !a->salloc || n->gid < a->iotlb_groups);
-            s->flying--;
-            struct flow *f = &s->flow[n->gid];
-            if (!f->n) {
-                s->flow_order[s->n_flows++] = n->gid;
-                f->first = x->start;
-            }
-            f->n++;
-            if (x->start < f->first)
-                f->first = x->start;
-            if (x->start + x->latency > f->last)
-                f->last = x->start + x->latency;
-        }
-        tran_done(s, id);
-    }
+    c->seen = calloc((size_t)c->keys + 1, 1);
+    c->node = malloc(((size_t)c->keys + c->sets) * sizeof(*c->node));
+    c->filled = calloc(c->sets, sizeof(*c->filled));
+    if (!c->seen || !c->node || !c->filled)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < c->sets; i++)
+        c->node[c->keys + i] = (struct node){ .up = c->keys + i, .down = c->keys + i };
     return 0;
 }
 
-static inline uint64_t next_time(const struct run *s, uint64_t t)
-{
-    uint64_t a = queue_time(&s->qc), b = queue_time(&s->qp), c = queue_time(&s->qf),
-             d = queue_time(&s->qi);
-    a = a < b ? a : b;
-    c = c < d ? c : d;
-    a = a < c ? a : c;
-    return a > t ? a : t;
-}
-
-/* The loop. *ret_t: simulated ns. */
-static int loop(struct run *s, uint64_t *ret_t)
-{
-    const struct trace *tr = s->t;
-    const struct arch *a = s->a;
-    uint64_t t = 0, slot = 0, period = PACKET_BITS / a->link_gbps, at = 0;
-    bool ended = false;
-    while (!ended) {
-        if (t == slot) {
-            slot += period;
-            if (s->flying < a->queue) {
-                uint64_t left = tr->n - at, take = left < PER_PACKET ? left : PER_PACKET;
-                for (uint64_t i = 0; i < take; i++) {
-                    uint32_t en = tr->ev[at], id = tran_new(s);
-                    if (id == EMPTY)
-                        return -ENOMEM;
-                    uint32_t d = cc_access(s, &s->ent[en], en, false) ? CC_HIT : CC_MISS;
-                    s->tran[id] =
-                        (struct tran){ .start = t, .ent = en, .ev = (uint32_t)at, .latency = d };
-                    if (!queue_push(&s->qc, t + d, id))
-                        return -ENOMEM;
-                    at++;
-                }
-                s->flying += take;
-                s->pkts_sent += take > 0;
-                ended = take < PER_PACKET;
-                if (ended)
-                    break;
-            } else {
-                s->dropped++;
-            }
-        }
-        int r = stages(s, t);
-        if (r < 0)
-            return r;
-        uint64_t next = next_time(s, t + 1);
-        if (s->flying < a->queue) {
-            t = next < slot ? next : slot;
-        } else {
-            /* slots that pass while the queue is full */
-            if (slot < next) {
-                uint64_t skip = (next - slot + period - 1) / period;
-                s->dropped += skip;
-                slot += skip * period;
-            }
-            t = next;
-        }
-        if (t >= TIME_END - 4096)
-            return -EOVERFLOW;
-    }
-    s->requests = at;
-    while (s->flying) {
-        t = next_time(s, t);
-        int r = stages(s, t);
-        if (r < 0)
-            return r;
-        t++;
-        if (t >= TIME_END - 4096)
-            return -EOVERFLOW;
-    }
-    *ret_t = t;
-    return 0;
-}
-
-/* ---------------------------------------------------------------- around it */
+/* ---------------------------------------------------------------- geometry and kind */
 
 static unsigned log2_floor(uint32_t v)
 {
@@ -671,65 +205,197 @@ static uint32_t set_of(const struct geometry *g, uint32_t gid, uint64_t bits)
     return ((gid & g->gmask) << g->f) | ((uint32_t)bits & g->fmask);
 }
 
-static int stats_init(struct stats *s, uint32_t sets, uint32_t gids)
+/* Where in struct ent a cache finds its key and its set. */
+struct view {
+    size_t key, set; /* offsets; set 0 = always set 0 */
+};
+
+static uint32_t field(const struct ent *n, size_t off)
 {
-    s->rows = calloc((size_t)sets + 1, sizeof(*s->rows));
-    s->used = calloc((size_t)gids + 1, 1);
-    return s->rows && s->used ? 0 : -ENOMEM;
+    uint32_t v;
+    memcpy(&v, (const uint8_t *)n + off, sizeof(v));
+    return v;
 }
 
-static int lru_init(struct lru *c, uint32_t sets, uint32_t ways, uint32_t gids)
+/* No set will ever be full: then only the first access of each key is a miss, whatever the policy. */
+static int never_full(const struct run *s, const struct view *v, uint32_t sets, uint32_t ways,
+                      uint32_t keys)
 {
-    c->sets = sets;
-    c->ways = ways;
-    c->tag = malloc((size_t)sets * ways * sizeof(*c->tag) + 64);
-    if (!c->tag)
+    uint64_t want = keys < s->t->n_entries ? keys : s->t->n_entries;
+    if (want > (uint64_t)sets * ways)
+        return 0;
+    CLEANUP(freep) uint32_t *set = malloc(((size_t)keys + 1) * sizeof(*set));
+    CLEANUP(freep) uint32_t *n = calloc(sets, sizeof(*n));
+    if (!set || !n)
         return -ENOMEM;
-    memset(c->tag, 0xff, (size_t)sets * ways * sizeof(*c->tag) + 64);
-    return stats_init(&c->st, sets, gids);
+    memset(set, 0xff, ((size_t)keys + 1) * sizeof(*set));
+    for (uint32_t i = 0; i < s->t->n_entries; i++) {
+        uint32_t k = field(&s->ent[i], v->key), at = v->set ? field(&s->ent[i], v->set) : 0;
+        if (set[k] == EMPTY) {
+            set[k] = at;
+            if (++n[at] > ways)
+                return 0;
+        } else if (set[k] != at) {
+            return 0;
+        }
+    }
+    return 1;
 }
 
-static int queue_init(struct queue *q, bool fifo)
+enum policy { LRU, LFU, NAT };
+
+static int cache_init(struct run *s, struct cache *c, const struct geometry *g, enum policy policy,
+                      uint32_t keys, const struct view *v)
 {
-    q->room = 1024;
-    q->fifo = fifo;
-    q->a = malloc(q->room * sizeof(*q->a));
-    return q->a ? 0 : -ENOMEM;
+    c->sets = g->sets;
+    c->ways = g->ways;
+    c->keys = keys;
+    c->lfu = policy == LFU;
+    c->random = &s->random;
+    c->rows = calloc((size_t)g->sets + 1, sizeof(*c->rows));
+    c->used = calloc((size_t)s->t->n_gids + 1, 1);
+    if (!c->rows || !c->used)
+        return -ENOMEM;
+    c->kind = CACHE_NONE;
+    if (!g->sets)
+        return 0;
+    int r = never_full(s, v, g->sets, g->ways, keys);
+    if (r < 0)
+        return r;
+    if (r) {
+        c->kind = CACHE_KEEPS;
+        c->seen = calloc((size_t)keys + 1, 1);
+        return c->seen ? 0 : -ENOMEM;
+    }
+    if (policy != LRU) {
+        c->kind = CACHE_HASH;
+        return hash_init(c);
+    }
+    if (g->ways > 16) {
+        c->kind = CACHE_LIST;
+        return list_init(c);
+    }
+    c->kind = g->ways <= 8 ? CACHE_LINE8 : CACHE_LINE16;
+    size_t bytes = (size_t)g->sets * (g->ways <= 8 ? 32 : 64);
+    c->line = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    if (!c->line)
+        return -ENOMEM;
+    memset(c->line, 0xff, bytes);
+    return 0;
 }
+
+static void cache_clear(struct cache *c)
+{
+    free(c->line);
+    free(c->seen);
+    free(c->node);
+    free(c->filled);
+    free(c->set);
+    free(c->pool);
+    free(c->hash);
+    free(c->rows);
+    free(c->used);
+}
+
+/* ---------------------------------------------------------------- queues */
+
+/* The children of a place stand in one aligned pair: the array starts 8 bytes behind a line. */
+static int queue_init(struct queue *q, uint32_t room)
+{
+    size_t n = 2 * (size_t)room + 8;
+    uint64_t *p = aligned_alloc(64, (n * sizeof(*p) + 63) & ~(size_t)63);
+    if (!p)
+        return -ENOMEM;
+    memset(p, 0xff, n * sizeof(*p));
+    *q = (struct queue){ .a = p + 1, .room = room };
+    return 0;
+}
+
+static void queue_clear(struct queue *q)
+{
+    if (q->a)
+        free(q->a - 1);
+}
+
+__attribute__((noinline, cold)) struct queue compat_queue_more(struct queue q, bool fifo)
+{
+    struct queue m;
+    if (q.room >= 1u << 29 || queue_init(&m, 2 * q.room) < 0) {
+        q.room = 0;
+        return q;
+    }
+    for (uint32_t i = 0; i < q.n; i++)
+        m.a[i] = q.a[fifo ? (q.first + i) & (q.room - 1) : i];
+    m.n = q.n;
+    queue_clear(&q);
+    return m;
+}
+
+/* ---------------------------------------------------------------- a run */
 
 static void run_clear(struct run *s)
 {
-    struct lru *l[] = { &s->io_lru, &s->l2, &s->l3, &s->buf };
-    for (size_t i = 0; i < ARRAY_LEN(l); i++) {
-        free(l[i]->tag);
-        free(l[i]->st.rows);
-        free(l[i]->st.used);
-    }
-    struct hcache *h[] = { &s->cc, &s->io_h };
-    for (size_t i = 0; i < ARRAY_LEN(h); i++) {
-        free(h[i]->set);
-        free(h[i]->pool);
-        free(h[i]->st.rows);
-        free(h[i]->st.used);
-    }
+    cache_clear(&s->cc);
+    cache_clear(&s->io);
+    cache_clear(&s->l2);
+    cache_clear(&s->l3);
+    cache_clear(&s->buf);
+    queue_clear(&s->qc);
+    queue_clear(&s->qp);
+    queue_clear(&s->qf);
+    queue_clear(&s->qi);
     free(s->ent);
-    free(s->hash_io);
-    free(s->hash_cc);
-    free(s->cc_seen);
-    free(s->qc.a);
-    free(s->qp.a);
-    free(s->qf.a);
-    free(s->qi.a);
-    free(s->tran);
-    free(s->succ);
+    free(s->demand);
+    free(s->idle);
+    free(s->req);
     free(s->hist);
-    free(s->hist_n);
-    free(s->hist_at);
-    free(s->hist_hit);
-    free(s->hist_miss);
     free(s->fifo);
     free(s->flow);
     free(s->flow_order);
+}
+
+struct pair {
+    uint64_t v; /* page << 32 | set */
+    uint32_t en;
+};
+
+static int by_pair(const void *x, const void *y)
+{
+    uint64_t a = ((const struct pair *)x)->v, b = ((const struct pair *)y)->v;
+    return a < b ? -1 : a > b;
+}
+
+/* A 1 GiB page can stand in several IOTLB sets: keys for (page, set) where pages alone would not do. */
+static int number_io(struct run *s, uint32_t *ret_keys)
+{
+    uint32_t n = s->t->n_entries;
+    *ret_keys = s->t->n_page;
+    CLEANUP(freep) uint32_t *set = malloc(((size_t)s->t->n_page + 1) * sizeof(*set));
+    if (!set)
+        return -ENOMEM;
+    memset(set, 0xff, ((size_t)s->t->n_page + 1) * sizeof(*set));
+    bool clash = false;
+    for (uint32_t i = 0; i < n; i++) {
+        struct ent *x = &s->ent[i];
+        x->io = x->page;
+        clash |= set[x->page] != EMPTY && set[x->page] != x->set_io;
+        set[x->page] = x->set_io;
+    }
+    if (!clash)
+        return 0;
+    CLEANUP(freep) struct pair *p = malloc(((size_t)n + 1) * sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < n; i++)
+        p[i] = (struct pair){ (uint64_t)s->ent[i].page << 32 | s->ent[i].set_io, i };
+    qsort(p, n, sizeof(*p), by_pair);
+    uint32_t k = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        k += i && p[i].v != p[i - 1].v;
+        s->ent[p[i].en].io = k;
+    }
+    *ret_keys = k + 1;
+    return 0;
 }
 
 static int run_init(struct run *s, const struct trace *t, const struct arch *a)
@@ -740,54 +406,37 @@ static int run_init(struct run *s, const struct trace *t, const struct arch *a)
     struct geometry io = geometry(a->iotlb_entries, a->iotlb_ways, a->iotlb_groups);
     struct geometry l2 = geometry(a->l2_entries, a->l2_ways, a->l2_groups);
     struct geometry l3 = geometry(a->l3_entries, a->l3_ways, a->l3_groups);
-    crand_seed(&s->rnd, 1);
-    bool lru = a->iotlb_policy == POLICY_LRU;
-    bool cc_keeps = cc.sets == 1 && cc.ways >= t->n_sids;
-    int r = lru_init(&s->io_lru, lru ? io.sets : 0, io.ways, t->n_gids);
-    r |= hcache_init(&s->io_h, lru ? 0 : io.sets, io.ways, a->iotlb_policy == POLICY_LFU, &s->rnd);
-    r |= lru_init(&s->l2, l2.sets, l2.ways, t->n_gids);
-    r |= lru_init(&s->l3, l3.sets, l3.ways, t->n_gids);
-    r |= lru_init(&s->buf, a->pf_entries ? 1 : 0, a->pf_entries, t->n_gids);
-    r |= hcache_init(&s->cc, cc_keeps ? 0 : cc.sets, cc.ways, true, &s->rnd);
-    r |= stats_init(&s->cc.st, cc.sets, t->n_gids);
-    r |= stats_init(&s->io_h.st, lru ? 0 : io.sets, t->n_gids);
-    if (cc_keeps) {
-        s->cc_seen = calloc((size_t)t->n_sids + 1, 1);
-        r |= s->cc_seen ? 0 : -ENOMEM;
-    }
-    struct queue *q[] = { &s->qc, &s->qp, &s->qf, &s->qi };
-    for (size_t i = 0; i < ARRAY_LEN(q); i++)
-        r |= queue_init(q[i], a->inorder);
-    s->tran_room = 1024;
-    s->tran_free = EMPTY;
-    s->prev = s->prediction = EMPTY;
-    s->tran = malloc(s->tran_room * sizeof(*s->tran));
-    s->ent = malloc(((size_t)t->n_entries + 1) * sizeof(*s->ent));
-    s->succ = malloc(((size_t)t->n_sids + 1) * sizeof(*s->succ));
-    s->hist = malloc(((size_t)t->n_sids * a->pf_history + 1) * sizeof(*s->hist));
-    s->hist_n = calloc((size_t)t->n_sids + 1, sizeof(*s->hist_n));
-    s->hist_at = calloc((size_t)t->n_sids + 1, sizeof(*s->hist_at));
-    s->hist_hit = calloc((size_t)t->n_sids + 1, sizeof(*s->hist_hit));
-    s->hist_miss = calloc((size_t)t->n_sids + 1, sizeof(*s->hist_miss));
+    struct geometry buf = { .sets = a->pf_entries ? 1 : 0, .ways = a->pf_entries };
+    enum policy policy = a->iotlb_policy == POLICY_LRU   ? LRU
+                         : a->iotlb_policy == POLICY_LFU ? LFU
+                                                         : NAT;
+    uint64_t demands = (uint64_t)a->queue + 2 < t->n ? (uint64_t)a->queue + 2 : t->n;
+    size_t n = (size_t)t->n_entries + 1, sids = (size_t)t->n_sids + 1, gids = (size_t)t->n_gids + 1;
+    crand_seed(&s->random, 1);
+    s->ent = malloc(n * sizeof(*s->ent));
+    s->demand = malloc(demands * sizeof(*s->demand));
+    s->idle = malloc(demands * sizeof(*s->idle));
+    s->req = aligned_alloc(64, (sids * sizeof(*s->req) + 63) & ~(size_t)63);
     s->fifo = malloc(((size_t)a->pf_distance + 1) * sizeof(*s->fifo));
-    s->flow = calloc((size_t)t->n_gids + 1, sizeof(*s->flow));
-    s->flow_order = malloc(((size_t)t->n_gids + 1) * sizeof(*s->flow_order));
-    if (r || !s->tran || !s->ent || !s->succ || !s->hist || !s->hist_n || !s->hist_at ||
-        !s->hist_hit || !s->hist_miss || !s->fifo || !s->flow || !s->flow_order)
+    s->flow = calloc(gids, sizeof(*s->flow));
+    s->flow_order = malloc(gids * sizeof(*s->flow_order));
+    if (a->pf_history > HIST_NEAR)
+        s->hist = malloc(sids * a->pf_history * sizeof(*s->hist));
+    if (!s->ent || !s->demand || !s->idle || !s->req || !s->fifo || !s->flow || !s->flow_order ||
+        (a->pf_history > HIST_NEAR && !s->hist))
         return -ENOMEM;
-    memset(s->succ, 0xff, ((size_t)t->n_sids + 1) * sizeof(*s->succ));
-    if (!lru) {
-        s->hash_io = malloc(((size_t)t->n_entries + 1) * sizeof(*s->hash_io));
-        if (!s->hash_io)
-            return -ENOMEM;
-    }
-    if (!cc_keeps && cc.sets) {
-        s->hash_cc = malloc(((size_t)t->n_entries + 1) * sizeof(*s->hash_cc));
-        if (!s->hash_cc)
-            return -ENOMEM;
-    }
+    for (uint32_t i = 0; i < demands; i++)
+        s->idle[i] = (uint32_t)demands - 1 - i;
+    s->n_idle = (uint32_t)demands;
+    for (size_t i = 0; i < sids; i++)
+        s->req[i] = (struct requester){ .succ = EMPTY };
+
+    uint64_t g1 = a->iotlb_groups, g2 = g1 + a->l2_groups, g3 = g2 + a->l3_groups;
     for (uint32_t i = 0; i < t->n_entries; i++) {
         const struct trace_entry *x = &t->entry[i];
+        unsigned fill = FILL_IO | FILL_L2 | FILL_L3;
+        if (a->salloc)
+            fill = x->gid < g1 ? FILL_IO : x->gid < g2 ? FILL_L2 : x->gid < g3 ? FILL_L3 : 0;
         s->ent[i] = (struct ent){ .page = t->key_page[i],
                                   .l2 = t->key_l2[i],
                                   .l3 = t->key_l3[i],
@@ -798,21 +447,86 @@ static int run_init(struct run *s, const struct trace *t, const struct arch *a)
                                   .set_io = set_of(&io, x->gid, x->iova >> 21),
                                   .set_l2 = set_of(&l2, x->gid, x->iova >> 21),
                                   .set_l3 = set_of(&l3, x->gid, x->iova >> 30),
-                                  .level = x->level };
-        if (s->hash_io)
-            s->hash_io[i] = (x->iova & x->mask) << 16 | x->gid;
-        if (s->hash_cc)
-            s->hash_cc[i] = x->sid;
+                                  .level = x->level,
+                                  .fill = (uint16_t)fill };
     }
-    return 0;
+    uint32_t io_keys;
+    int r = number_io(s, &io_keys);
+#define AT(f) offsetof(struct ent, f)
+    if (r == 0)
+        r = cache_init(s, &s->cc, &cc, LFU, t->n_sids, &(struct view){ AT(sid), AT(set_cc) });
+    if (r == 0)
+        r = cache_init(s, &s->io, &io, policy, io_keys, &(struct view){ AT(io), AT(set_io) });
+    if (r == 0)
+        r = cache_init(s, &s->l2, &l2, LRU, t->n_l2, &(struct view){ AT(l2), AT(set_l2) });
+    if (r == 0)
+        r = cache_init(s, &s->l3, &l3, LRU, t->n_l3, &(struct view){ AT(l3), AT(set_l3) });
+    if (r == 0)
+        r = cache_init(s, &s->buf, &buf, LRU, t->n_page, &(struct view){ AT(page), 0 });
+#undef AT
+    struct cache *hashed[2] = { &s->cc, &s->io };
+    for (int i = 0; i < 2 && r == 0; i++) {
+        if (hashed[i]->kind != CACHE_HASH)
+            continue;
+        uint64_t *h = hashed[i]->hash = malloc(n * sizeof(*h));
+        if (!h)
+            return -ENOMEM;
+        for (uint32_t k = 0; k < t->n_entries; k++) {
+            const struct trace_entry *x = &t->entry[k];
+            h[k] = i == 0 ? x->sid : (x->iova & x->mask) << 16 | x->gid;
+        }
+    }
+    struct queue *q[] = { &s->qc, &s->qp, &s->qf, &s->qi };
+    for (size_t i = 0; i < ARRAY_LEN(q) && r == 0; i++)
+        r = queue_init(q[i], 1024);
+    return r;
 }
 
-#define PUT_CACHE(r, name, st)                                                                     \
+/* ---------------------------------------------------------------- the code path */
+
+typedef int loop_fn(struct run *s);
+
+/* The best that the machine has, or what SIOFLEET_ISA pins. */
+static loop_fn *loop_for(void)
+{
+#ifdef SIOFLEET_X86
+    const char *want = getenv("SIOFLEET_ISA");
+    bool any = !want || !*want;
+    if (any || !strcmp(want, "avx512"))
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi"))
+            return compat_loop_avx512;
+    if (any || !strcmp(want, "avx512") || !strcmp(want, "avx2"))
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi"))
+            return compat_loop_avx2;
+#endif
+    return compat_loop_scalar;
+}
+
+/* ---------------------------------------------------------------- results */
+
+static uint64_t count_used(const struct run *s, const struct cache *c)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < s->t->n_gids; i++)
+        n += c->used[i];
+    return n;
+}
+
+static uint64_t hits(const struct cache *c)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < c->sets; i++)
+        n += c->rows[i];
+    return n - c->miss;
+}
+
+#define PUT_CACHE(r, name, c)                                                                      \
     do {                                                                                           \
-        (r)->name##_hit = (st)->hit;                                                               \
-        (r)->name##_miss = (st)->miss;                                                             \
-        (r)->name##_conflict = (st)->conflict;                                                     \
-        (r)->name##_domains = (st)->domains;                                                       \
+        (r)->name##_hit = hits(c);                                                                 \
+        (r)->name##_miss = (c)->miss;                                                              \
+        (r)->name##_conflict = (c)->conflict;                                                      \
+        (r)->name##_domains = count_used(&s, c);                                                   \
     } while (0)
 
 static int by_sid(const void *x, const void *y)
@@ -824,7 +538,6 @@ static int by_sid(const void *x, const void *y)
 static int fill_detail(struct run *s, struct engine_detail *d)
 {
     const struct trace *t = s->t;
-    const struct arch *a = s->a;
     d->flows = calloc((size_t)s->n_flows + 1, sizeof(*d->flows));
     d->hist = calloc((size_t)t->n_sids + 1, sizeof(*d->hist));
     if (!d->flows || !d->hist)
@@ -841,20 +554,16 @@ static int fill_detail(struct run *s, struct engine_detail *d)
         d->hist[t->key_sid[i]].sid = t->entry[i].sid;
     size_t n = 0;
     for (uint32_t i = 0; i < t->n_sids; i++)
-        if (s->hist_n[i])
+        if (s->req[i].n)
             d->hist[n++] = (struct engine_hist){ .sid = d->hist[i].sid,
-                                                 .hit = s->hist_hit[i],
-                                                 .miss = s->hist_miss[i] };
+                                                 .hit = s->req[i].hit,
+                                                 .miss = s->req[i].miss };
     d->n_hist = n;
     qsort(d->hist, n, sizeof(*d->hist), by_sid);
-    bool lru = a->iotlb_policy == POLICY_LRU;
-    uint64_t **rows[4] = { &s->cc.st.rows, lru ? &s->io_lru.st.rows : &s->io_h.st.rows,
-                           &s->l2.st.rows, &s->l3.st.rows };
-    uint32_t entries[4] = { a->cc_entries, a->iotlb_entries, a->l2_entries, a->l3_entries };
-    uint32_t ways[4] = { a->cc_ways, a->iotlb_ways, a->l2_ways, a->l3_ways };
+    struct cache *c[4] = { &s->cc, &s->io, &s->l2, &s->l3 };
     for (int i = 0; i < 4; i++) {
-        d->rows[i] = TAKE(*rows[i]);
-        d->n_rows[i] = ways[i] ? entries[i] / ways[i] : 0;
+        d->rows[i] = TAKE(c[i]->rows);
+        d->n_rows[i] = c[i]->sets;
     }
     d->warnings = s->warnings;
     return 0;
@@ -867,33 +576,43 @@ int compat_engine_run(const struct trace *t, const struct arch *a, struct row_st
     memset(ret, 0, sizeof(*ret));
     if (detail)
         memset(detail, 0, sizeof(*detail));
-    s.r = ret;
     if (!t->n)
         return err_set(e, SF_EFORMAT, "trace: no event");
+    if (t->n_entries >= PREFETCH)
+        return err_set(e, SF_EFAILED, "engine: more than 2^31 trace entries");
     if (run_init(&s, t, a) < 0)
         return err_sys(e, ENOMEM, "engine");
-    uint64_t ns = 0;
-    int r = loop(&s, &ns);
+    int r = loop_for()(&s);
     if (r == -SF_EFAILED)
         return err_set(e, SF_EFAILED,
                        "engine: a 1 GiB translation met a cached 2 MiB entry: the run never ends");
     if (r == -EOVERFLOW)
-        return err_set(e, SF_EFAILED, "engine: more than 2^40 ns of simulated time");
+        return err_set(e, SF_EFAILED, "engine: a translation waits for more than 2^30 ns");
     if (r < 0)
-        return err_sys(e, ENOMEM, "engine: %u translations in flight", s.n_tran);
-    bool lru = a->iotlb_policy == POLICY_LRU;
-    ret->time_ps = ns * 1000;
+        return err_sys(e, ENOMEM, "engine: too many prefetches under way");
+    ret->time_ps = s.time * 1000;
     ret->requests = s.requests;
     ret->pkts_sent = s.pkts_sent;
     ret->pkts_dropped = s.dropped;
-    ret->mbps = s.requests / 3 * 12336000 / ns;
-    ret->util_ppm =
-        (uint64_t)((unsigned __int128)(s.requests / 3) * 12336 * 1000000 / ns / a->link_gbps);
-    PUT_CACHE(ret, cc, &s.cc.st);
-    PUT_CACHE(ret, iotlb, lru ? &s.io_lru.st : &s.io_h.st);
-    PUT_CACHE(ret, l2, &s.l2.st);
-    PUT_CACHE(ret, l3, &s.l3.st);
+    ret->mbps = s.requests / 3 * 12336000 / s.time;
+    ret->util_ppm = (uint64_t)((unsigned __int128)(s.requests / 3) * PACKET_BITS * 1000000 /
+                               s.time / a->link_gbps);
+    PUT_CACHE(ret, cc, &s.cc);
+    PUT_CACHE(ret, iotlb, &s.io);
+    PUT_CACHE(ret, l2, &s.l2);
+    PUT_CACHE(ret, l3, &s.l3);
+    ret->pf_accesses = s.requests;
+    ret->pf_predictions = s.predictions;
+    ret->pf_correct = s.correct;
+    ret->pf_incorrect = s.incorrect;
+    ret->pf_same_sid = s.same_sid;
+    ret->pf_diff_sid = s.diff_sid;
+    ret->pf_new_mappings = s.new_mappings;
     ret->pf_size = a->pf_entries;
+    ret->pf_fill = s.fills;
+    ret->pf_fill_same = s.fills_same;
+    ret->pf_hit = s.buf_hit;
+    ret->pf_miss = s.requests - s.buf_hit;
     struct flow_sum sum = { 0 };
     for (uint32_t i = 0; i < s.n_flows; i++) {
         const struct flow *f = &s.flow[s.flow_order[i]];

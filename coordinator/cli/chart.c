@@ -446,26 +446,75 @@ static int page_sheet(struct buf *out, const json_t *sheet)
     return r ? r : page_table_end(out);
 }
 
-/* One row for each different place that results came from. */
-static json_t *provenance(const json_t *sheet)
+/* A list in JSON (content ids of logs) as words. */
+static char *words(const char *text)
 {
-    static const char *const names[] = { "sweep",   "agent",       "host",   "engine", "isa",
-                                         "threads", "cpu",         "kernel", "logs",   "governor",
-                                         "accel",   "qemu_series", "epoch" };
-    int col[ARRAY_LEN(names)];
-    size_t n = 0;
-    json_t *cols = json_array(), *rows = json_array(), *seen = json_object();
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        int c = sheet_col(sheet, names[i]);
-        if (c >= 0) {
-            col[n++] = c;
-            json_array_append_new(cols, json_string(names[i]));
-        }
+    json_t *j = *text == '[' ? json_loads(text, 0, NULL) : NULL;
+    struct buf b = BUF_INIT(1 << 20);
+    size_t i;
+    json_t *v;
+    int r = j ? 0 : buf_adds(&b, text);
+    json_array_foreach (j, i, v) {
+        char room[CELL_LEN];
+        r = r ? r : buf_addf(&b, "%s%s", i ? ", " : "", cell_text(v, room));
     }
+    json_decref(j);
+    return r == 0 && b.data ? (char *)b.data : (buf_clear(&b), strdup(""));
+}
+
+/* Where the rows come from: what is the same for all of them as a list, what differs as a table with the number of rows
+ * of each. 0 when the sheet says nothing of it. */
+static int page_provenance(struct buf *out, const json_t *sheet)
+{
+    static const char *const names[] = { "sweep",   "agent", "host",   "engine",      "isa",
+                                         "threads", "cpu",   "kernel", "microcode",   "governor",
+                                         "accel",   "logs",  "epoch",  "qemu_series", "boot" };
+    int differs[ARRAY_LEN(names)];
+    size_t n = 0, all = sheet_n_rows(sheet);
+    int r = 0, began = 0;
+    char room[CELL_LEN];
+    for (size_t i = 0; i < ARRAY_LEN(names) && r == 0; i++) {
+        int c = sheet_col(sheet, names[i]);
+        if (c < 0)
+            continue;
+        if (distinct(sheet, &c, 1) > 1) {
+            differs[n++] = c;
+            continue;
+        }
+        const char *s = text_of(sheet, 0, c, room);
+        if (!*s)
+            continue;
+        if (!began++) {
+            r = page_section(out, "Where the numbers come from");
+            r = r ? r : page_list_begin(out);
+        }
+        CLEANUP(freep) char *value = words(s);
+        r = r ? r : page_list_item(out, names[i], value ? value : s);
+    }
+    int started = sheet_col(sheet, "started");
+    const char *first = NULL, *last = NULL;
+    for (size_t i = 0; i < all && started >= 0; i++) { /* RFC 3339 in UTC sorts as text */
+        const char *s = json_string_value(sheet_cell(sheet, i, started));
+        first = s && (!first || strcmp(s, first) < 0) ? s : first;
+        last = s && (!last || strcmp(s, last) > 0) ? s : last;
+    }
+    if (r == 0 && first && began) {
+        char text[160];
+        snprintf(text, sizeof(text), "%.60s to %.60s", first, last);
+        r = page_list_item(out, "computed", text);
+    }
+    if (began)
+        r = r ? r : page_list_end(out);
+    if (!n || r)
+        return r;
+
+    json_t *cols = json_array(), *rows = json_array(), *seen = json_object();
+    for (size_t i = 0; i < n; i++)
+        json_array_append(cols,
+                          json_array_get(json_object_get(sheet, "columns"), (size_t)differs[i]));
     json_array_append_new(cols, json_string("points"));
-    size_t all = sheet_n_rows(sheet);
-    for (size_t i = 0; n && i < all; i++) {
-        CLEANUP(freep) char *key = key_of(sheet, i, col, n);
+    for (size_t i = 0; i < all; i++) {
+        CLEANUP(freep) char *key = key_of(sheet, i, differs, n);
         json_t *row = json_object_get(seen, key ? key : "");
         if (row) {
             json_t *count = json_array_get(row, n);
@@ -476,19 +525,24 @@ static json_t *provenance(const json_t *sheet)
             break;
         row = json_array();
         for (size_t k = 0; k < n; k++) {
-            char room[CELL_LEN];
-            json_array_append_new(row, json_str(text_of(sheet, i, col[k], room)));
+            const char *s = text_of(sheet, i, differs[k], room);
+            json_array_append_new(row, strlen(s) == 64 ? json_stringn(s, 12) : json_str(s));
         }
         json_array_append_new(row, json_integer(1));
         json_array_append(rows, row);
         json_object_set_new(seen, key ? key : "", row);
     }
     json_decref(seen);
-    return json_pack("{s:o, s:o}", "columns", cols, "rows", rows);
+    json_t *table = json_pack("{s:o, s:o}", "columns", cols, "rows", rows);
+    if (!began)
+        r = page_section(out, "Where the numbers come from");
+    r = r ? r : page_sheet(out, table);
+    json_decref(table);
+    return r;
 }
 
 int chart_page(struct chart *c, const json_t *sheet, const char *title, const char *lead,
-               struct buf *out, struct err *e)
+               const char *ini, struct buf *out, struct err *e)
 {
     int r = page_begin(out, title ? title : c->title, lead);
     if (r == 0) {
@@ -499,18 +553,18 @@ int chart_page(struct chart *c, const json_t *sheet, const char *title, const ch
         if (p < 0)
             return p;
     }
-    json_t *digest = sheet_digest(sheet, PAGE_ROWS_MAX, false), *prov = provenance(sheet);
+    json_t *digest = sheet_digest(sheet, PAGE_ROWS_MAX, false);
     r = r ? r : page_section(out, "Results");
     if (sheet_n_rows(sheet) > PAGE_ROWS_MAX)
         r = r ? r
               : page_text(out, "The first 5000 rows; all of them: siofleet results query --csv.");
     r = r ? r : page_sheet(out, digest);
-    if (sheet_n_rows(prov)) {
-        r = r ? r : page_section(out, "Where the numbers come from");
-        r = r ? r : page_sheet(out, prov);
+    r = r ? r : page_provenance(out, sheet);
+    if (ini) {
+        r = r ? r : page_section(out, "The sweep");
+        r = r ? r : page_code(out, ini);
     }
     r = r ? r : page_end(out);
     json_decref(digest);
-    json_decref(prov);
     return r ? err_sys(e, -r, "%s", "page") : 0;
 }

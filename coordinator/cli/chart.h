@@ -34,7 +34,7 @@ void chart_clear(struct chart *c);
 /* The picture as a whole .svg document. */
 int chart_svg(struct chart *c, struct buf *out, struct err *e);
 
-/* A whole page: picture, table of the main columns, what the rows came from (when the sheet has
- * provenance columns). */
+/* A whole page: picture, table of the main columns, what the rows came from (when the sheet has provenance columns), and
+ * the sweep file (ini, may be NULL). */
 int chart_page(struct chart *c, const json_t *sheet, const char *title, const char *lead,
-               struct buf *out, struct err *e);
+               const char *ini, struct buf *out, struct err *e);

@@ -204,7 +204,8 @@ int run_results_plot(struct cli *c, void *opts, int argc, char **argv)
     if (r >= 0) {
         r = chart_make(sheet, &want, &ch, &e);
         if (r >= 0)
-            r = html ? chart_page(&ch, sheet, o->title, NULL, &b, &e) : chart_svg(&ch, &b, &e);
+            r = html ? chart_page(&ch, sheet, o->title, NULL, NULL, &b, &e)
+                     : chart_svg(&ch, &b, &e);
         r = r < 0 ? r : write_out(o->out, &b, o->force, &e);
         if (r >= 0) {
             fprintf(stderr, "%s: %zu points in %zu series%s%s\n", o->out, ch.points, ch.plot.n,

@@ -16,7 +16,8 @@ enum {
     PLAN_INVALID_MAX = 1000,
     PLAN_CHECK_MAX = 4000000,
     ASK_ARGS_MAX = 65536,
-    TABLE_ROWS = 10000
+    TABLE_ROWS = 10000,
+    WHY_LEN = 600
 };
 
 int sweep_open(const char *path, struct sweep **ret, struct err *e)
@@ -438,22 +439,43 @@ int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms, const 
     return r < 0 ? r : 0;
 }
 
-int sweep_verdict(const json_t *sweep)
+/* The first failed row's index and reason into out; "" when they cannot be had. */
+static int first_failed(void *ctx, json_t *body, struct err *e)
+{
+    char *out = ctx;
+    char room[CELL_LEN], index[CELL_LEN];
+    (void)e;
+    if (!*out && sheet_n_rows(body)) {
+        const char *why = cell_text(sheet_cell(body, 0, sheet_col(body, "error")), room);
+        snprintf(out, WHY_LEN, "; the first: point %s: %s",
+                 cell_text(sheet_cell(body, 0, sheet_col(body, "index")), index),
+                 *why ? why : "failed");
+    }
+    return 0;
+}
+
+int sweep_verdict(struct client *cl, const json_t *sweep)
 {
     const char *state = json_string_value(json_object_get(sweep, "state"));
     const char *id = json_string_value(json_object_get(sweep, "sweep"));
     uint64_t failed = num(sweep, "failed"), points = num(sweep, "points");
+    id = id ? id : "?";
     if (state && !strcmp(state, "cancelled")) {
         fprintf(stderr,
-                "siofleet: sweep %.16s: cancelled after %" PRIu64 " of %" PRIu64 " points\n",
-                id ? id : "?", num(sweep, "done"), points);
+                "siofleet: sweep %.16s: cancelled after %" PRIu64 " of %" PRIu64 " points\n", id,
+                num(sweep, "done"), points);
         return 5;
     }
     if (failed || !state || strcmp(state, "done") != 0) {
-        fprintf(stderr,
-                "siofleet: sweep %.16s: %" PRIu64 " of %" PRIu64
-                " points failed (siofleet results query --sweep %.16s --where status=failed)\n",
-                id ? id : "?", failed, points, id ? id : "?");
+        char why[WHY_LEN] = "";
+        const char *one[1] = { id }, *where[1] = { "status=failed" };
+        struct results_opt q = { .sweep = { .v = one, .n = 1 },
+                                 .where = { .v = where, .n = 1 },
+                                 .provenance = true };
+        if (failed)
+            results_ask(&q, cl, first_failed, why, NULL);
+        fprintf(stderr, "siofleet: sweep %.16s: %" PRIu64 " of %" PRIu64 " points failed%s\n", id,
+                failed, points, why);
         return 1;
     }
     return 0;
@@ -564,7 +586,7 @@ int run_sweep_run(struct cli *c, void *opts, int argc, char **argv)
     struct rows_out w = { .f = to_stdout ? stdout : NULL };
     r = o->csv && !to_stdout ? rows_to_file(cl, hex, o->csv, o->force, &w, &e)
                              : rows_of_sweep(cl, hex, &w, &e);
-    int status = r < 0 ? cli_fail(c, &e) : sweep_verdict(doc);
+    int status = r < 0 ? cli_fail(c, &e) : sweep_verdict(cl, doc);
     if (r >= 0 && o->json) {
         int out = cli_json(c, json_incref(doc));
         status = status ? status : out;
@@ -600,7 +622,7 @@ int run_sweep_wait(struct cli *c, void *opts, int argc, char **argv)
     if (r >= 0 && o->timeout_ms.set && o->timeout_ms.v == 0)
         o->timeout_ms.v = 1;
     r = r < 0 ? r : sweep_follow(cl, argv[0], o->timeout_ms.v, "points", &doc, &e);
-    int status = r < 0 ? cli_fail(c, &e) : sweep_verdict(doc);
+    int status = r < 0 ? cli_fail(c, &e) : sweep_verdict(cl, doc);
     if (r >= 0 && o->json) {
         int out = cli_json(c, json_incref(doc));
         status = status ? status : out;

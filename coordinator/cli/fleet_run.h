@@ -69,8 +69,9 @@ int sweep_send(struct client *cl, struct sweep *s, const char *request_id,
  * -ETIMEDOUT at the deadline. */
 int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms, const char *what,
                  json_t **ret, struct err *e);
-/* Exit status of an ended sweep: 0, 1 (some point failed), 5 (cancelled); says why on stderr. */
-int sweep_verdict(const json_t *sweep);
+/* Exit status of an ended sweep: 0, 1 (some point failed), 5 (cancelled); says why on stderr, with the
+ * first failed point. */
+int sweep_verdict(struct client *cl, const json_t *sweep);
 
 /* Write b to path; an existing file only with force. */
 int write_out(const char *path, const struct buf *b, bool force, struct err *e);

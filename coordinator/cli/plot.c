@@ -558,6 +558,9 @@ int page_begin(struct buf *out, const char *title, const char *lead)
                 "th,td{padding:.25em .7em;text-align:left;border-bottom:1px solid #e2e2e2;"
                 "white-space:nowrap}\n"
                 "th{border-bottom:2px solid #888;position:sticky;top:0;background:#fff}\n"
+                "dl{display:grid;grid-template-columns:max-content 1fr;gap:.2em 1.4em;"
+                "font-size:13px}dt{color:#555}dd{margin:0;overflow-wrap:anywhere}\n"
+                "pre{background:#f6f6f6;padding:.8em 1em;overflow-x:auto}\n"
                 "td.n,th.n{text-align:right}tr:hover td{background:#f4f7fb}\n"
                 "</style>\n</head>\n<body>\n<h1>");
     r = r ? r : page_escape(out, title);
@@ -616,6 +619,40 @@ int page_table_row(struct buf *out, const char *const cells[], size_t n)
 int page_table_end(struct buf *out)
 {
     return buf_adds(out, "</tbody></table></div>\n");
+}
+
+int page_list_begin(struct buf *out)
+{
+    return buf_adds(out, "<dl>\n");
+}
+
+int page_list_item(struct buf *out, const char *name, const char *value)
+{
+    int r = buf_adds(out, "<dt>");
+    r = r ? r : page_escape(out, name);
+    r = r ? r : buf_adds(out, "</dt><dd>");
+    r = r ? r : page_escape(out, value);
+    return r ? r : buf_adds(out, "</dd>\n");
+}
+
+int page_list_end(struct buf *out)
+{
+    return buf_adds(out, "</dl>\n");
+}
+
+int page_code(struct buf *out, const char *text)
+{
+    int r = buf_adds(out, "<pre>");
+    while (*text && r == 0) { /* escaping makes blanks of line ends */
+        CLEANUP(freep) char *line = strndup(text, strcspn(text, "\n"));
+        if (!line)
+            return -ENOMEM;
+        r = page_escape(out, line);
+        r = r ? r : buf_adds(out, "\n");
+        text += strlen(line);
+        text += *text == '\n';
+    }
+    return r ? r : buf_adds(out, "</pre>\n");
 }
 
 int page_end(struct buf *out)

@@ -64,6 +64,10 @@ int page_plot(struct buf *out, struct plot *p, struct err *e);
 int page_table_begin(struct buf *out, const char *const names[], size_t n);
 int page_table_row(struct buf *out, const char *const cells[], size_t n);
 int page_table_end(struct buf *out);
+int page_list_begin(struct buf *out); /* names with a value each */
+int page_list_item(struct buf *out, const char *name, const char *value);
+int page_list_end(struct buf *out);
+int page_code(struct buf *out, const char *text); /* lines as they are */
 int page_end(struct buf *out);
 
 /* Append s with & < > " and ' as entities, control bytes as spaces, broken UTF-8 as '?'. */

@@ -254,7 +254,7 @@ static int run_sweep(struct quick *q, struct err *e)
             sub.points);
     json_t *doc = NULL;
     r = sweep_follow(q->cl, q->sweep, 0, "points", &doc, e);
-    if (r >= 0 && sweep_verdict(doc) != 0)
+    if (r >= 0 && sweep_verdict(q->cl, doc) != 0)
         r = err_set(e, SF_EFAILED, "quickstart: the sweep did not succeed; see %s/*.log", q->dir);
     /* `known` of the last document counts points that became known through a trace made earlier, too */
     uint64_t known;
@@ -372,7 +372,7 @@ static int write_results(struct quick *q, json_t **ret_sheet, struct err *e)
         r = r < 0 ? r : chart_svg(&c, &b, e);
         r = r < 0 ? r : write_out(svg, &b, true, e);
         buf_reset(&b);
-        r = r < 0 ? r : chart_page(&c, prov, "siofleet quickstart", lead, &b, e);
+        r = r < 0 ? r : chart_page(&c, prov, "siofleet quickstart", lead, SWEEP, &b, e);
         r = r < 0 ? r : write_out(html, &b, true, e);
     }
     chart_clear(&c);

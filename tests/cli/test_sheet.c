@@ -184,11 +184,13 @@ Test(chart, page_holds_picture_table_and_provenance)
     struct chart_want w = { .x = "tenants", .y = "mbps", .series = "" };
     cr_assert_eq(chart_make(j, &w, &c, &e), 0, "%s", e.text);
     struct buf b = BUF_INIT(1 << 20);
-    cr_assert_eq(chart_page(&c, j, "T", "lead", &b, &e), 0, "%s", e.text);
+    cr_assert_eq(chart_page(&c, j, "T", "lead", "[sweep]\nname = <x>\n", &b, &e), 0, "%s", e.text);
     char *s = (char *)b.data;
     cr_assert(strstr(s, "<svg"));
     cr_assert(strstr(s, "Where the numbers come from"));
-    cr_assert(strstr(s, "<td>n1</td><td>h1</td><td class=\"n\">2</td>"), "%s", s);
+    cr_assert(strstr(s, "<dt>host</dt><dd>h1</dd>"));
+    cr_assert(strstr(s, "<pre>[sweep]\nname = &lt;x&gt;\n</pre>"));
+    cr_assert(strstr(s, "<td>n1</td><td class=\"n\">2</td>"), "%s", s);
     cr_assert_not(strstr(s, "://"));
     buf_clear(&b);
     chart_clear(&c);
@@ -200,7 +202,8 @@ Test(sheet, a_digest_names_a_preset_once_and_hides_what_repeats_it)
     struct err e;
     json_t *j = load_text(SWEEP, 0, &e);
     json_t *d = sheet_digest(j, 3, false);
-    static const char *const want[] = { "index", "tenants", "design", "iotlb_entries", "status", "util_ppm" };
+    static const char *const want[] = { "index",         "tenants", "design",
+                                        "iotlb_entries", "status",  "util_ppm" };
     cr_assert_eq(sheet_n_cols(d), sizeof(want) / sizeof(want[0]));
     for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++)
         cr_expect_eq(sheet_col(d, want[i]), (int)i, "%s", want[i]);

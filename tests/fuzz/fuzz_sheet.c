@@ -60,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         struct chart_want w = { .x = x, .y = y };
         struct buf b = BUF_INIT(PLOT_SVG_MAX);
         if (x && y && chart_make(sheet, &w, &c, &e) >= 0 &&
-            chart_page(&c, sheet, x, y, &b, &e) >= 0 && b.data && strstr((char *)b.data, "<script"))
+            chart_page(&c, sheet, x, y, x, &b, &e) >= 0 && b.data && strstr((char *)b.data, "<script"))
             abort();
         chart_clear(&c);
         buf_clear(&b);

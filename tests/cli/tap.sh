@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the TAP scripts of this folder: . "${0%/*}/tap.sh"; plan 3
 # work = scratch folder (removed at the end), sf = the program. Every process that a script starts through `start` is
 # ended with it, whatever happens.

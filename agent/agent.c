@@ -76,7 +76,7 @@ struct agent {
     struct core_event events[EVENTS_MAX];
     size_t n_events;
     const struct msg_grant *grant; /* during its event */
-    bool inputs_moved, welcomed, exit_now, drain_cut;
+    bool replaced, inputs_moved, welcomed, exit_now, drain_cut;
     uint64_t offers; /* made so far: each needs a number of its own */
     uint64_t drain_ms, retry_ms, start_ms, refused_log_ms;
     bool absent_told;
@@ -328,14 +328,21 @@ static void do_accept(struct agent *a, const struct core_action *act)
     get_inputs(a, r);
 }
 
-/* The program file was replaced since this agent hashed it: its results would carry the wrong engine. */
-static bool program_changed(const struct agent *a)
+/* The program file was replaced since this agent hashed it: its results would carry the wrong engine. It takes nothing
+ * new then; a restart, which takes over what runs, is for whoever replaced it. */
+static bool program_changed(struct agent *a)
 {
     struct stat st;
-    return stat(a->program, &st) < 0 || st.st_ino != a->program_st.st_ino ||
-           st.st_dev != a->program_st.st_dev || st.st_size != a->program_st.st_size ||
-           st.st_mtim.tv_sec != a->program_st.st_mtim.tv_sec ||
-           st.st_mtim.tv_nsec != a->program_st.st_mtim.tv_nsec;
+    bool same = stat(a->program, &st) == 0 && st.st_ino == a->program_st.st_ino &&
+                st.st_dev == a->program_st.st_dev && st.st_size == a->program_st.st_size &&
+                st.st_mtim.tv_sec == a->program_st.st_mtim.tv_sec &&
+                st.st_mtim.tv_nsec == a->program_st.st_mtim.tv_nsec;
+    if (!same && !a->replaced) {
+        log_warn("%s was replaced; nothing new is taken until the agent is restarted", a->program);
+        push(a, (struct core_event){ .kind = CORE_CLOSE });
+        a->replaced = true;
+    }
+    return !same;
 }
 
 static void do_start(struct agent *a, const struct core_action *act)
@@ -345,7 +352,7 @@ static void do_start(struct agent *a, const struct core_action *act)
     if (!r)
         return;
     if (program_changed(a)) {
-        why(r, "the program file was replaced while the agent runs; restart the agent");
+        why(r, "the program file was replaced; it goes to another agent");
         push(a, (struct core_event){ .kind = CORE_CANNOT, .key = r->g.key, .cause = CAUSE_LOST });
         return;
     }
@@ -611,6 +618,8 @@ static void on_grant(struct agent *a, const struct msg_grant *m)
         return;
     }
     free(inputs);
+    if (program_changed(a))
+        work_off(a);
     ev.task_kind = g.kind;
     ev.points = g.points;
     a->grant = m;
@@ -641,8 +650,9 @@ static void dropped(struct agent *a, const struct wire_task_ref refs[], size_t n
 {
     for (size_t i = 0; i < n; i++) {
         struct task_key key = { refs[i].task, refs[i].epoch, refs[i].n };
-        if (core_find(&a->core, &key))
-            log_info("task %" PRIu64 " is not ours any more; dropped", key.task);
+        if (!core_find(&a->core, &key))
+            continue;
+        log_info("task %" PRIu64 " is not ours any more; dropped", key.task);
         push(a, (struct core_event){ .kind = CORE_DROPPED, .key = key });
     }
 }

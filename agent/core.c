@@ -69,7 +69,7 @@ const struct core_task *core_find(const struct core *c, const struct task_key *k
 
 bool core_accepts(const struct core *c, uint64_t now_ms)
 {
-    return !c->drain && now_ms >= c->no_space_until_ms;
+    return !c->drain && !c->closed && now_ms >= c->no_space_until_ms;
 }
 
 unsigned core_ref_state(const struct core_task *t)
@@ -145,6 +145,9 @@ static void on_grant(struct core *c, const struct core_event *ev, uint64_t now,
     }
     if (c->drain)
         decline(&refused, "DRAINING", "the agent is stopping", out);
+    else if (c->closed)
+        decline(&refused, "CLOSED", "the agent's program was replaced; it waits for its restart",
+                out);
     else if (now < c->no_space_until_ms)
         decline(&refused, "NO_SPACE", "the agent's disk is full", out);
     else if (!free_slot ||
@@ -468,6 +471,10 @@ void core_step(struct core *c, const struct core_event *ev, uint64_t now, struct
     case CORE_DRAIN:
         on_drain(c, out);
         c->beat_ms = now; /* say at once that nothing new is wanted */
+        break;
+    case CORE_CLOSE:
+        c->closed = true;
+        c->beat_ms = now;
         break;
     case CORE_TICK:
         break;

@@ -83,7 +83,7 @@ struct core_task {
 struct core {
     struct core_task t[CORE_TASKS_MAX];
     uint64_t cores;
-    bool up, welcome, drain, drain_hard;
+    bool up, welcome, closed, drain, drain_hard;
     uint64_t hello_ms; /* when it was sent on this connection; 0 = not yet */
     uint64_t lease_ms, heartbeat_ms, epoch;
     uint64_t beat_ms, beat_seq, beat_acked;
@@ -107,6 +107,7 @@ enum core_event_kind {
     CORE_CANCEL,   /* key */
     CORE_DROPPED,  /* key: not ours any more */
     CORE_DRAIN,    /* end everything; a second one: at once */
+    CORE_CLOSE,    /* nothing new from now on; what is here goes on */
     CORE_TICK,     /* time passed */
     CORE_ADOPT, /* key, kind, points, rows, seq = rows acknowledged, state: found on disk after a restart */
 };

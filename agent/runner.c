@@ -311,6 +311,8 @@ void run_stop(int pidfd, bool hard)
     if (pidfd < 0)
         return;
     syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0);
+    syscall(SYS_pidfd_send_signal, pidfd, SIGCONT, NULL,
+            0); /* a stopped shim could not act on it */
     if (hard) {
         /* two pending signals of one number are one: a moment lets the first be taken */
         nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);

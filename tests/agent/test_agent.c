@@ -711,6 +711,39 @@ Test(agent, damaged_trace_in_the_cache_is_integrity)
     agent_stop(pid);
 }
 
+Test(agent, replaced_program_takes_nothing_until_it_is_restarted)
+{
+    static const char *const names[] = { "siofleet", "siofleet-shim" };
+    char from[sizeof(program)];
+    snprintf(from, sizeof(from), "%s", getenv("SIOFLEET_BIN"));
+    cr_assert(dir_make(in("bin"), 0700, &e) == 0);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        CLEANUP(freep) char *path = path_fmt("%s/%s", from, names[i]);
+        CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 28);
+        cr_assert(file_read(path, &b, &e) == 0, "%s", e.text);
+        cr_assert(file_write(in("bin/%s", names[i]), b.data, b.len, 0700, true, &e) == 0);
+    }
+    snprintf(program, sizeof(program), "%s", in("bin/siofleet"));
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 20, 50));
+    UNTIL(co.rows[2] >= 1);
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 28);
+    cr_assert(file_read(program, &b, &e) == 0 &&
+              file_write(program, b.data, b.len, 0700, true, &e) == 0);
+    grant(3, "points", points_spec(&trace, 2, 0));
+    UNTIL(co.declines == 1);
+    cr_assert_str_eq(co.decline, "CLOSED");
+    UNTIL(co.accept == 0 && co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "done"); /* what ran before goes on */
+    agent_stop(pid);
+    pid = agent_start();
+    grant(3, "points", points_spec(&trace, 2, 0));
+    UNTIL(co.end[3].over);
+    cr_assert_str_eq(co.end[3].cause, "done");
+    agent_stop(pid);
+}
+
 Test(agent, second_agent_on_one_folder_is_refused)
 {
     pid_t pid = agent_start();

@@ -281,6 +281,19 @@ Test(core, full_disk_gives_back_and_takes_nothing_for_a_while)
     cr_assert(did(CORE_DO_ACCEPT));
 }
 
+Test(core, closed_agent_ends_what_it_has_and_takes_nothing)
+{
+    up();
+    run_task(1, 10);
+    step((struct core_event){ .kind = CORE_CLOSE });
+    cr_assert(did(CORE_DO_BEAT));
+    cr_assert(!core_accepts(&c, now));
+    grant(2, 10);
+    cr_assert_str_eq(did(CORE_DO_DECLINE)->code, "CLOSED");
+    exited(1, CAUSE_DONE, 0);
+    cr_assert_eq(did(CORE_DO_SAVE_END)->cause, CAUSE_DONE);
+}
+
 Test(core, restart_goes_on_where_the_disk_says)
 {
     step((struct core_event){ .kind = CORE_ADOPT,

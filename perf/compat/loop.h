@@ -6,6 +6,8 @@
  * What happens next is the least of five keys, time << 3 | stage: the next slot and the next pick of each stage. A stage
  * picks at most once a ns, so after a pick at t its key is max(top, t + 1). Times are 32 bits above a base that moves.
  *
+ * LOOP_SHAPES asks for short forms of usual architectures; each costs compile time.
+ *
  * The exact heap of the reference decides between equal times. Its pop sinks a hole to the bottom without looking at the
  * element that fills it, so the way down has a known length: no branch depends on what is compared.
  */
@@ -59,9 +61,28 @@ static INLINE bool access_as(struct cache *c, enum cache_kind kind, uint32_t en,
     return found;
 }
 
-/* kind: what the caller knows at compile time, CACHE_HASH = nothing */
-#define ACCESS(c, known, en, key, set, next, gid, alloc)                                           \
-    access_as(c, (known) == CACHE_HASH ? (c)->kind : (known), en, key, set, next, gid, alloc)
+/* Any kind: one copy of it serves all look-ups of the general form. */
+static __attribute__((noinline)) bool access_any(struct cache *c, uint32_t en, uint32_t key,
+                                                 uint32_t set, uint64_t next, uint32_t gid,
+                                                 bool alloc)
+{
+    return access_as(c, c->kind, en, key, set, next, gid, alloc);
+}
+
+/* What the caller knows at compile time of a cache's kind, beside a kind itself. */
+enum { KNOW_NOTHING = -1, KNOW_PAGE = -2 /* CACHE_KEEPS or CACHE_LINE16 */ };
+
+static INLINE bool access_known(struct cache *c, int known, uint32_t en, uint32_t key, uint32_t set,
+                                uint64_t next, uint32_t gid, bool alloc)
+{
+    if (known == KNOW_NOTHING)
+        return access_any(c, en, key, set, next, gid, alloc);
+    if (known == KNOW_PAGE)
+        return c->kind == CACHE_KEEPS ? access_as(c, CACHE_KEEPS, en, key, set, next, gid, alloc)
+                                      : access_as(c, CACHE_LINE16, en, key, set, next, gid, alloc);
+    return access_as(c, (enum cache_kind)known, en, key, set, next, gid, alloc);
+}
+#define ACCESS access_known
 
 /* ---- queues */
 
@@ -175,15 +196,14 @@ static uint64_t queue_least(const struct queue *q, bool fifo, uint64_t v)
 enum { S_SLOT, S_QC, S_QP, S_QF, S_QI };
 #define KEY(time, stage) ((uint64_t)(time) << 3 | (stage))
 
-static INLINE int run_as(struct run *s, bool fifo, enum cache_kind k_cc, enum cache_kind k_io,
-                         enum cache_kind k_l2, enum cache_kind k_l3, enum cache_kind k_buf)
+static INLINE int run_as(struct run *s, bool fifo, int k_cc, int k_io, int k_page, int k_buf)
 {
     const struct ent *ent = s->ent;
     const uint32_t *evs = s->t->ev,
                    *nexts = s->a->iotlb_policy == POLICY_ORACLE ? s->t->next : NULL;
     const uint64_t n_ev = s->t->n, period = PACKET_BITS / s->a->link_gbps;
     const uint32_t queue = s->a->queue, len = s->a->pf_history, distance = s->a->pf_distance;
-    const bool far = s->hist != NULL, plain = k_cc != CACHE_HASH; /* plain: without salloc */
+    const bool far = s->hist != NULL, plain = k_cc != KNOW_NOTHING; /* plain: without salloc */
     struct queue qc = s->qc, qp = s->qp, qf = s->qf, qi = s->qi;
     struct demand *const demand = s->demand;
     struct requester *const req = s->req;
@@ -330,8 +350,8 @@ static INLINE int run_as(struct run *s, bool fifo, enum cache_kind k_cc, enum ca
             uint32_t en = pre ? id & ~PREFETCH : demand[id].ent;
             const struct ent *n = &ent[en];
             kp = KEY(most(queue_top(&qp, fifo), t + 1), S_QP);
-            bool h2 = ACCESS(&s->l2, k_l2, en, n->l2, n->set_l2, 0, n->gid, false);
-            bool h3 = ACCESS(&s->l3, k_l3, en, n->l3, n->set_l3, 0, n->gid, false);
+            bool h2 = ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, false);
+            bool h3 = ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, false);
             uint32_t lv = n->level, end = h2 ? 2 : 3;
             if ((h2 | h3) && lv >= end) {
                 if (UNLIKELY(lv > end)) {
@@ -363,13 +383,13 @@ static INLINE int run_as(struct run *s, bool fifo, enum cache_kind k_cc, enum ca
             const struct ent *n = &ent[en];
             kf = KEY(most(queue_top(&qf, fifo), t + 1), S_QF);
             if (plain || n->fill & FILL_L2)
-                ACCESS(&s->l2, k_l2, en, n->l2, n->set_l2, 0, n->gid, true);
+                ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, true);
             else
-                ACCESS(&s->l2, k_l2, en, n->l2, n->set_l2, 0, n->gid, false);
+                ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, false);
             if (plain || n->fill & FILL_L3)
-                ACCESS(&s->l3, k_l3, en, n->l3, n->set_l3, 0, n->gid, true);
+                ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, true);
             else
-                ACCESS(&s->l3, k_l3, en, n->l3, n->set_l3, 0, n->gid, false);
+                ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, false);
             if (!pre)
                 demand[id].latency += PCIE;
             QUEUE_PUSH(qi, t + PCIE, id);
@@ -445,31 +465,27 @@ out:
     return r;
 }
 
+static bool is_page(const struct cache *c)
+{
+    return c->kind == CACHE_KEEPS || c->kind == CACHE_LINE16;
+}
+
 int LOOP(struct run *s)
 {
-    /* the shapes of the default and of the improved architecture, with their caches known */
-    const enum cache_kind keeps = CACHE_KEEPS, line = CACHE_LINE16, some = CACHE_HASH;
+    const int any = KNOW_NOTHING;
     if (s->a->inorder)
-        return run_as(s, true, some, some, some, some, some);
-    if (s->a->salloc || s->cc.kind != keeps || s->io.kind != CACHE_LINE8 ||
-        (s->l2.kind != keeps && s->l2.kind != line) ||
-        (s->l3.kind != keeps && s->l3.kind != line) ||
-        (s->buf.kind != CACHE_NONE && s->buf.kind != CACHE_LINE8))
-        return run_as(s, false, some, some, some, some, some);
-    int shape = (s->l2.kind == line) | (s->l3.kind == line) << 1 | (s->buf.kind != CACHE_NONE) << 2;
-    switch (shape) {
-#define SHAPE(i, l2, l3, buf)                                                                      \
-    case i:                                                                                        \
-        return run_as(s, false, keeps, CACHE_LINE8, l2, l3, buf)
-        SHAPE(0, keeps, keeps, CACHE_NONE);
-        SHAPE(1, line, keeps, CACHE_NONE);
-        SHAPE(2, keeps, line, CACHE_NONE);
-        SHAPE(3, line, line, CACHE_NONE);
-        SHAPE(4, keeps, keeps, CACHE_LINE8);
-        SHAPE(5, line, keeps, CACHE_LINE8);
-        SHAPE(6, keeps, line, CACHE_LINE8);
-    default:
-        SHAPE(7, line, line, CACHE_LINE8);
-#undef SHAPE
+        return run_as(s, true, any, any, any, any);
+#ifdef LOOP_SHAPES
+    /* the shapes of the default and of the improved architecture, with their caches known */
+    if (!s->a->salloc && s->cc.kind == CACHE_KEEPS && s->io.kind == CACHE_LINE8 &&
+        is_page(&s->l2) && is_page(&s->l3)) {
+        if (s->buf.kind == CACHE_NONE)
+            return run_as(s, false, CACHE_KEEPS, CACHE_LINE8, KNOW_PAGE, CACHE_NONE);
+        if (s->buf.kind == CACHE_LINE8)
+            return run_as(s, false, CACHE_KEEPS, CACHE_LINE8, KNOW_PAGE, CACHE_LINE8);
     }
+#else
+    (void)is_page;
+#endif
+    return run_as(s, false, any, any, any, any);
 }

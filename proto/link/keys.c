@@ -279,7 +279,7 @@ int keys_list(const char *dir, struct key_pub **ret, size_t *ret_n, struct err *
         if (len < 5 || strcmp(de->d_name + len - 4, ".pub") || de->d_name[0] == '.')
             continue;
         CLEANUP(freep) char *path = path_fmt("%s/%s", dir, de->d_name);
-        struct key_pub k;
+        struct key_pub k = { 0 };
         struct err why;
         if (!path)
             return err_sys(e, ENOMEM, "%s", dir);

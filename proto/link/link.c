@@ -320,7 +320,7 @@ static void conn_gone(struct link *l, struct conn *c, const char *why)
  * is open and it still leads to the same peer, since the number could have been given to another file. */
 static void fd_addr(int fd, char out[LINK_ADDR_LEN])
 {
-    struct sockaddr_storage sa;
+    struct sockaddr_storage sa = { 0 };
     socklen_t n = sizeof(sa);
     char host[INET6_ADDRSTRLEN] = "";
     out[0] = 0;

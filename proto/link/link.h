@@ -10,10 +10,14 @@
  * new connection, LINK_UP says when to say hello again. All queues are bounded: LINK_QUEUE messages
  * each way and peer, FRAME_MAX bytes a message.
  *
+ * Limits   a server holds 32 unread messages of a peer (the rest waits in its TCP) and at most
+ *          LINK_PEERS_MAX connections or half the descriptors of the process; it closes what goes
+ *          over, and a peer after 1000 refused messages. Not bounded, since libzmq cannot: a peer
+ *          with a listed key and a ZMTP of its own sending one message of endless parts.
  * Threads  a link belongs to one thread. libzmq's I/O thread is inside; block signals that you want
- * from signalfd before making the first link. Time     nothing happens between calls: reconnects,
- * handshakes of new peers and monitors are worked on in link_poll(), so call it at least every few
- * seconds.
+ *          from signalfd before making the first link.
+ * Time     nothing happens between calls: reconnects, handshakes of new peers and monitors are
+ *          worked on in link_poll(), so call it at least every few seconds.
  */
 #pragma once
 #include <poll.h>

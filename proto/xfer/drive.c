@@ -67,7 +67,8 @@ struct xfers {
     struct id chunk_id;
     uint64_t chunk_index;
     size_t raw_len, packed_len; /* packed_len 0 = does not pay; raw_len 0 = nothing kept */
-    bool full;
+    bool full;                  /* some queue was, at the last pump() */
+    uint64_t full_ms;           /* when that was */
 };
 
 struct xfers *xfers_new(const struct xfer_store *store, const struct xfers_ops *ops, uint64_t max_b)
@@ -434,9 +435,19 @@ static int sender_new(struct xfers *x, uint64_t peer, const struct id *id, struc
         return r;
     if (!x->store.hashes)
         return err_set(e, ENOENT, "transfer: nothing is given here");
-    for (struct sender *s = x->senders; s; s = s->next)
-        of_peer += s->peer == peer && !s->dead;
-    if (x->n_senders >= SENDERS_MAX || of_peer >= SENDERS_PEER_MAX)
+    struct sender *oldest = NULL;
+    for (struct sender *s = x->senders; s; s = s->next) {
+        if (s->dead)
+            continue;
+        of_peer += s->peer == peer;
+        if (!s->s.owes_hashes && !s->s.n_owed && s->peer == peer &&
+            (!oldest || s->used_ms < oldest->used_ms))
+            oldest = s;
+    }
+    /* A sender that owes nothing is only a memory of the hashes: the next question makes it again. */
+    if (of_peer >= SENDERS_PEER_MAX && oldest)
+        oldest->dead = true;
+    else if (of_peer >= SENDERS_PEER_MAX || x->n_senders >= SENDERS_MAX)
         return err_set(e, EBUSY, "transfer: too many at once");
     r = x->store.hashes(x->store.ctx, id, &hashes, &n, &size, e);
     if (r < 0)
@@ -518,22 +529,33 @@ static int send_one(struct xfers *x, struct sender *s)
     return 1;
 }
 
-/* Send what is owed, a little of each. Returns true when more could be sent at once. */
-static bool pump(struct xfers *x)
+/* Send what is owed, a little of each. A peer whose queue is full is left alone until the next time, and so is a budget of chunks:
+ * each is read and packed here. Returns true when more could be sent at once. */
+static bool pump(struct xfers *x, uint64_t now_ms)
 {
+    uint64_t full[PUMP_CHUNKS];
+    size_t n_full = 0;
     int budget = PUMP_CHUNKS;
     bool more = true;
     x->full = false;
+    x->full_ms = now_ms;
     while (more && budget > 0) {
         more = false;
         for (struct sender *s = x->senders; s && budget > 0; s = s->next) {
-            int r = s->dead ? 0 : send_one(x, s);
-            if (r == -EAGAIN)
-                x->full = true;
-            if (r == 1) {
+            size_t k = 0;
+            while (k < n_full && full[k] != s->peer)
+                k++;
+            if (s->dead || k < n_full)
+                continue;
+            int r = send_one(x, s);
+            if (r)
                 budget--;
-                more = true;
+            if (r == -EAGAIN) {
+                x->full = true;
+                full[n_full++] = s->peer; /* as many as the budget at most */
             }
+            if (r == 1)
+                more = true;
         }
     }
     return more;
@@ -551,7 +573,7 @@ static void on_get(struct xfers *x, uint64_t peer, const struct msg_get *g, uint
             err_set(&e, -r, "chunks %llu+%llu: not in this artefact", (unsigned long long)g->first,
                     (unsigned long long)g->credit);
     }
-    if (r < 0)
+    if (r < 0 && r != -EBUSY) /* busy: it will ask again */
         send_fail(x, peer, g->req, &g->id, -r, e.text);
     for (struct offer *o = x->offers; o; o = o->next)
         if (!o->dead && o->peer == peer && id_eq(&o->id, &g->id)) {
@@ -649,8 +671,8 @@ int xfers_msg(struct xfers *x, uint64_t peer, const struct msg *m, uint64_t now_
         r = 0;
         break;
     }
-    if (r)
-        pump(x);
+    if (r && (!x->full || now_ms >= x->full_ms + FULL_RETRY_MS))
+        pump(x, now_ms);
     x->depth--;
     bury(x);
     return r;
@@ -685,7 +707,7 @@ int64_t xfers_tick(struct xfers *x, uint64_t now_ms)
     for (struct sender *s = x->senders; s; s = s->next)
         if (now_ms >= s->used_ms + SENDER_IDLE_MS)
             s->dead = true;
-    bool more = pump(x);
+    bool more = pump(x, now_ms);
     x->depth--;
     bury(x);
     if (more)

@@ -323,6 +323,25 @@ Test(drive, many_at_once_all_arrive_and_the_queue_stays_short)
     side_free(&b);
 }
 
+Test(drive, a_hundred_fetched_at_once_all_come)
+{
+    struct side a, b;
+    uint64_t now = 1000;
+    struct id ids[100];
+    side_make(&a, &b, "a", 1, 0);
+    side_make(&b, &a, "b", 2, 0);
+    for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
+        ids[i] = content(&a, 300 + i, 5);
+        cr_assert_eq(xfers_fetch(b.x, 2, 0, &ids[i], now, NULL), 0);
+    }
+    run(&a, &b, &now, 10000000);
+    cr_assert_eq(b.ends[XFERS_IN], ARRAY_LEN(ids));
+    for (size_t i = 0; i < ARRAY_LEN(ids); i++)
+        cr_assert(cas_has(b.cas, &ids[i]), "%zu", i);
+    side_free(&a);
+    side_free(&b);
+}
+
 Test(drive, damaged_content_of_the_sender_never_becomes_an_artefact)
 {
     struct side a, b;

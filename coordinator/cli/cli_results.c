@@ -123,6 +123,8 @@ int run_results_query(struct cli *c, void *opts, int argc, char **argv)
     CLEANUP(client_free) struct client *cl = NULL;
     struct query_out w = { .o = o };
     int r = check(o, &e);
+    bool wants = o->provenance;
+    o->provenance |= !o->csv && !o->json; /* a table shows why a point failed */
     if (r >= 0 && !o->data)
         r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
     r = r < 0 ? r : results_ask(o, cl, query_part, &w, &e);
@@ -140,7 +142,7 @@ int run_results_query(struct cli *c, void *opts, int argc, char **argv)
         printf("%s]\n}\n", w.rows ? "\n " : "");
     } else if (!o->csv && w.sheet) {
         json_t *shown =
-            o->sql ? json_incref(w.sheet) : sheet_digest(w.sheet, QUERY_TABLE_ROWS, o->provenance);
+            o->sql ? json_incref(w.sheet) : sheet_digest(w.sheet, QUERY_TABLE_ROWS, wants);
         sheet_print(shown, stdout);
         if (w.rows > sheet_n_rows(shown))
             fprintf(stderr, "siofleet: the first %zu of %zu rows; all of them: --csv\n",

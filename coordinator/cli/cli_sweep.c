@@ -17,7 +17,8 @@ enum {
     PLAN_CHECK_MAX = 4000000,
     ASK_ARGS_MAX = 65536,
     TABLE_ROWS = 10000,
-    WHY_LEN = 600
+    WHY_LEN = 600,
+    UPLOAD_QUIET_MS = 700
 };
 
 int sweep_open(const char *path, struct sweep **ret, struct err *e)
@@ -274,19 +275,22 @@ struct upload {
     struct client *cl;
     struct sweep *s;
     struct progress bar;
-    const char *name;
+    char what[120];
     struct err *e;
-    uint64_t moved_b;
-    bool any;
+    uint64_t start_ms, sent_files, sent_b;
+    uint64_t size_b; /* of the file that moves; 0 = nothing had to move */
+    bool shown;
 };
 
 static void upload_moved(void *ctx, uint64_t done_b, uint64_t size_b)
 {
     struct upload *u = ctx;
-    if (!u->any) {
-        progress_start(&u->bar, u->name);
-        u->any = true;
-    }
+    u->size_b = size_b;
+    if (!u->shown && clock_mono_ms() - u->start_ms < UPLOAD_QUIET_MS)
+        return; /* what is there at once needs no bar */
+    if (!u->shown)
+        progress_start(&u->bar, u->what);
+    u->shown = true;
     progress_step(&u->bar, done_b >> 10, (size_b + 1023) >> 10);
 }
 
@@ -305,14 +309,16 @@ static int upload_file(void *ctx, const char *path, const struct id *id)
             kind = "trace";
             break;
         }
-    char what[120];
-    snprintf(what, sizeof(what), "upload %.90s (KiB)", name);
-    u->name = what;
-    u->any = false;
+    snprintf(u->what, sizeof(u->what), "upload %.90s (KiB)", name);
+    u->shown = false;
+    u->size_b = 0;
+    u->start_ms = clock_mono_ms();
     struct id got;
     int r = client_put(u->cl, path, kind, name, &got, NULL, upload_moved, u, u->e);
-    if (u->any)
+    if (u->shown)
         progress_end(&u->bar);
+    u->sent_files += u->size_b > 0;
+    u->sent_b += u->size_b;
     if (r >= 0 && !id_eq(&got, id))
         r = err_set(u->e, SF_EINTEGRITY, "%s: changed while it was read", path);
     return r < 0 ? r : 0;
@@ -325,6 +331,11 @@ int sweep_send(struct client *cl, struct sweep *s, const char *request_id,
     int r = sweep_files(s, upload_file, &u);
     if (r < 0)
         return r;
+    bool big = u.sent_b >= 1 << 20;
+    if (u.sent_files)
+        fprintf(stderr, "sent %" PRIu64 " file%s, %.1f %s\n", u.sent_files,
+                u.sent_files == 1 ? "" : "s", (double)u.sent_b / (big ? 1048576 : 1024),
+                big ? "MiB" : "KiB");
     json_t *j = sweep_json(s);
     CLEANUP(freep) char *text = j ? json_canonical(j) : NULL;
     json_decref(j);
@@ -512,9 +523,9 @@ static int rows_part(void *ctx, json_t *body, struct err *e)
 
 static int rows_of_sweep(struct client *cl, const char *id, struct rows_out *w, struct err *e)
 {
-    struct results_opt q = { 0 };
     const char *one[1] = { id };
-    q.sweep = (struct opt_multi){ .v = one, .n = 1 };
+    /* the table for people shows why a point failed; the CSV has the default columns and nothing else */
+    struct results_opt q = { .sweep = { .v = one, .n = 1 }, .provenance = !w->f };
     return results_ask(&q, cl, rows_part, w, e);
 }
 

@@ -358,8 +358,11 @@ json_t *sheet_digest(const json_t *sheet, size_t max_rows, bool provenance)
         char room[CELL_LEN];
         for (size_t i = 0; i < sheet_n_rows(sheet) && all_done; i++)
             all_done = !strcmp(cell_text(sheet_cell(sheet, i, c), room), "done");
-        if (!all_done)
+        if (!all_done) {
             col[n++] = c;
+            if ((c = sheet_col(sheet, "error")) >= 0)
+                col[n++] = c;
+        }
     }
     for (size_t i = 0; i < ARRAY_LEN(stats); i++)
         if ((c = sheet_col(sheet, stats[i])) >= 0)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 37
+plan 43
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -31,6 +31,13 @@ run results query --sweep last --csv
 ok "so is that of results query" cmp "$work/out" local.csv
 run results query --sweep demo --csv
 ok "a sweep is found by its name" cmp "$work/out" local.csv
+
+run sweep plan s.ini --json
+ok "plan tells what is known, when a coordinator is named" json 'd["known"]==12'
+run sweep run s.ini --json
+ok "run --json prints the siofleet.sweep/1 document alone" json 'd["schema"]=="siofleet.sweep/1" and d["done"]==12 and d["known"]==12'
+run sweep run s.ini --csv -
+ok "--csv - is CSV on stdout alone" cmp "$work/out" local.csv
 
 run sweep submit s.ini --request-id monday
 ok "submit prints an id" sh -c "grep -qx '[0-9a-f]\{64\}' $work/out && [ \$(wc -l <$work/out) -eq 1 ]"
@@ -62,7 +69,7 @@ run results query --sql "SELECT * FROM sqlite_master"
 ok "and only of the views" fails 2 "."
 
 run ls --json
-ok "ls lists the sweeps" json 'd["schema"]=="siofleet.ls/1" and d["kind"]=="sweeps" and len(d["items"])==2'
+ok "ls lists the sweeps" json 'd["schema"]=="siofleet.ls/1" and d["kind"]=="sweeps" and len(d["items"])==4'
 run ls
 ok "ls is a table" grep -q "^sweep" "$work/out"
 run ls agents --json
@@ -77,6 +84,22 @@ ok "plot makes a page with its provenance" grep -q "Where the numbers come from"
 run results plot --sweep last --x tenants --y util_ppm --series design,iotlb_entries -o p.svg
 ok "plot makes a picture" grep -q "hypertrio, IOTLB 256" p.svg
 
+cat >fails.ini <<'E'
+[sweep]
+name = fails
+timeout = 500ms
+pace_ms = 2000
+retries = 0
+[trace]
+logs = a.log
+[arch]
+link_gbps = 77
+E
+run sweep run fails.ini
+ok "a failed point is exit 1, with its reason" sh -c "[ $rc -eq 1 ] && grep -q '^siofleet: sweep .*: 1 of 1 points failed; the first: point 0: timeout' '$work/err'"
+ok "and is in the table" grep -q "failed  timeout" "$work/out"
+run sweep wait last
+ok "wait says the same" test "$rc" -eq 1
 run drain a1
 ok "drain tells the agent" worked
 run ls agents --json

@@ -113,13 +113,13 @@ ok "an unknown agent is one line" fails 1 "nobody"
 run ls --key stranger
 ok "a key that is not allowed is exit 3" fails 3 "."
 "$sf" keys new reader --role reader --name reader && "$sf" keys allow --data fleet/c reader.pub
-run results query --sweep last --csv --key reader
+run results query --sweep "$id" --csv --key reader
 ok "a reader may read" cmp "$work/out" local.csv
 run cancel last --key reader
 ok "a reader may not cancel (exit 3)" fails 3 "."
 
 stop_all
-run results query --sweep last --csv --data fleet/c
+run results query --sweep "$id" --csv --data fleet/c
 ok "--data reads the store without a coordinator" cmp "$work/out" local.csv
 run results query --data fleet/nothing --csv
 ok "--data without a store is one line" fails 1 "nothing"

@@ -24,7 +24,7 @@ static uint64_t chunks_of(uint64_t size)
 /* The next free action. A step never needs more than fit; if one did, the tick would ask again. */
 static struct xfer_action *act(struct xfer_actions *out, enum xfer_action_kind kind)
 {
-    static struct xfer_action spare;
+    static _Thread_local struct xfer_action spare;
     struct xfer_action *a =
         out->n < sizeof(out->v) / sizeof(out->v[0]) ? &out->v[out->n++] : &spare;
     memset(a, 0, sizeof(*a));

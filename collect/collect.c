@@ -1,5 +1,6 @@
 #include "collect/collect.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -7,6 +8,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -43,6 +45,7 @@ struct collection {
     char id[ID_HEX_LEN], key[ID_HEX_LEN];
     bool kvm;
     json_t *runs;
+    int lock_fd; /* the output folder itself, locked */
 };
 
 static uint64_t mem_available(void)
@@ -141,6 +144,16 @@ static json_t *absolute(const struct collection *k, unsigned run, json_t *r)
     return r;
 }
 
+/* The log that a failed run would have had: what was lost is reported although nothing is published. */
+static json_t *lost_log(const struct stack_result *r)
+{
+    if (!r->dropped)
+        return NULL;
+    return json_pack("{s:n, s:n, s:n, s:o, s:o, s:o}", "id", "path", "bytes", "events",
+                     json_u64(r->events), "dropped", json_u64(r->dropped), "devices",
+                     json_u64(r->devices));
+}
+
 static json_t *failed_run(unsigned run, unsigned retries, const char *status, const char *text)
 {
     return json_pack("{s:i, s:s, s:i, s:n, s:n, s:[], s:o}", "run", (int)run, "status", status,
@@ -160,7 +173,7 @@ static int save_json(const char *dir, const char *name, const json_t *j, struct 
 
 /* One attempt into PART; on success PART becomes the run's folder. */
 static int attempt(const struct collection *k, unsigned run, unsigned n, bool kvm, json_t **ret,
-                   struct err *e)
+                   json_t **lost, struct err *e)
 {
     CLEANUP(freep) char *part = path_fmt("%s/.run-%04u.part", k->out, run);
     CLEANUP(freep) char *final = path_fmt("%s/run-%04u", k->out, run);
@@ -221,9 +234,12 @@ static int attempt(const struct collection *k, unsigned run, unsigned n, bool kv
         else
             json_decref(doc);
     }
-    stack_result_clear(&res);
-    if (r < 0)
+    if (r < 0) {
+        json_decref(*lost);
+        *lost = lost_log(&res);
         dir_remove(part, NULL);
+    }
+    stack_result_clear(&res);
     vm_unregister(&vm);
     return r;
 }
@@ -232,13 +248,14 @@ static int child(const struct collection *k, unsigned run, int result_fd)
 {
     struct err e = { 0 };
     json_t *doc = NULL;
+    CLEANUP(json_decrefp) json_t *lost = NULL;
     bool kvm = k->kvm;
     int r = -SF_EFAILED;
     unsigned n;
     /* one retry: an emulated guest may be unlucky on a loaded host; a KVM guest then goes without KVM, if it may */
     for (n = 0; n < 2; n++) {
         e = (struct err){ 0 };
-        r = attempt(k, run, n, kvm, &doc, &e);
+        r = attempt(k, run, n, kvm, &doc, &lost, &e);
         if (r == 0 || collect_stop || r == -ENOMEM || r == -ENOSPC)
             break;
         if (n == 0) {
@@ -252,6 +269,8 @@ static int child(const struct collection *k, unsigned run, int result_fd)
         n = 1;
     if (r < 0)
         doc = failed_run(run, n, collect_stop ? "cancelled" : "failed", e.text);
+    if (r < 0 && lost)
+        json_object_set(doc, "log", lost);
     json_object_set_new(doc, "code", json_integer(r < 0 ? -r : 0));
     CLEANUP(freep) char *text = json_dumps(doc, JSON_COMPACT | JSON_PRESERVE_ORDER);
     if (!text || write_all(result_fd, text, strlen(text)) < 0)
@@ -431,6 +450,18 @@ static json_t *sorted(json_t *runs)
     return a;
 }
 
+static bool empty_folder(const char *path)
+{
+    DIR *d = opendir(path);
+    struct dirent *de;
+    bool empty = true;
+    while (d && empty && (de = readdir(d)))
+        empty = de->d_name[0] == '.';
+    if (d)
+        closedir(d);
+    return empty;
+}
+
 /* What makes two runs the same: the INI's meaning and the parts they run on. Kept beside the results so that a second
  * start with the same folder only makes what is missing. */
 static int own_folder(struct collection *k, struct err *e)
@@ -457,6 +488,11 @@ static int own_folder(struct collection *k, struct err *e)
     if (!path)
         return err_set(e, ENOMEM, "collection");
     char line[2 * ID_HEX_LEN + 4];
+    /* two collections in one folder would take each other's parts apart */
+    k->lock_fd = open(k->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (k->lock_fd < 0 || flock(k->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return err_set(e, errno == EWOULDBLOCK ? EBUSY : errno, "%s: %s", k->out,
+                       errno == EWOULDBLOCK ? "another collection writes here" : strerror(errno));
     if (access(path, F_OK) == 0) {
         int r = file_read(path, &b, e);
         if (r < 0)
@@ -467,6 +503,8 @@ static int own_folder(struct collection *k, struct err *e)
         snprintf(k->id, sizeof(k->id), "%.64s", (char *)b.data + ID_HEX_LEN);
         return 0;
     }
+    if (!empty_folder(k->out))
+        return err_set(e, EEXIST, "%s: not empty and no collection; name another folder", k->out);
     uint8_t rnd[32];
     random_bytes(rnd, sizeof(rnd));
     struct id cid;
@@ -517,7 +555,7 @@ static int prepare(struct collection *k, struct err *e)
 int collect_local(const struct collect_conf *c, const struct collect_opts *o, json_t **ret,
                   struct err *e)
 {
-    struct collection k = { .c = c, .o = o };
+    struct collection k = { .c = c, .o = o, .lock_fd = -1 };
     int r = 0;
     *ret = NULL;
     vm_sweep();
@@ -572,6 +610,7 @@ out:
     /* an empty folder that we made ourselves says nothing */
     if (r < 0 && k.out && !o->out && !json_array_size(k.runs))
         dir_remove(k.out, NULL);
+    closep(&k.lock_fd);
     json_decref(k.runs);
     kit_qemu_clear(&k.qemu);
     free(k.image);

@@ -35,15 +35,17 @@ int vm_register(const char *profile, const char *collection, unsigned run, const
         snprintf(ret->id + 2 * i, 3, "%02x", rnd[i]);
     CLEANUP(freep) char *r = root();
     CLEANUP(freep) char *dir = r ? path_fmt("%s/%s", r, ret->id) : NULL;
-    CLEANUP(freep) char *lock = dir ? path_fmt("%s/lock", dir) : NULL;
+    /* born under a hidden name: a sweep must not meet it before its lock is held */
+    CLEANUP(freep) char *birth = r ? path_fmt("%s/.%s", r, ret->id) : NULL;
+    CLEANUP(freep) char *lock = birth ? path_fmt("%s/lock", birth) : NULL;
     CLEANUP(freep) char *json = dir ? path_fmt("%s/vm.json", dir) : NULL;
-    if (!json)
+    if (!json || !lock)
         return err_set(e, ENOMEM, "vm state");
-    int res = dir_make(dir, 0700, e);
+    int res = dir_make(birth, 0700, e);
     if (res < 0)
         return res;
     CLEANUP(closep) int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 || rename(birth, dir) < 0)
         return err_sys(e, errno, "%s", lock);
     char started[CLOCK_RFC3339_LEN];
     clock_rfc3339(clock_wall_ms(), started);

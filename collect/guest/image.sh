@@ -30,7 +30,7 @@ esac
 [ -n "${XDG_CACHE_HOME:-}" ] || [ -n "${HOME:-}" ] || die "XDG_CACHE_HOME: neither it nor HOME is set"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/siofleet/image
 
-modules="e1000 e1000e virtio_net virtio_blk nvme kvm_amd vfio_pci vfio_iommu_type1"
+modules="e1000 e1000e virtio_net virtio_blk nvme kvm_amd kvm_intel vfio_pci vfio_iommu_type1"
 packages="busybox-static iperf3 libiperf0 libsctp1 libssl3 libc6"
 recipe=$(cat "$here/init" "$here/image.sh" | sha256sum | cut -c1-64)
 
@@ -39,10 +39,14 @@ pack() { # folder, output: a cpio with the same bytes for the same content
         cpio --null -o -H newc -R 0:0 --reproducible --quiet) >"$2"
 }
 
-found=
-for m in "$cache"/*/manifest; do
-    [ -f "$m" ] && grep -qx "recipe=$recipe" "$m" && found=${m%/manifest}
-done
+look() {
+    found=
+    for m in "$cache"/*/manifest; do
+        [ -f "$m" ] && grep -qx "recipe=$recipe" "$m" && found=${m%/manifest}
+    done
+    return 0
+}
+look
 
 missing=
 for tool in cpio objcopy xz dpkg-deb sha256sum flock; do
@@ -151,7 +155,8 @@ build() {
 if [ -z "$found" ]; then
     [ $mode != check ] || { say "not built yet"; exit 1; }
     lock
-    build
+    look # somebody else may have built it while we waited
+    [ -n "$found" ] || build
 fi
 
 if [ $mode = nested ]; then

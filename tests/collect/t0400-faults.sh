@@ -2,7 +2,7 @@
 # Every way a stack can fail gives one clear line, its exit status, no half log, and nothing left behind. QEMU is played
 # by a stand-in, so that each fault comes when it is wanted.
 . "${0%/*}/../cli/tap.sh"
-plan 45
+plan 49
 fake=$SIOFLEET_BIN/tests/collect/fake_qemu
 export XDG_CACHE_HOME=$work/cache XDG_DATA_HOME=$work/data
 touch "$work/kernel" "$work/initrd"
@@ -69,6 +69,8 @@ sed 's/^nics/allow_drops = yes\nnics/' "$work/run.ini" >"$work/drops.ini"
 rm -rf "$work/o"
 FAKE_QEMU=drops run collect --local "$work/drops.ini" -o "$work/o" --json
 ok "unless they are allowed, then they are counted" json 'd["runs"][0]["log"]["dropped"]==7'
+collect drops --json
+ok "and reported although the run failed" json 'd["runs"][0]["status"]=="failed" and d["runs"][0]["log"]["dropped"]==7 and d["runs"][0]["log"]["path"] is None'
 collect badring
 ok "a ring that makes no sense is damage" one_line 4 'trace ring: .*records wait'
 ok "bad ring: nothing left" clean
@@ -91,6 +93,18 @@ run collect --local "$work/big.ini" -o "$work/o3"
 ok "too little memory is refused with the sum" fails 1 'a run needs .*MiB .*page array'
 run collect --local "$work/run.ini" -o /proc/nowhere/o
 ok "a folder that cannot be made" fails 1 '/proc/nowhere'
+mkdir "$work/full"
+touch "$work/full/mine"
+run collect --local "$work/run.ini" -o "$work/full"
+ok "a folder with other things in it is refused" fails 1 'not empty and no collection'
+if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then
+  mkdir "$work/small"
+  unshare -m sh -c 'mount -t tmpfs -o size=8m none "$1" && exec "$2" collect --local "$3" -o "$1/o"' - "$work/small" "$sf" "$work/run.ini" >"$work/out" 2>"$work/err"
+  rc=$?
+  ok "no room on the disk is refused" fails 1 'MiB free, a run needs'
+else
+  ok "no room on the disk is refused # skip: needs root" true
+fi
 
 for mode in silent mute; do
   sed 's/^nics/timeout = 2s\nnics/' "$work/run.ini" >"$work/slow.ini"
@@ -107,6 +121,8 @@ begin() { # begin: a run that hangs in its measured phase; $pid is the verb's
   until_ok 30 processes && until_ok 30 grep -qs . "$XDG_CACHE_HOME"/siofleet/vm/*/pids
 }
 begin
+FAKE_QEMU=ok run collect --local "$work/run.ini" -o "$work/o"
+ok "a second collection into the same folder is refused" fails 1 'another collection writes here'
 run vm ls --json
 ok "vm ls shows the running stack" json 'len(d["items"])==1 and d["items"][0]["profile"]=="quick"'
 kill -TERM "$pid"

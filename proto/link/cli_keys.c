@@ -100,7 +100,10 @@ static int run_revoke(struct cli *c, void *opt, int argc, char **argv)
         size_t n_list = 0, i = 0;
         if (!dir)
             return cli_failf(c, ENOMEM, "%s: no memory", o->data);
-        if (key_load_pub(name, &pub, &e) < 0 || keys_list(dir, &list, &n_list, &e) < 0)
+        int r = key_load_pub(name, &pub, &e);
+        if (r == -ENOENT && !strchr(name, '/') && keys_revoke(o->data, name, NULL) == 0)
+            return 0; /* a name that ends like a file */
+        if (r < 0 || keys_list(dir, &list, &n_list, &e) < 0)
             return cli_fail(c, &e);
         while (i < n_list && strcmp(list[i].z85, pub.z85))
             i++;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # keys new, allow, revoke, ls: forms, modes, exit codes.
 . "${0%/*}/tap.sh"
-plan 22
+plan 23
 cd "$work" || exit 1
 
 run keys new n1 --role agent --name n1
@@ -47,3 +47,6 @@ run keys revoke --data d n1.pub
 ok "revoke by file" worked
 run keys ls --data d --json
 ok "and it is gone" json 'd["items"]==[]'
+"$sf" keys new k9 --role user --name odd.pub && "$sf" keys allow --data d k9.pub
+run keys revoke --data d odd.pub
+ok "a name that ends like a file can be revoked, too" worked

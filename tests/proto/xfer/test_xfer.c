@@ -318,6 +318,51 @@ Test(xfer, a_lying_sender_is_told_from_a_slow_one)
     free(w);
 }
 
+/* More than 32 GiB: the list of hashes needs several messages, and one of them is lost. */
+Test(xfer, a_long_list_of_hashes_comes_in_parts)
+{
+    enum { N = 70000 };
+    struct id *list = malloc(N * sizeof(*list)), id;
+    struct xfer_recv r;
+    struct xfer_send s;
+    struct xfer_actions acts;
+    uint64_t index, n, now = 0, size = (N - 1) * (uint64_t)CID_CHUNK + 1;
+    int lost = 0, asked = 0;
+    for (size_t i = 0; i < N; i++)
+        memset(&list[i], (int)(i % 255), sizeof(list[i]));
+    cid_of_chunks(size, list, N, &id);
+    xfer_send_init(&s, &id, size);
+    xfer_recv_init(&r, 1, &id, UINT64_MAX, UINT64_C(1) << 44, now, &acts);
+    while (r.state == XFER_HASHES) {
+        cr_assert(acts.n == 1 && acts.v[0].kind == XFER_DO_SEND && asked++ < 3);
+        cr_assert_eq(xfer_send_get(&s, &acts.v[0].msg.get), 0);
+        while (xfer_send_next(&s, &index, &n) == 1) {
+            cr_assert(n <= XFER_HASHES_MSG);
+            struct msg m = { .type = M_HASHES,
+                             .hashes = { .id = id,
+                                         .size_b = size,
+                                         .first = index,
+                                         .hashes = list[index].b,
+                                         .hashes_len = n * ID_LEN } };
+            xfer_send_done(&s);
+            if (index && !lost++)
+                continue;
+            xfer_recv_step(&r, &(struct xfer_event){ .kind = XFER_EV_MSG, .msg = &m }, now, &acts);
+            cr_assert_null(xfer_recv_check(&r));
+        }
+        if (r.state != XFER_HASHES)
+            break;
+        now = xfer_recv_deadline(&r);
+        xfer_recv_step(&r, &(struct xfer_event){ .kind = XFER_EV_TICK }, now, &acts);
+    }
+    cr_assert_eq(r.state, XFER_OPENING);
+    cr_assert(acts.n == 1 && acts.v[0].kind == XFER_DO_OPEN && acts.v[0].n == N);
+    cr_assert(!memcmp(acts.v[0].hashes, list, N * sizeof(*list)));
+    cr_assert_eq(asked, 2);
+    xfer_recv_clear(&r);
+    free(list);
+}
+
 Test(xfer, messages_of_others_and_late_ones_change_nothing)
 {
     struct world *w = malloc(sizeof(*w));

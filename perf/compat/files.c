@@ -126,7 +126,8 @@ int compat_files_write(const struct trace *t, const char *dir, const char *prefi
         CLEANUP(freep) char *path = path_fmt("%s/%s_%s.bin", dir, prefix, names[i]);
         if (!path)
             return err_sys(e, ENOMEM, "%s/%s", dir, prefix);
-        CLEANUP(closep) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        /* an older file of that name is overwritten in place and cut: its pages are in memory already */
+        CLEANUP(closep) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
         if (fd < 0)
             return err_sys(e, errno, "%s", path);
         int r = 0;
@@ -139,6 +140,12 @@ int compat_files_write(const struct trace *t, const char *dir, const char *prefi
             r = hashord_order(hash, (uint32_t)n, order);
             if (r == 0)
                 r = i == 1 ? write_cc(fd, t, order) : write_slpt(fd, t, order);
+        }
+        struct stat st;
+        if (r == 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+            off_t end = lseek(fd, 0, SEEK_CUR);
+            if (end < 0 || (st.st_size != end && ftruncate(fd, end) < 0))
+                r = -errno;
         }
         if (r == 0 && close(take_fd(&fd)) < 0)
             r = -errno;

@@ -319,7 +319,7 @@ struct sink {
     struct cli *c;
     const struct sweep_opts *o;
     FILE *f;
-    json_t *rows;
+    uint64_t n_rows;         /* written as JSON */
     struct result_row *kept; /* of the table */
     size_t n_kept, room;
     uint64_t failed;
@@ -358,7 +358,12 @@ static int emit_row(struct sink *s, const struct result_row *r, struct err *e)
             return err_sys(e, ENOMEM, "rows");
         fprintf(s->f, "%s\n", text);
     } else if (s->o->json) {
-        json_array_append_new(s->rows, result_cells_json(r));
+        json_t *cells = result_cells_json(r);
+        CLEANUP(freep) char *text = json_dumps(cells, JSON_COMPACT);
+        json_decref(cells);
+        if (!text)
+            return err_sys(e, ENOMEM, "rows");
+        fprintf(s->f, "%s\n  %s", s->n_rows++ ? "," : "", text);
     } else {
         if (s->n_kept == s->room) {
             size_t room = s->room ? 2 * s->room : 256;
@@ -523,15 +528,7 @@ static int finish(struct sink *s, struct file_new *file, struct err *e)
     if (s->o->jsonl) {
         fprintf(s->f, "{\"schema\":\"siofleet.end/1\",\"exit\":%d}\n", status);
     } else if (s->o->json) {
-        json_t *doc = json_object();
-        json_object_set_new(doc, "schema", json_string("siofleet.results/1"));
-        json_object_set_new(doc, "columns", result_columns_json());
-        json_object_set_new(doc, "rows", TAKE(s->rows));
-        CLEANUP(freep) char *text = json_dumps(doc, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-        json_decref(doc);
-        if (!text)
-            return err_sys(e, ENOMEM, "rows");
-        fprintf(s->f, "%s\n", text);
+        fprintf(s->f, "%s]\n}\n", s->n_rows ? "\n " : "");
     } else if (!s->o->csv) {
         print_table(s);
     }
@@ -566,20 +563,38 @@ static int run_sweep(struct cli *c, void *opts, int argc, char **argv)
     }
     if (r < 0)
         return cli_fail(c, &e);
-    if (o->json)
-        sink.rows = json_array();
+    /* one document or none: what goes to stdout waits for the last row */
+    CLEANUP(freep) char *text = NULL;
+    size_t text_n = 0;
+    CLEANUP(fclosep) FILE *memory = NULL;
+    if (o->json && !o->out) {
+        sink.f = memory = open_memstream(&text, &text_n);
+        if (!memory)
+            return cli_failf(c, ENOMEM, "rows: out of memory");
+    }
     if (o->csv)
         result_csv_head(sink.f);
+    if (o->json) {
+        CLEANUP(json_decrefp) json_t *columns = result_columns_json();
+        CLEANUP(freep) char *names = json_dumps(columns, JSON_COMPACT);
+        fprintf(sink.f, "{\n \"schema\": \"siofleet.results/1\",\n \"columns\": %s,\n \"rows\": [",
+                names ? names : "[]");
+    }
     struct progress p;
     progress_start(&p, "points");
     r = run_points_of(s, (unsigned)o->threads.v, &sink, &p, &e);
     progress_end(&p);
     if (r == 0)
         r = finish(&sink, &file, &e);
-    json_decref(sink.rows);
     free(sink.kept);
-    if (r < 0)
-        return cli_fail(c, &e);
+    if (r < 0) {
+        int status = cli_fail(c, &e);
+        return o->jsonl && !o->out ? cli_jsonl_end(c, status) : status;
+    }
+    if (memory)
+        fwrite(text, 1, text_n, stdout);
+    if (cli_flush(c))
+        return 1;
     if (sink.failed)
         fprintf(stderr, "siofleet: %s: %" PRIu64 " points failed\n", argv[0], sink.failed);
     return sink.failed ? 1 : 0;

@@ -61,7 +61,7 @@ struct agent {
     int lock_fd, sig_fd;
     uint8_t install[16];
     uint64_t boot;
-    char *program, *shim, *tasks;
+    char *data, *program, *shim, *tasks; /* absolute */
     struct stat program_st;
     struct id engine;
     struct facts facts;
@@ -914,10 +914,10 @@ static int adopt_all(struct agent *a, struct err *e)
 /* Who this is: made once; each start is counted, durably, before anybody hears of it. */
 static int load_install(struct agent *a, struct err *e)
 {
-    CLEANUP(freep) char *path = path_fmt("%s/install", a->conf->data);
+    CLEANUP(freep) char *path = path_fmt("%s/install", a->data);
     CLEANUP(buf_clear) struct buf b = BUF_INIT(4096);
     if (!path)
-        return err_sys(e, ENOMEM, "%s", a->conf->data);
+        return err_sys(e, ENOMEM, "%s", a->data);
     int r = file_read(path, &b, e);
     if (r == -ENOENT) {
         random_bytes(a->install, sizeof(a->install));
@@ -952,9 +952,13 @@ static int lock_data(struct agent *a, struct err *e)
     int r = dir_make(a->conf->data, 0700, e);
     if (r < 0)
         return r;
-    CLEANUP(freep) char *path = path_fmt("%s/lock", a->conf->data);
+    /* absolute: tasks run in folders of their own */
+    a->data = realpath(a->conf->data, NULL);
+    if (!a->data)
+        return err_sys(e, errno, "%s", a->conf->data);
+    CLEANUP(freep) char *path = path_fmt("%s/lock", a->data);
     if (!path)
-        return err_sys(e, ENOMEM, "%s", a->conf->data);
+        return err_sys(e, ENOMEM, "%s", a->data);
     a->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (a->lock_fd < 0)
         return err_sys(e, errno, "%s", path);
@@ -999,10 +1003,10 @@ static int load_keys(struct agent *a, struct err *e)
 
 static int open_stores(struct agent *a, struct err *e)
 {
-    CLEANUP(freep) char *cache = path_fmt("%s/cache", a->conf->data);
-    a->tasks = path_fmt("%s/tasks", a->conf->data);
+    CLEANUP(freep) char *cache = path_fmt("%s/cache", a->data);
+    a->tasks = path_fmt("%s/tasks", a->data);
     if (!cache || !a->tasks)
-        return err_sys(e, ENOMEM, "%s", a->conf->data);
+        return err_sys(e, ENOMEM, "%s", a->data);
     int r = dir_make(a->tasks, 0700, e);
     if (r == 0)
         r = cas_open(cache, a->conf->cache_max_b, &a->cas, e);
@@ -1041,7 +1045,7 @@ static int start(struct agent *a, struct err *e)
     if ((r = find_programs(a, e)) < 0 || (r = lock_data(a, e)) < 0 ||
         (r = load_install(a, e)) < 0 || (r = open_stores(a, e)) < 0 || (r = take_signals(a, e)) < 0)
         return r;
-    CLEANUP(freep) char *kvm = path_fmt("%s/kvm", a->conf->data);
+    CLEANUP(freep) char *kvm = path_fmt("%s/kvm", a->data);
     if (!kvm)
         return err_sys(e, ENOMEM, "agent");
     r = facts_get("/proc", "/sys", facts_kvm(kvm), &a->facts, e);
@@ -1162,6 +1166,7 @@ static void stop(struct agent *a)
     buf_clear(&a->block);
     free(a->rows);
     free(a->facts_text);
+    free(a->data);
     free(a->program);
     free(a->shim);
     free(a->tasks);

@@ -459,6 +459,19 @@ Test(agent, builds_a_trace_and_runs_points_on_it)
     cr_assert(access(in("ready"), F_OK) < 0);
 }
 
+Test(agent, data_directory_may_be_relative)
+{
+    cr_assert(chdir(dir) == 0);
+    pid_t pid = agent_start_with("agent", "co.key.pub", "n1.key", NULL);
+    UNTIL(co.hellos == 1);
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 2, 0));
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "done", "%s", co.end[2].tail);
+    agent_stop(pid);
+    cr_assert(chdir("/") == 0);
+}
+
 Test(agent, invalid_point_is_a_row_not_a_failure)
 {
     pid_t pid = agent_start();

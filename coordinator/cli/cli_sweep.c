@@ -405,7 +405,8 @@ static bool ended(const char *state)
     return false;
 }
 
-int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms, const char *what,
+int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms,
+                 int (*tick)(void *ctx, const json_t *sweep, struct err *e), void *ctx,
                  json_t **ret, struct err *e)
 {
     struct progress bar;
@@ -413,7 +414,7 @@ int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms, const 
     uint64_t start = clock_mono_ms();
     long nap_ms = 50; /* short sweeps end at once, long ones are not asked about all the time */
     int r;
-    progress_start(&bar, what);
+    progress_start(&bar, "points");
     *ret = NULL;
     for (;;) {
         json_t *next = NULL;
@@ -424,6 +425,8 @@ int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms, const 
         doc = next;
         progress_step(&bar, num(doc, "done") + num(doc, "failed"), num(doc, "points"));
         if (ended(json_string_value(json_object_get(doc, "state"))))
+            break;
+        if (tick && (r = tick(ctx, doc, e)) < 0)
             break;
         uint64_t now = clock_mono_ms();
         if (deadline_ms && now - start >= deadline_ms) {
@@ -576,7 +579,7 @@ int run_sweep_run(struct cli *c, void *opts, int argc, char **argv)
     fprintf(stderr, "sweep %.16s: %" PRIu64 " points, %" PRIu64 " known already\n", hex, sub.points,
             sub.known);
     json_t *doc = NULL;
-    r = sweep_follow(cl, hex, 0, "points", &doc, &e);
+    r = sweep_follow(cl, hex, 0, NULL, NULL, &doc, &e);
     if (r < 0 && fleet_stop) {
         /* the signal asked for the end of the sweep, not only of this command */
         int sig = fleet_stop;
@@ -632,7 +635,7 @@ int run_sweep_wait(struct cli *c, void *opts, int argc, char **argv)
     int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
     if (r >= 0 && o->timeout_ms.set && o->timeout_ms.v == 0)
         o->timeout_ms.v = 1;
-    r = r < 0 ? r : sweep_follow(cl, argv[0], o->timeout_ms.v, "points", &doc, &e);
+    r = r < 0 ? r : sweep_follow(cl, argv[0], o->timeout_ms.v, NULL, NULL, &doc, &e);
     int status = r < 0 ? cli_fail(c, &e) : sweep_verdict(cl, doc);
     if (r >= 0 && o->json) {
         int out = cli_json(c, json_incref(doc));

@@ -64,10 +64,11 @@ int sweep_open(const char *path, struct sweep **ret, struct err *e);
 int sweep_send(struct client *cl, struct sweep *s, const char *request_id,
                struct msg_submitted *ret, struct err *e);
 
-/* Follow a sweep to its end: progress on stderr. deadline_ms 0 = none. *ret: the last siofleet.sweep/1 document (new
- * reference, also on failure when there was one). Returns 0 when it ended (however), -ECANCELED on a signal,
- * -ETIMEDOUT at the deadline. */
-int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms, const char *what,
+/* Follow a sweep to its end: progress on stderr. deadline_ms 0 = none. tick (may be NULL) sees each siofleet.sweep/1
+ * document; a negative return of it ends the following with that. *ret: the last document (new reference, also on failure
+ * when there was one). Returns 0 when it ended (however), -ECANCELED on a signal, -ETIMEDOUT at the deadline. */
+int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms,
+                 int (*tick)(void *ctx, const json_t *sweep, struct err *e), void *ctx,
                  json_t **ret, struct err *e);
 /* Exit status of an ended sweep: 0, 1 (some point failed), 5 (cancelled); says why on stderr, with the
  * first failed point. */

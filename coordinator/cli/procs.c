@@ -96,6 +96,11 @@ static int gone(struct proc *p, struct err *e)
     return err_set(e, SF_EFAILED, "%s: ended with exit %d: %s", p->name, WEXITSTATUS(st), said);
 }
 
+void procs_said(const struct proc *p, char *out, size_t room)
+{
+    last_line(p->log, out, room);
+}
+
 int procs_check(struct procs *ps, struct err *e)
 {
     for (size_t i = 0; i < ps->n; i++) {

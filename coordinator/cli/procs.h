@@ -38,6 +38,9 @@ int procs_ready(struct proc *p, const char *path, uint64_t timeout_ms, const vol
 /* Whether all still run; -SF_EFAILED names the first that does not, with the last line it said. */
 int procs_check(struct procs *ps, struct err *e);
 
+/* The last line that p said, without the program's name, into out. */
+void procs_said(const struct proc *p, char *out, size_t room);
+
 /* SIGTERM the last started first, wait for each up to grace_ms, SIGTERM again, then SIGKILL; then whatever they left
  * behind. Returns how many processes had to be killed. Forgets all. */
 size_t procs_stop(struct procs *ps, uint64_t grace_ms);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "coordinator/cli/chart.h"
 #include "coordinator/cli/fleet_run.h"
@@ -21,7 +21,14 @@
 #include "proto/base/file.h"
 #include "proto/link/keys.h"
 
-enum { AGENTS = 2, READY_MS = 30000, STOP_MS = 10000, STOP_NOW_MS = 1500 };
+enum {
+    AGENTS = 2,
+    READY_MS = 30000,
+    STOP_MS = 10000,
+    STOP_NOW_MS = 1500,
+    STALL_MS = 45000,
+    SPACE_MIB = 24
+};
 
 /* 24 devices a log and five logs hold 120 tenants: all real, none replicated. All tenants use the same few addresses, so
  * a larger IOTLB helps through its ways, not through its sets: the 8 sets stay, which is also what the 8 partitions of
@@ -53,6 +60,7 @@ struct quick {
     struct client *cl;
     char sweep[ID_HEX_LEN]; /* "" = none submitted */
     uint64_t points, known;
+    uint64_t seen, seen_ms; /* points at the last change, and when */
 };
 
 static char *at(const struct quick *q, const char *name)
@@ -127,6 +135,9 @@ static int prepare(struct quick *q, struct err *e)
     r = r < 0 ? r : dir_make(q->out, 0755, e);
     if (r < 0)
         return r;
+    struct statvfs fs;
+    if (statvfs(q->dir, &fs) == 0 && ((uint64_t)fs.f_bavail * fs.f_frsize) >> 20 < SPACE_MIB)
+        return err_set(e, ENOSPC, "%s: less than %d MiB left on the device", q->dir, SPACE_MIB);
     q->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (q->lock < 0)
         return err_sys(e, errno, "%s", lock);
@@ -227,9 +238,30 @@ static int start_fleet(struct quick *q, struct err *e)
     }
     if (r >= 0)
         fprintf(stderr,
-                "fleet     coordinator on %s and %d agents of %u core%s, every link encrypted\n",
+                "fleet: coordinator on %s and %d agents of %u core%s, every link encrypted\n",
                 q->endpoint, AGENTS, cores, cores == 1 ? "" : "s");
     return r;
+}
+
+/* A fleet waits for ever for an agent or for space on its disk; somebody who tries the program does not. */
+static int watch(void *ctx, const json_t *sweep, struct err *e)
+{
+    struct quick *q = ctx;
+    uint64_t n = 0, now = clock_mono_ms();
+    int r = procs_check(&q->procs, e);
+    if (r < 0)
+        return r;
+    json_get_u64(sweep, "done", &n, NULL);
+    if (n != q->seen || !q->seen_ms) {
+        q->seen = n;
+        q->seen_ms = now;
+    }
+    if (now - q->seen_ms < STALL_MS)
+        return 0;
+    char said[300];
+    procs_said(&q->procs.p[0], said, sizeof(said));
+    return err_set(e, SF_EFAILED, "quickstart: no new point for %d s (logs in %s); coordinator: %s",
+                   STALL_MS / 1000, q->dir, said);
 }
 
 static int run_sweep(struct quick *q, struct err *e)
@@ -249,11 +281,11 @@ static int run_sweep(struct quick *q, struct err *e)
     q->points = sub.points;
     q->known = sub.known;
     fprintf(stderr,
-            "sweep     %" PRIu64
+            "sweep: %" PRIu64
             " points: 4, 24, 72 and 120 tenants of real logs x 12 architectures\n",
             sub.points);
     json_t *doc = NULL;
-    r = sweep_follow(q->cl, q->sweep, 0, "points", &doc, e);
+    r = sweep_follow(q->cl, q->sweep, 0, watch, q, &doc, e);
     if (r >= 0 && sweep_verdict(q->cl, doc) != 0)
         r = err_set(e, SF_EFAILED, "quickstart: the sweep did not succeed; see %s/*.log", q->dir);
     /* `known` of the last document counts points that became known through a trace made earlier, too */
@@ -314,10 +346,10 @@ static void print_table(const json_t *sheet)
                 if (u < 0)
                     table_cell(t, "-");
                 else
-                    table_cell(t, "%.1f %%", u / 10000);
+                    table_cell(t, "%.1f%%", u / 10000);
             }
         }
-    printf("Utilisation of a 200 Gb/s link:\n\n");
+    printf("Utilisation of a 200 Gb/s link, by design and IOTLB entries:\n\n");
     if (t)
         table_print(t, stdout);
     table_free(&t);
@@ -423,10 +455,10 @@ int run_quickstart(struct cli *c, void *opts, int argc, char **argv)
     if (r < 0) {
         status = cli_fail(c, &e);
     } else {
-        fprintf(stderr, "reused    %" PRIu64 " of %" PRIu64 " points%s\n", q.known, q.points,
+        fprintf(stderr, "reused: %" PRIu64 " of %" PRIu64 " points%s\n", q.known, q.points,
                 q.known ? " had their result from an earlier run"
                         : " (run it again: it will know them)");
-        fprintf(stderr, "stopped   coordinator and agents; the store stays in %s\n", q.dir);
+        fprintf(stderr, "stopped: coordinator and agents; the store stays in %s\n", q.dir);
         CLEANUP(freep)
         char *csv = path_fmt("%s/results.csv", q.out), *svg = path_fmt("%s/plot.svg", q.out),
              *html = path_fmt("%s/report.html", q.out);

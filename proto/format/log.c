@@ -13,7 +13,7 @@ static const struct frame_kind slog_kind = { .magic = { (char)0x89, 'S', 'F', 'L
                                              .version = 1,
                                              .header_b = 8 };
 
-enum { FRAME_EVENTS = 1 << 18, LEVEL = 7 };
+enum { FRAME_EVENTS = 1 << 18, LEVEL = 3 };
 
 /* Sections of a frame, in this order, then walks and the summary at the end of the file. */
 enum { SEC_TURNS = 1, SEC_OPS, SEC_P0, SEC_P1, SEC_P2, SEC_REST, SEC_TIMES, SEC_WALKS, SEC_INFO };

@@ -28,50 +28,68 @@ void trace_free(struct trace **tp)
 
 /* ---- keys */
 
-/* Numbers different (address, tenant) pairs in order of first appearance: open addressing, at most
- * half full. */
+/* Numbers different (address, tenant) pairs in order of first appearance: open addressing, at most half full, grown
+ * as keys come, so that the few keys of large pages stay in cache. */
 struct dense {
     struct cell {
         uint64_t a;
         uint32_t b, number; /* number UINT32_MAX = empty */
     } * cells;
-    size_t mask;
-    uint32_t n;
-    bool sorted, dirty;
+    size_t room;
+    uint32_t n, n_cells;
+    uint64_t last_a;
+    uint32_t last_b,
+        last; /* the pair asked for last: neighbours in a table mostly share their keys */
+    bool any, failed;
 };
 
-static int dense_start(struct dense *d, size_t most)
+static size_t dense_slot(const struct dense *d, uint64_t a, uint32_t b)
 {
-    d->n = 0;
-    if (d->cells && !d->dirty)
-        return 0;
-    size_t room = 16;
-    while (room < 2 * most)
-        room *= 2;
-    if (!d->cells) {
-        d->cells = malloc(room * sizeof(*d->cells));
-        if (!d->cells)
-            return -ENOMEM;
-        d->mask = room - 1;
-    }
-    memset(d->cells, 0xff, room * sizeof(*d->cells));
-    d->dirty = false;
-    return 0;
+    uint64_t h = (a ^ ((uint64_t)b << 32 | b)) * 0x9e3779b97f4a7c15u;
+    size_t i = (h ^ h >> 29) & (d->room - 1);
+    while (d->cells[i].number != UINT32_MAX && (d->cells[i].a != a || d->cells[i].b != b))
+        i = (i + 1) & (d->room - 1);
+    return i;
 }
 
-static uint32_t dense_number(struct dense *d, uint64_t a, uint32_t b)
+static bool dense_grow(struct dense *d)
 {
-    d->dirty = true;
-    uint64_t h = (a ^ ((uint64_t)b << 32 | b)) * 0x9e3779b97f4a7c15u;
-    for (size_t i = (h ^ h >> 29) & d->mask;; i = (i + 1) & d->mask) {
-        struct cell *c = &d->cells[i];
-        if (c->number == UINT32_MAX) {
-            *c = (struct cell){ a, b, d->n };
-            return d->n++;
-        }
-        if (c->a == a && c->b == b)
-            return c->number;
+    struct dense wide = { .room = d->room ? 4 * d->room : 256 };
+    wide.cells = malloc(wide.room * sizeof(*wide.cells));
+    if (!wide.cells)
+        return false;
+    memset(wide.cells, 0xff, wide.room * sizeof(*wide.cells));
+    for (size_t i = 0; i < d->room; i++)
+        if (d->cells[i].number != UINT32_MAX)
+            wide.cells[dense_slot(&wide, d->cells[i].a, d->cells[i].b)] = d->cells[i];
+    free(d->cells);
+    d->cells = wide.cells;
+    d->room = wide.room;
+    return true;
+}
+
+static uint32_t dense_find(struct dense *d, uint64_t a, uint32_t b)
+{
+    if (2 * (size_t)d->n_cells >= d->room && !dense_grow(d)) {
+        d->failed = true;
+        return 0;
     }
+    struct cell *c = &d->cells[dense_slot(d, a, b)];
+    if (c->number == UINT32_MAX) {
+        *c = (struct cell){ a, b, d->n++ };
+        d->n_cells++;
+    }
+    return c->number;
+}
+
+static inline uint32_t dense_number(struct dense *d, uint64_t a, uint32_t b)
+{
+    if (d->any && d->last_a == a && d->last_b == b)
+        return d->last;
+    d->any = true;
+    d->last_a = a;
+    d->last_b = b;
+    return d->last = dense_find(d, a, b);
 }
 
 static bool same_class(const struct trace_entry *a, const struct trace_entry *b)
@@ -98,31 +116,6 @@ static bool sorted_by_tenant(const struct trace *t)
     return true;
 }
 
-/* Number the keys ((iova & mask) >> shift, tenant) of all entries. */
-static void number_keys(const struct trace *t, struct dense *d, bool tenants, bool by_mask,
-                        unsigned shift, uint32_t *out)
-{
-    for (uint32_t i = 0, end; i < t->n_entries; i = end) {
-        const struct trace_entry *x = &t->entry[i];
-        end = stretch(t, i);
-        uint64_t mask = by_mask ? x->mask : ~UINT64_C(0);
-        uint32_t gid = tenants ? x->gid : 0;
-        /* a mask with holes would not keep the order of addresses */
-        bool alone = d->sorted && tenants && (!by_mask || !(~x->mask & (~x->mask + 1))) &&
-                     (!i || x[-1].gid != x->gid) &&
-                     (end == t->n_entries || t->entry[end].gid != x->gid);
-        uint64_t before = 0;
-        for (uint32_t k = i; k < end; k++) {
-            uint64_t a = (t->entry[k].iova & mask) >> shift;
-            if (k > i && a == before)
-                out[k] = out[k - 1];
-            else
-                out[k] = alone ? d->n++ : dense_number(d, a, gid);
-            before = a;
-        }
-    }
-}
-
 int trace_keys(struct trace *t, struct err *e)
 {
     enum { SHIFT_2M = 21, SHIFT_1G = 30 };
@@ -133,36 +126,56 @@ int trace_keys(struct trace *t, struct err *e)
         if (!*columns[c])
             return err_sys(e, ENOMEM, "trace");
     }
+    struct dense page = { 0 }, l2 = { 0 }, l3 = { 0 }, addr = { 0 }, sid = { 0 };
     /* tenants that come back later in the table might repeat a key */
-    struct dense d = { .sorted = sorted_by_tenant(t) };
-    int r = dense_start(&d, t->n_entries);
-    if (r == 0) {
-        number_keys(t, &d, true, true, 0, t->key_page);
-        t->n_page = d.n;
-        r = dense_start(&d, t->n_entries);
+    bool sorted = sorted_by_tenant(t);
+    for (uint32_t i = 0, end; i < t->n_entries; i = end) {
+        const struct trace_entry *x = &t->entry[i];
+        uint64_t mask = x->mask;
+        uint32_t gid = x->gid, s = dense_number(&sid, x->sid, 0);
+        end = stretch(t, i);
+        /* a mask with holes would not keep the order of addresses */
+        bool alone = sorted && mask && !(~mask & (~mask + 1)) && (!i || x[-1].gid != gid) &&
+                     (end == t->n_entries || t->entry[end].gid != gid);
+        for (uint32_t k = i; k < end; k++) {
+            t->key_addr[k] = dense_number(&addr, t->entry[k].iova & mask, 0);
+            t->key_sid[k] = s;
+        }
+        if (alone) {
+            /* ascending addresses that no other stretch has: a key differs from the one before, or is new */
+            uint64_t before = ~t->entry[i].iova;
+            for (uint32_t k = i; k < end; k++) {
+                uint64_t iova = t->entry[k].iova, differs = iova ^ before;
+                page.n += (differs & mask) != 0;
+                l2.n += differs >> SHIFT_2M != 0;
+                l3.n += differs >> SHIFT_1G != 0;
+                t->key_page[k] = page.n - 1;
+                t->key_l2[k] = l2.n - 1;
+                t->key_l3[k] = l3.n - 1;
+                before = iova;
+            }
+            continue;
+        }
+        for (uint32_t k = i; k < end; k++) {
+            uint64_t iova = t->entry[k].iova;
+            t->key_page[k] = dense_number(&page, iova & mask, gid);
+            t->key_l2[k] = dense_number(&l2, iova >> SHIFT_2M, gid);
+            t->key_l3[k] = dense_number(&l3, iova >> SHIFT_1G, gid);
+        }
     }
-    if (r == 0) {
-        number_keys(t, &d, true, false, SHIFT_2M, t->key_l2);
-        t->n_l2 = d.n;
-        r = dense_start(&d, t->n_entries);
-    }
-    if (r == 0) {
-        number_keys(t, &d, true, false, SHIFT_1G, t->key_l3);
-        t->n_l3 = d.n;
-        r = dense_start(&d, t->n_entries);
-    }
-    if (r == 0) {
-        number_keys(t, &d, false, true, 0, t->key_addr);
-        t->n_addr = d.n;
-        r = dense_start(&d, t->n_entries);
-    }
-    for (uint32_t i = 0; r == 0 && i < t->n_entries; i++)
-        t->key_sid[i] = i && t->entry[i].sid == t->entry[i - 1].sid
-                            ? t->key_sid[i - 1]
-                            : dense_number(&d, t->entry[i].sid, 0);
-    t->n_sids = d.n;
-    free(d.cells);
-    return r < 0 ? err_sys(e, ENOMEM, "trace") : 0;
+    t->n_page = page.n;
+    t->n_l2 = l2.n;
+    t->n_l3 = l3.n;
+    t->n_addr = addr.n;
+    t->n_sids = sid.n;
+    free(page.cells);
+    free(l2.cells);
+    free(l3.cells);
+    free(addr.cells);
+    free(sid.cells);
+    return page.failed || l2.failed || l3.failed || addr.failed || sid.failed
+               ? err_sys(e, ENOMEM, "trace")
+               : 0;
 }
 
 int trace_next(struct trace *t, struct err *e)
@@ -647,7 +660,7 @@ static void set_slpt(void *records, size_t i, size_t k, uint64_t v)
     }
 }
 
-/* The three columns of n entries: false where the bytes do not fit. */
+/* The three columns of n entries, whose stretches are set already: false where the bytes do not fit. */
 static bool entry_columns(struct trace_entry *x, uint32_t n, unsigned shift, const uint8_t *p,
                           const uint8_t *end)
 {
@@ -655,7 +668,8 @@ static bool entry_columns(struct trace_entry *x, uint32_t n, unsigned shift, con
     for (uint32_t i = 0; i < n; i++) {
         if (!get_var(&p, end, &v))
             return false;
-        x[i].iova = (v << shift) + (i && same_class(&x[i - 1], &x[i]) ? x[i - 1].iova : 0);
+        x[i].iova =
+            (v << shift) + (x[i].slpte ? 0 : x[i - 1].iova); /* 1 marks the first of a stretch */
     }
     uint64_t high = 0, low = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -700,7 +714,9 @@ static int read_entries(struct loader *l, struct err *e)
         now.sid = (uint32_t)unzigzag(sid, now.sid);
         now.mask = unzigzag(mask, now.mask);
         now.level = *p++;
-        for (; count; count--)
+        x[i] = now;
+        x[i].slpte = 1; /* marks the first of a stretch until its own word comes */
+        for (i++, count--; count; count--)
             x[i++] = now;
     }
     if (!entry_columns(x, t->n_entries, (unsigned)shift, p, end))
@@ -712,10 +728,15 @@ static int read_entries(struct loader *l, struct err *e)
     l->at = malloc(((size_t)t->n_gids + 2) * sizeof(*l->at));
     if (!l->first || !l->at)
         return err_sys(e, ENOMEM, "%s", l->f.path);
-    for (uint32_t i = 0; i < t->n_entries; i++) {
-        if (x[i].gid >= t->n_gids || x[i].level > 3 || (i && by_content(&x[i - 1], &x[i]) >= 0))
+    bool bad = false;
+    for (uint32_t i = 0, k; i < t->n_entries; i = k) {
+        bad |= x[i].gid >= t->n_gids || x[i].level > 3 || (i && by_content(&x[i - 1], &x[i]) >= 0);
+        for (k = i + 1; k < t->n_entries && same_class(&x[i], &x[k]); k++)
+            bad |= x[k].iova < x[k - 1].iova ||
+                   (x[k].iova == x[k - 1].iova && x[k].slpte <= x[k - 1].slpte);
+        if (bad)
             return damage(l, e, "its entries are not in order");
-        l->first[x[i].gid + 1]++;
+        l->first[x[i].gid + 1] += k - i;
     }
     for (uint32_t g = 0; g < t->n_gids; g++)
         l->first[g + 1] += l->first[g];
@@ -758,8 +779,11 @@ static void spread(const struct loader *l, uint32_t *out, const uint32_t *gids, 
     for (size_t i = 0; i < runs; i++) {
         uint32_t from = at[gids[i]], n = lens[i];
         at[gids[i]] = from + n;
-        for (uint32_t k = 0; k < n; k++)
-            out[k] = flat[from + k];
+        /* both ends have room for three more: what is copied too much is written over by the next run */
+        if (n <= 4)
+            memcpy(out, flat + from, 4 * sizeof(*out));
+        else
+            memcpy(out, flat + from, n * sizeof(*out));
         out += n;
     }
 }
@@ -864,10 +888,10 @@ static int load(struct loader *l, unsigned flags, struct err *e)
     if (r < 0)
         return r;
     uint64_t most = t->n < FRAME_EVENTS ? t->n : FRAME_EVENTS;
-    l->flat = malloc((most + 1) * sizeof(*l->flat));
-    t->ev = malloc((t->n + 1) * sizeof(*t->ev));
+    l->flat = malloc((most + 4) * sizeof(*l->flat));
+    t->ev = malloc((t->n + 4) * sizeof(*t->ev));
     if (flags & TRACE_WITH_OFFSETS)
-        t->off = malloc((t->n + 1) * sizeof(*t->off));
+        t->off = malloc((t->n + 4) * sizeof(*t->off));
     if (!l->flat || !t->ev || ((flags & TRACE_WITH_OFFSETS) && !t->off))
         return err_sys(e, ENOMEM, "%s", l->f.path);
     uint32_t number = 0;

@@ -220,3 +220,42 @@ Test(trace, next_access_is_the_next_event_of_the_same_page)
     }
     trace_free(&t);
 }
+
+/* Equal numbers exactly for equal keys, in tables sorted or not, with masks of every kind. */
+Test(trace, keys_are_numbered_alike_exactly_when_they_are_alike)
+{
+    static const uint64_t masks[] = {
+        0, ~UINT64_C(0xfff), ~UINT64_C(0x1fffff), ~UINT64_C(0x3fffffff), 0xff0ff000, ~UINT64_C(0)
+    };
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        struct trace *t = make(seed, 3000, seed % 2 ? 1 : 6), *u = NULL;
+        for (uint32_t i = 0; i < t->n_entries; i++) {
+            struct trace_entry *x = &t->entry[i];
+            x->mask = masks[seed % 3 ? seed % 6 : (i / 7) % 6];
+            x->level = 1;
+            x->iova = (x->iova ^ seed << 12) & (x->mask | ~UINT64_C(0x1fffff));
+        }
+        memset(t->off, 0, t->n * sizeof(*t->off));
+        cr_assert_eq(trace_keys(t, NULL), 0);
+        cr_assert_eq(trace_save(t, in_scratch("k.trc"), true, NULL, NULL), 0);
+        cr_assert_eq(trace_load(in_scratch("k.trc"), ALL, &u, NULL), 0); /* sorted now */
+        for (struct trace *v = t; v; v = v == t ? u : NULL)
+            for (uint32_t i = 0; i < v->n_entries; i += 3)
+                for (uint32_t k = 0; k < v->n_entries; k += 1 + k % 5) {
+                    const struct trace_entry *x = &v->entry[i], *y = &v->entry[k];
+                    bool g = x->gid == y->gid;
+                    cr_assert_eq(v->key_page[i] == v->key_page[k],
+                                 g && (x->iova & x->mask) == (y->iova & y->mask));
+                    cr_assert_eq(v->key_l2[i] == v->key_l2[k], g && x->iova >> 21 == y->iova >> 21);
+                    cr_assert_eq(v->key_l3[i] == v->key_l3[k], g && x->iova >> 30 == y->iova >> 30);
+                    cr_assert_eq(v->key_addr[i] == v->key_addr[k],
+                                 (x->iova & x->mask) == (y->iova & y->mask));
+                    cr_assert_eq(v->key_sid[i] == v->key_sid[k], x->sid == y->sid);
+                    cr_assert(v->key_page[i] < v->n_page && v->key_l2[i] < v->n_l2 &&
+                              v->key_l3[i] < v->n_l3 && v->key_addr[i] < v->n_addr &&
+                              v->key_sid[i] < v->n_sids);
+                }
+        trace_free(&t);
+        trace_free(&u);
+    }
+}

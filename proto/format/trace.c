@@ -788,6 +788,17 @@ static void spread(const struct loader *l, uint32_t *out, const uint32_t *gids, 
     }
 }
 
+/* Entries of one tenant, counted from its first, to numbers of the table; nonzero where one is out of range. */
+static uint32_t rebase(uint32_t *flat, uint32_t n, uint32_t base, uint32_t count)
+{
+    uint32_t bad = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        bad |= flat[i] >= count;
+        flat[i] += base;
+    }
+    return bad;
+}
+
 /* at[gid] = first event of the tenant within the frame. False when a run is impossible. */
 static bool count_runs(const struct loader *l, const uint32_t *gids, const uint8_t *lens,
                        size_t runs, uint32_t n)
@@ -835,13 +846,9 @@ static int read_frame(struct loader *l, uint32_t number, uint32_t n, unsigned fl
         return damage(l, e, "the entries of a frame do not fit");
     join(l->flat, l->raw, n, l->index_w);
     uint32_t bad = 0;
-    for (uint32_t g = 0; g < t->n_gids; g++) {
-        uint32_t base = l->first[g], count = l->first[g + 1] - base;
-        for (uint32_t i = l->at[g]; i < l->at[g + 1]; i++) {
-            bad |= l->flat[i] >= count;
-            l->flat[i] += base;
-        }
-    }
+    for (uint32_t g = 0; g < t->n_gids; g++)
+        bad |= rebase(l->flat + l->at[g], l->at[g + 1] - l->at[g], l->first[g],
+                      l->first[g + 1] - l->first[g]);
     if (bad)
         return damage(l, e, "the entries of a frame do not fit");
     spread(l, t->ev + from, gids, lens, runs);

@@ -28,7 +28,7 @@
 #include "proto/xfer/drive.h"
 
 enum {
-    LOOK_MS = 50,      /* how often a running task's rows are looked for */
+    LOOK_MS = 20,      /* how often a running task's rows are looked for */
     DRAIN_MS = 7500,   /* a drain that takes longer is cut short: 10 s are promised */
     HARD_MS = 1500,    /* for shims to kill their tasks */
     RETRY_MS = 5,      /* after a full queue */

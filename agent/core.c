@@ -326,8 +326,8 @@ static void on_task_event(struct core *c, const struct core_event *ev, uint64_t 
 /* ---- what follows from the state alone */
 
 /* Whether one more task of a kind may start. A trace task takes a core, a points task all of them; the next points
- * task may start when the one at work has its last round of points left: so loading its trace hides behind that
- * round, and no core idles between two tasks. */
+ * task may start when the one at work has two rounds of points left: so its start and the loading of its trace hide
+ * behind them, and no core idles between two tasks. */
 static bool may_start(const struct core *c, enum core_kind kind)
 {
     unsigned running = 0;
@@ -337,7 +337,7 @@ static bool may_start(const struct core *c, enum core_kind kind)
         if (t->kind != kind || (t->state != CORE_ST_RUN && t->state != CORE_ST_STOP))
             continue;
         running++;
-        busy |= t->points > t->rows && t->points - t->rows > c->cores;
+        busy |= t->points > t->rows && t->points - t->rows > 2 * c->cores;
     }
     return kind == CORE_POINTS ? !busy && running < CORE_POINTS_MAX : running < c->cores;
 }

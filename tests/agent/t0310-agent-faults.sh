@@ -31,7 +31,7 @@ queue = 1..32:x2
 E
 }
 sweep_ini big big.log 0
-sweep_ini slow a.log 100
+sweep_ini slow a.log 400
 
 # agent_on OPTIONS SIZE-OPTIONS NAME: an agent whose data directory is a small tmpfs of its own
 agent_on() {

@@ -175,8 +175,10 @@ Test(core, accepts_one_task_to_run_and_one_to_wait)
     cr_assert(!did(CORE_DO_START));
     grant(3, 100);
     cr_assert_str_eq(did(CORE_DO_DECLINE)->code, "BUSY");
-    /* 2 cores: with 2 points left, the next one may load its trace */
-    step((struct core_event){ .kind = CORE_ROWS, .key = key(1), .rows = 98 });
+    /* 2 cores: with 4 points left, the next one may load its trace */
+    step((struct core_event){ .kind = CORE_ROWS, .key = key(1), .rows = 95 });
+    cr_assert(!did(CORE_DO_START));
+    step((struct core_event){ .kind = CORE_ROWS, .key = key(1), .rows = 96 });
     cr_assert_eq(did(CORE_DO_START)->key.task, 2);
 }
 

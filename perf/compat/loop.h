@@ -196,6 +196,28 @@ static uint64_t queue_least(const struct queue *q, bool fifo, uint64_t v)
 enum { S_SLOT, S_QC, S_QP, S_QF, S_QI };
 #define KEY(time, stage) ((uint64_t)(time) << 3 | (stage))
 
+/* Each stage ends in a copy of its own of this choice, and so in a branch of its own, whose history is its own
+ * (-fno-crossjumping keeps the compiler from joining them). */
+#define NEXT()                                                                                     \
+    do {                                                                                           \
+        uint64_t k_ = least(least(ks, least(kc, kp)), least(kf, ki));                              \
+        t = k_ >> 3;                                                                               \
+        switch (k_ & 7) {                                                                          \
+        case S_SLOT:                                                                               \
+            goto at_slot;                                                                          \
+        case S_QC:                                                                                 \
+            goto at_qc;                                                                            \
+        case S_QP:                                                                                 \
+            goto at_qp;                                                                            \
+        case S_QF:                                                                                 \
+            goto at_qf;                                                                            \
+        case S_QI:                                                                                 \
+            goto at_qi;                                                                            \
+        default:                                                                                   \
+            __builtin_unreachable();                                                               \
+        }                                                                                          \
+    } while (0)
+
 static INLINE int run_as(struct run *s, bool fifo, int k_cc, int k_io, int k_page, int k_buf)
 {
     const struct ent *ent = s->ent;
@@ -217,233 +239,225 @@ static INLINE int run_as(struct run *s, bool fifo, int k_cc, int k_io, int k_pag
     bool ended = false;
     int r = 0;
 
-    for (;;) {
-        uint64_t k = least(least(ks, least(kc, kp)), least(kf, ki));
-        t = k >> 3;
-        switch (k & 7) {
-        case S_SLOT: {
-            if (UNLIKELY(t >> 31)) {
-                /* everything 2^31 ns or so earlier, so that 32 bits stay enough */
-                uint64_t by = t;
-                by = queue_least(&qc, fifo, by);
-                by = queue_least(&qp, fifo, by);
-                by = queue_least(&qf, fifo, by);
-                by = queue_least(&qi, fifo, by);
-                if (t - by >= 1u << 30) {
-                    r = -EOVERFLOW;
-                    goto out;
-                }
-                queue_earlier(&qc, fifo, by);
-                queue_earlier(&qp, fifo, by);
-                queue_earlier(&qf, fifo, by);
-                queue_earlier(&qi, fifo, by);
-                kc = qc.n ? kc - KEY(by, 0) : NO_ITEM;
-                kp = qp.n ? kp - KEY(by, 0) : NO_ITEM;
-                kf = qf.n ? kf - KEY(by, 0) : NO_ITEM;
-                ki = qi.n ? ki - KEY(by, 0) : NO_ITEM;
-                base += by;
-                t -= by;
-            }
-            uint32_t take = PER_PACKET;
-            if (UNLIKELY(n_ev - at < PER_PACKET)) {
-                take = (uint32_t)(n_ev - at);
-                ended = true;
-                opens = 0;
-            }
-            sent += take > 0;
-            for (uint32_t i = 0; i < take; i++, at++) {
-                uint32_t en = evs[at], id = idle[--n_idle];
-                const struct ent *n = &ent[en];
-                bool found = ACCESS(&s->cc, k_cc, en, n->sid, n->set_cc, 0, n->gid, false);
-                uint32_t d = found ? CC_HIT : CC_MISS;
-                demand[id] = (struct demand){
-                    .start = base + t, .ent = en, .ev = (uint32_t)at, .latency = d
-                };
-                QUEUE_PUSH(qc, t + d, id);
-                WAKE(kc, qc, t + d, S_QC);
-            }
-            flying += take;
-            slot = t + period;
-            ks = flying < queue ? KEY(slot, S_SLOT) : NO_ITEM;
-            if (UNLIKELY(ended)) {
-                if (!flying) {
-                    s->time = base + t;
-                    goto out;
-                }
-                /* the loop leaves at this slot; what is under way drains from the same ns on */
-                ks = NO_ITEM;
-            }
-            break;
+    NEXT();
+at_slot : {
+    if (UNLIKELY(t >> 31)) {
+        /* everything 2^31 ns or so earlier, so that 32 bits stay enough */
+        uint64_t by = t;
+        by = queue_least(&qc, fifo, by);
+        by = queue_least(&qp, fifo, by);
+        by = queue_least(&qf, fifo, by);
+        by = queue_least(&qi, fifo, by);
+        if (t - by >= 1u << 30) {
+            r = -EOVERFLOW;
+            goto out;
         }
-        case S_QC: {
-            uint32_t id = queue_pop(&qc, fifo);
-            struct demand *d = &demand[id];
-            uint32_t en = d->ent;
-            const struct ent *n = &ent[en];
-            kc = KEY(most(queue_top(&qc, fifo), t + 1), S_QC);
-            ACCESS(&s->cc, k_cc, en, n->sid, n->set_cc, 0, n->gid, true);
-            uint64_t next = nexts && nexts[d->ev] != UINT32_MAX ? nexts[d->ev] : UINT64_MAX;
-            bool hit = ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, false);
-            bool ahead = ACCESS(&s->buf, k_buf, en, n->page, 0, 0, n->gid, false);
-            buf_hit += ahead;
-            if (hit | ahead) {
-                d->latency += TLB_HIT;
-                QUEUE_PUSH(qi, t + 1, id);
-                WAKE(ki, qi, t + 1, S_QI);
-            } else {
-                d->latency += PCIE;
-                QUEUE_PUSH(qp, t + PCIE, id);
-                WAKE(kp, qp, t + PCIE, S_QP);
-            }
+        queue_earlier(&qc, fifo, by);
+        queue_earlier(&qp, fifo, by);
+        queue_earlier(&qf, fifo, by);
+        queue_earlier(&qi, fifo, by);
+        kc = qc.n ? kc - KEY(by, 0) : NO_ITEM;
+        kp = qp.n ? kp - KEY(by, 0) : NO_ITEM;
+        kf = qf.n ? kf - KEY(by, 0) : NO_ITEM;
+        ki = qi.n ? ki - KEY(by, 0) : NO_ITEM;
+        base += by;
+        t -= by;
+    }
+    uint32_t take = PER_PACKET;
+    if (UNLIKELY(n_ev - at < PER_PACKET)) {
+        take = (uint32_t)(n_ev - at);
+        ended = true;
+        opens = 0;
+    }
+    sent += take > 0;
+    for (uint32_t i = 0; i < take; i++, at++) {
+        uint32_t en = evs[at], id = idle[--n_idle];
+        const struct ent *n = &ent[en];
+        bool found = ACCESS(&s->cc, k_cc, en, n->sid, n->set_cc, 0, n->gid, false);
+        uint32_t d = found ? CC_HIT : CC_MISS;
+        demand[id] =
+            (struct demand){ .start = base + t, .ent = en, .ev = (uint32_t)at, .latency = d };
+        QUEUE_PUSH(qc, t + d, id);
+        WAKE(kc, qc, t + d, S_QC);
+    }
+    flying += take;
+    slot = t + period;
+    ks = flying < queue ? KEY(slot, S_SLOT) : NO_ITEM;
+    if (UNLIKELY(ended)) {
+        if (!flying) {
+            s->time = base + t;
+            goto out;
+        }
+        /* the loop leaves at this slot; what is under way drains from the same ns on */
+        ks = NO_ITEM;
+    }
+    NEXT();
+}
+at_qc : {
+    uint32_t id = queue_pop(&qc, fifo);
+    struct demand *d = &demand[id];
+    uint32_t en = d->ent;
+    const struct ent *n = &ent[en];
+    kc = KEY(most(queue_top(&qc, fifo), t + 1), S_QC);
+    ACCESS(&s->cc, k_cc, en, n->sid, n->set_cc, 0, n->gid, true);
+    uint64_t next = nexts && nexts[d->ev] != UINT32_MAX ? nexts[d->ev] : UINT64_MAX;
+    bool hit = ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, false);
+    bool ahead = ACCESS(&s->buf, k_buf, en, n->page, 0, 0, n->gid, false);
+    buf_hit += ahead;
+    if (hit | ahead) {
+        d->latency += TLB_HIT;
+        QUEUE_PUSH(qi, t + 1, id);
+        WAKE(ki, qi, t + 1, S_QI);
+    } else {
+        d->latency += PCIE;
+        QUEUE_PUSH(qp, t + PCIE, id);
+        WAKE(kp, qp, t + PCIE, S_QP);
+    }
 
-            /* the prefetcher sees the access */
-            uint32_t sid = n->sid;
-            struct requester *q = &req[sid];
-            uint64_t *h = far ? s->hist + (size_t)sid * len : q->hist;
-            uint32_t have = q->n;
-            bool known = false;
-            for (uint32_t i = 0; i < have; i++)
-                known |= h[i] >> 32 == n->addr;
-            q->hit += known;
-            q->miss += !known;
-            h[q->at] = (uint64_t)n->addr << 32 | en;
-            q->at = q->at + 1 == len ? 0 : q->at + 1;
-            q->n = have + (have < len);
-            correct += prediction == sid;
-            incorrect += prediction != EMPTY && prediction != sid;
-            prediction = q->succ;
-            if (prev != EMPTY) {
-                if (prev == sid) {
-                    same++;
-                } else {
-                    diff++;
-                    if (UNLIKELY(req[prev].succ == EMPTY)) {
-                        req[prev].succ = sid;
-                        new_mappings++;
-                    }
-                }
+    /* the prefetcher sees the access */
+    uint32_t sid = n->sid;
+    struct requester *q = &req[sid];
+    uint64_t *h = far ? s->hist + (size_t)sid * len : q->hist;
+    uint32_t have = q->n;
+    bool known = false;
+    for (uint32_t i = 0; i < have; i++)
+        known |= h[i] >> 32 == n->addr;
+    q->hit += known;
+    q->miss += !known;
+    h[q->at] = (uint64_t)n->addr << 32 | en;
+    q->at = q->at + 1 == len ? 0 : q->at + 1;
+    q->n = have + (have < len);
+    correct += prediction == sid;
+    incorrect += prediction != EMPTY && prediction != sid;
+    prediction = q->succ;
+    if (prev != EMPTY) {
+        if (prev == sid) {
+            same++;
+        } else {
+            diff++;
+            if (UNLIKELY(req[prev].succ == EMPTY)) {
+                req[prev].succ = sid;
+                new_mappings++;
             }
-            if (fifo_n == distance) {
-                prev = s->fifo[fifo_at];
-                s->fifo[fifo_at] = sid;
-                fifo_at = fifo_at + 1 == distance ? 0 : fifo_at + 1;
-            } else {
-                s->fifo[fifo_n++] = sid;
-            }
-            if (prediction != EMPTY) {
-                predictions++;
-                q = &req[prediction];
-                h = far ? s->hist + (size_t)prediction * len : q->hist;
-                uint32_t cnt = q->n, i = cnt < len ? 0 : q->at;
-                for (uint32_t c = 0; c < cnt; c++) {
-                    uint32_t e = (uint32_t)h[i];
-                    QUEUE_PUSH(qp, t + PCIE + DRAM, e | PREFETCH);
-                    WAKE(kp, qp, t + PCIE + DRAM, S_QP);
-                    i = i + 1 == len ? 0 : i + 1;
-                }
-            }
-            break;
-        }
-        case S_QP: {
-            uint32_t id = queue_pop(&qp, fifo);
-            bool pre = id >> 31;
-            uint32_t en = pre ? id & ~PREFETCH : demand[id].ent;
-            const struct ent *n = &ent[en];
-            kp = KEY(most(queue_top(&qp, fifo), t + 1), S_QP);
-            bool h2 = ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, false);
-            bool h3 = ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, false);
-            uint32_t lv = n->level, end = h2 ? 2 : 3;
-            if ((h2 | h3) && lv >= end) {
-                if (UNLIKELY(lv > end)) {
-                    if (!pre) {
-                        r = -SF_EFAILED;
-                        goto out;
-                    }
-                    warnings++;
-                    break;
-                }
-                uint32_t d = h2 ? PAGE_HIT + PCIE : PAGE_HIT;
-                if (!pre)
-                    demand[id].latency += d;
-                QUEUE_PUSH(qi, t + d - 1, id);
-                WAKE(ki, qi, t + d - 1, S_QI);
-            } else {
-                uint32_t d = DRAM * (h2 | h3 ? end - lv : lv);
-                if (!pre)
-                    demand[id].latency += d;
-                QUEUE_PUSH(qf, t + d - 1, id);
-                WAKE(kf, qf, most(t + d - 1, t), S_QF);
-            }
-            break;
-        }
-        case S_QF: {
-            uint32_t id = queue_pop(&qf, fifo);
-            bool pre = id >> 31;
-            uint32_t en = pre ? id & ~PREFETCH : demand[id].ent;
-            const struct ent *n = &ent[en];
-            kf = KEY(most(queue_top(&qf, fifo), t + 1), S_QF);
-            if (plain || n->fill & FILL_L2)
-                ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, true);
-            else
-                ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, false);
-            if (plain || n->fill & FILL_L3)
-                ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, true);
-            else
-                ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, false);
-            if (!pre)
-                demand[id].latency += PCIE;
-            QUEUE_PUSH(qi, t + PCIE, id);
-            WAKE(ki, qi, t + PCIE, S_QI);
-            break;
-        }
-        case S_QI: {
-            uint32_t id = queue_pop(&qi, fifo);
-            ki = KEY(most(queue_top(&qi, fifo), t + 1), S_QI);
-            if (id >> 31) {
-                uint32_t en = id & ~PREFETCH;
-                const struct ent *n = &ent[en];
-                fills++;
-                fills_same += ACCESS(&s->buf, k_buf, en, n->page, 0, 0, n->gid, true);
-                break;
-            }
-            struct demand *d = &demand[id];
-            uint32_t en = d->ent;
-            const struct ent *n = &ent[en];
-            uint64_t next = nexts && nexts[d->ev] != UINT32_MAX ? nexts[d->ev] : UINT64_MAX;
-            if (plain || n->fill & FILL_IO)
-                ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, true);
-            else
-                ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, false);
-            struct flow *f = &s->flow[n->gid];
-            if (UNLIKELY(!f->n)) {
-                s->flow_order[s->n_flows++] = n->gid;
-                f->first = d->start;
-            }
-            f->n++;
-            f->first = least(f->first, d->start);
-            f->last = most(f->last, d->start + d->latency);
-            idle[n_idle++] = id;
-            if (--flying == opens) {
-                if (UNLIKELY(ended)) {
-                    if (flying)
-                        break;
-                    s->time = base + t + 1;
-                    goto out;
-                }
-                /* slots that passed while the queue was full, this ns' among them */
-                if (slot <= t) {
-                    uint64_t passed = (uint32_t)(t - slot) / (uint32_t)period + 1;
-                    dropped += passed;
-                    slot += passed * period;
-                }
-                ks = KEY(slot, S_SLOT);
-            }
-            break;
-        }
-        default:
-            __builtin_unreachable();
         }
     }
+    if (fifo_n == distance) {
+        prev = s->fifo[fifo_at];
+        s->fifo[fifo_at] = sid;
+        fifo_at = fifo_at + 1 == distance ? 0 : fifo_at + 1;
+    } else {
+        s->fifo[fifo_n++] = sid;
+    }
+    if (prediction != EMPTY) {
+        predictions++;
+        q = &req[prediction];
+        h = far ? s->hist + (size_t)prediction * len : q->hist;
+        uint32_t cnt = q->n, i = cnt < len ? 0 : q->at;
+        for (uint32_t c = 0; c < cnt; c++) {
+            uint32_t e = (uint32_t)h[i];
+            QUEUE_PUSH(qp, t + PCIE + DRAM, e | PREFETCH);
+            WAKE(kp, qp, t + PCIE + DRAM, S_QP);
+            i = i + 1 == len ? 0 : i + 1;
+        }
+    }
+    NEXT();
+}
+at_qp : {
+    uint32_t id = queue_pop(&qp, fifo);
+    bool pre = id >> 31;
+    uint32_t en = pre ? id & ~PREFETCH : demand[id].ent;
+    const struct ent *n = &ent[en];
+    kp = KEY(most(queue_top(&qp, fifo), t + 1), S_QP);
+    bool h2 = ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, false);
+    bool h3 = ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, false);
+    uint32_t lv = n->level, end = h2 ? 2 : 3;
+    if ((h2 | h3) && lv >= end) {
+        if (UNLIKELY(lv > end)) {
+            if (!pre) {
+                r = -SF_EFAILED;
+                goto out;
+            }
+            warnings++;
+            NEXT();
+        }
+        uint32_t d = h2 ? PAGE_HIT + PCIE : PAGE_HIT;
+        if (!pre)
+            demand[id].latency += d;
+        QUEUE_PUSH(qi, t + d - 1, id);
+        WAKE(ki, qi, t + d - 1, S_QI);
+    } else {
+        uint32_t d = DRAM * (h2 | h3 ? end - lv : lv);
+        if (!pre)
+            demand[id].latency += d;
+        QUEUE_PUSH(qf, t + d - 1, id);
+        WAKE(kf, qf, most(t + d - 1, t), S_QF);
+    }
+    NEXT();
+}
+at_qf : {
+    uint32_t id = queue_pop(&qf, fifo);
+    bool pre = id >> 31;
+    uint32_t en = pre ? id & ~PREFETCH : demand[id].ent;
+    const struct ent *n = &ent[en];
+    kf = KEY(most(queue_top(&qf, fifo), t + 1), S_QF);
+    if (plain || n->fill & FILL_L2)
+        ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, true);
+    else
+        ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, false);
+    if (plain || n->fill & FILL_L3)
+        ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, true);
+    else
+        ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, false);
+    if (!pre)
+        demand[id].latency += PCIE;
+    QUEUE_PUSH(qi, t + PCIE, id);
+    WAKE(ki, qi, t + PCIE, S_QI);
+    NEXT();
+}
+at_qi : {
+    uint32_t id = queue_pop(&qi, fifo);
+    ki = KEY(most(queue_top(&qi, fifo), t + 1), S_QI);
+    if (id >> 31) {
+        uint32_t en = id & ~PREFETCH;
+        const struct ent *n = &ent[en];
+        fills++;
+        fills_same += ACCESS(&s->buf, k_buf, en, n->page, 0, 0, n->gid, true);
+        NEXT();
+    }
+    struct demand *d = &demand[id];
+    uint32_t en = d->ent;
+    const struct ent *n = &ent[en];
+    uint64_t next = nexts && nexts[d->ev] != UINT32_MAX ? nexts[d->ev] : UINT64_MAX;
+    if (plain || n->fill & FILL_IO)
+        ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, true);
+    else
+        ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, false);
+    struct flow *f = &s->flow[n->gid];
+    if (UNLIKELY(!f->n)) {
+        s->flow_order[s->n_flows++] = n->gid;
+        f->first = d->start;
+    }
+    f->n++;
+    f->first = least(f->first, d->start);
+    f->last = most(f->last, d->start + d->latency);
+    idle[n_idle++] = id;
+    if (--flying == opens) {
+        if (UNLIKELY(ended)) {
+            if (flying)
+                NEXT();
+            s->time = base + t + 1;
+            goto out;
+        }
+        /* slots that passed while the queue was full, this ns' among them */
+        if (slot <= t) {
+            uint64_t passed = (uint32_t)(t - slot) / (uint32_t)period + 1;
+            dropped += passed;
+            slot += passed * period;
+        }
+        ks = KEY(slot, S_SLOT);
+    }
+    NEXT();
+}
 out:
     s->qc = qc;
     s->qp = qp;

@@ -298,9 +298,8 @@ static const struct opt results_plot_opts[] = {
       .off = offsetof(struct results_opt, y) },
     { .name = "series",
       .arg = "COL,...",
-      .help = "one line for each value of these (default: the fewest that tell all points apart); "
-              "the first gives the "
-              "colour; 'design' is the preset",
+      .help = "a line for each value of these, the first gives the colour; 'design' is the preset "
+              "(default: the fewest that tell all points apart)",
       .kind = OPT_STR,
       .off = offsetof(struct results_opt, series) },
     { .name = "out",

@@ -185,6 +185,9 @@ int run_results_plot(struct cli *c, void *opts, int argc, char **argv)
         return cli_failf(
             c, SF_EUSAGE,
             "results plot: --sweep ID is needed, or --from FILE ('last' is the newest sweep)");
+    if (o->from && (o->sweep.n || o->where.n || o->data))
+        return cli_failf(c, SF_EUSAGE,
+                         "--from: the whole file is drawn; no --sweep, --where or --data with it");
     if (!o->force && access(o->out, F_OK) == 0)
         return cli_failf(c, EEXIST, "%s: exists already (--force replaces it)", o->out);
     json_t *sheet = NULL;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # results plot --from: a picture and a page from a file of results, without a fleet.
 . "${0%/*}/tap.sh"
-plan 17
+plan 18
 cd "$work" || exit 1
 {
   echo "name,index,tenants,queue,iotlb_entries,l2_groups,l3_groups,pf_entries,status,mbps,util_ppm"
@@ -38,6 +38,8 @@ run results plot --x tenants --y mbps -o q.svg
 ok "neither --sweep nor --from is exit 2" fails 2 "sweep"
 run results plot --from r.csv --y mbps -o q.svg
 ok "a missing --x is exit 2" fails 2 "x"
+run results plot --from r.csv --where tenants=4 --x tenants --y mbps -o q.svg
+ok "--from with --where is exit 2: it would be ignored" fails 2 "from"
 printf 'a,b\n1\n' >bad.csv
 run results plot --from bad.csv --x a --y b -o q.svg
 ok "a broken file is named with its line" fails 1 "bad.csv:2: "

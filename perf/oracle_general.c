@@ -231,7 +231,7 @@ int hypersio_import(const char *dir, const char *prefix, struct trace **ret, str
 {
     CLEANUP(trace_free) struct trace *t = NULL;
     CLEANUP(buf_clear) struct buf b = BUF_INIT(UINT32_MAX);
-    int r = compat_files_read(dir, prefix, &t, e);
+    int r = compat_files_read(dir, prefix, COMPAT_WITH_OFFSETS | COMPAT_WITH_NEXT, &t, e);
     if (r == 0)
         r = whole_file(dir, prefix, "cc_data", 20, &b, &t->n_cc, e);
     if (r < 0)

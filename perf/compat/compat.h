@@ -14,9 +14,10 @@ int compat_engine_run(const struct trace *t, const struct arch *a, struct row_st
 
 /* The three files `<dir>/<prefix>_{iotlb_trace,cc_data,slpt_data}.bin`. The trace needs offsets and export data. */
 int compat_files_write(const struct trace *t, const char *dir, const char *prefix, struct err *e);
-/* Reads the translations only (the engine needs no more), with keys and next access times. -SF_EFORMAT for records
- * that no trace has. */
-int compat_files_read(const char *dir, const char *prefix, struct trace **ret, struct err *e);
+enum { COMPAT_WITH_OFFSETS = 1, COMPAT_WITH_NEXT = 2 /* next accesses, for POLICY_ORACLE */ };
+/* Reads the translations only (the engine needs no more), with keys. -SF_EFORMAT for records that no trace has. */
+int compat_files_read(const char *dir, const char *prefix, unsigned with, struct trace **ret,
+                      struct err *e);
 
 /* Order in which the reference prints flows: indices into detail->flows. ret: n_flows places. 0 or -ENOMEM. */
 int compat_flow_order(const struct engine_detail *d, uint32_t *ret);

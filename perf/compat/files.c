@@ -234,13 +234,17 @@ static int add_records(struct intern *in, const uint8_t *p, uint64_t m, const ch
         if (n.gid >= t->n_gids)
             t->n_gids = n.gid + 1;
         t->ev[t->n] = i;
-        t->off[t->n] = (uint32_t)(iova - n.iova);
-        t->next[t->n++] = next == UINT64_MAX ? UINT32_MAX : (uint32_t)next;
+        if (t->off)
+            t->off[t->n] = (uint32_t)(iova - n.iova);
+        if (t->next)
+            t->next[t->n] = next == UINT64_MAX ? UINT32_MAX : (uint32_t)next;
+        t->n++;
     }
     return 0;
 }
 
-int compat_files_read(const char *dir, const char *prefix, struct trace **ret, struct err *e)
+int compat_files_read(const char *dir, const char *prefix, unsigned with, struct trace **ret,
+                      struct err *e)
 {
     CLEANUP(freep) char *path = path_fmt("%s/%s_iotlb_trace.bin", dir, prefix);
     if (!path)
@@ -263,13 +267,16 @@ int compat_files_read(const char *dir, const char *prefix, struct trace **ret, s
     struct intern in = { .t = t, .room = 1 << 12 };
     in.mask = (uint32_t)(4 * in.room - 1);
     t->ev = malloc((n + 1) * sizeof(*t->ev));
-    t->off = malloc((n + 1) * sizeof(*t->off));
-    t->next = malloc((n + 1) * sizeof(*t->next));
+    if (with & COMPAT_WITH_OFFSETS)
+        t->off = malloc((n + 1) * sizeof(*t->off));
+    if (with & COMPAT_WITH_NEXT)
+        t->next = malloc((n + 1) * sizeof(*t->next));
     t->entry = malloc(in.room * sizeof(*t->entry));
     in.slot = malloc(4 * in.room * sizeof(*in.slot));
     CLEANUP(freep) uint8_t *buf = malloc(BATCH * IOTLB_REC);
     int r = 0;
-    if (!t->ev || !t->off || !t->next || !t->entry || !in.slot || !buf)
+    bool all = t->ev && t->entry && in.slot && buf;
+    if (!all || (with & COMPAT_WITH_OFFSETS && !t->off) || (with & COMPAT_WITH_NEXT && !t->next))
         r = err_sys(e, ENOMEM, "%s", path);
     else
         memset(in.slot, 0xff, 4 * in.room * sizeof(*in.slot));

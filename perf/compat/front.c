@@ -441,7 +441,8 @@ static int cmd_run(struct args *a, const char *home)
     if (missing)
         return 0;
     CLEANUP(trace_free) struct trace *t = NULL;
-    if (compat_files_read(dir, prefix, &t, &e) < 0)
+    unsigned with = arch.iotlb_policy == POLICY_ORACLE ? COMPAT_WITH_NEXT : 0;
+    if (compat_files_read(dir, prefix, with, &t, &e) < 0)
         return refuse(&e);
     if (!t->n)
         return refusef("%s/%s_iotlb_trace.bin: no translation", dir, prefix);

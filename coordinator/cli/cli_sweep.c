@@ -419,11 +419,20 @@ int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms,
     for (;;) {
         json_t *next = NULL;
         r = client_ask_one(cl, "sweep", args, &next, e);
+        if (doc && (r == -ETIMEDOUT || r == -SF_ENOFLEET)) {
+            /* a sweep outlives its coordinator's restart, so whoever follows it waits as well */
+            progress_end(&bar);
+            fprintf(stderr, "sweep %.16s: the coordinator does not answer, waiting for it\n", id);
+            next = json_incref(doc);
+            r = 0;
+        }
         if (r < 0)
             break;
         json_decref(doc);
         doc = next;
-        progress_step(&bar, num(doc, "done") + num(doc, "failed"), num(doc, "points"));
+        uint64_t over = num(doc, "done") + num(doc, "failed") + num(doc, "invalid");
+        uint64_t points = num(doc, "points");
+        progress_step(&bar, over < points ? over : points, points);
         if (ended(json_string_value(json_object_get(doc, "state"))))
             break;
         if (tick && (r = tick(ctx, doc, e)) < 0)

@@ -1088,9 +1088,13 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
                     lo = end;
                     continue;
                 }
+                /* while the first taste runs its rows tell the rate: no second taste for the same agent */
+                if (!w->block && !tr->point_us && !w->point_us && a->n_tasks[TASK_POINTS])
+                    break;
                 uint64_t n = block_size(w, tr, a, all_cores);
-                if (end - lo > n)
-                    end = lo + n;
+                if (end - lo > n && (w->block || all_cores > a->cores || end - lo > n + n / 2 ||
+                                     end - lo > SCHED_BLOCK_MAX))
+                    end = lo + n; /* else a small rest joins the last block */
                 struct sched_task *t;
                 r = new_task(s, TASK_POINTS, w, tr, 0, &t);
                 if (r < 0)

@@ -717,7 +717,7 @@ static void enter(struct stack *s, enum phase p)
 {
     const struct collect_conf *c = s->c;
     uint64_t now = clock_mono_ms(), took = now - s->phase_ms;
-    uint64_t slow = (c->memory_b >> 30) * 300 + c->guests * 30000 + c->nics * 2000;
+    uint64_t slow = (c->memory_b >> 30) * 300 + (1 + c->guests) * 30000 + c->nics * 2000;
     struct stack_phases *ph = &s->res->phases;
     static const uint64_t base_ms[] = { 60000, 60000, 60000, 60000, 30000, 0 };
     switch (p) {

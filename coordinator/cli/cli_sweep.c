@@ -18,7 +18,8 @@ enum {
     ASK_ARGS_MAX = 65536,
     TABLE_ROWS = 10000,
     WHY_LEN = 600,
-    UPLOAD_QUIET_MS = 700
+    UPLOAD_QUIET_MS = 700,
+    PLAN_CONNECT_MS = 1500
 };
 
 int sweep_open(const char *path, struct sweep **ret, struct err *e)
@@ -123,28 +124,39 @@ static int plan_make(struct sweep *s, struct plan *p, struct err *e)
     return 0;
 }
 
-/* Of the points, how many have a result already: only a coordinator can tell; null when none is named. */
+/* Somebody said where a coordinator is, without naming it in this command. */
+static bool fleet_configured(void)
+{
+    const char *env = getenv("SIOFLEET_CONNECT");
+    CLEANUP(freep) char *dir = path_xdg("CONFIG");
+    CLEANUP(freep) char *ini = dir ? path_fmt("%s/client.ini", dir) : NULL;
+    return (env && *env) || (ini && access(ini, F_OK) == 0);
+}
+
+/* Of the points, how many have a result already: only a coordinator can tell; null when none is named. One that is only
+ * configured need not answer: a plan is for people without a fleet, too. */
 static int ask_known(const struct sweep_opt *o, struct sweep *s, json_t **ret, struct err *e)
 {
     CLEANUP(client_free) struct client *cl = NULL;
-    bool asked_for =
-        o->fleet.connect || (getenv("SIOFLEET_CONNECT") && *getenv("SIOFLEET_CONNECT"));
     *ret = json_null();
-    if (!asked_for)
+    bool named = o->fleet.connect != NULL;
+    if (!named && !fleet_configured())
         return 0;
-    int r = client_open(&o->fleet, 0, &fleet_stop, &cl, e);
-    if (r < 0)
-        return r;
+    struct err why = { 0 };
     json_t *args = json_pack("{s:o}", "sweep", sweep_json(s)), *doc = NULL;
-    CLEANUP(freep) char *text = json_dumps(args, JSON_COMPACT);
-    if (text && strlen(text) < ASK_ARGS_MAX)
-        r = client_ask_one(cl, "plan-known", args, &doc, e);
+    CLEANUP(freep) char *text = args ? json_dumps(args, JSON_COMPACT) : NULL;
+    int r = client_open(&o->fleet, named ? 0 : PLAN_CONNECT_MS, &fleet_stop, &cl, &why);
+    if (r >= 0 && text && strlen(text) < ASK_ARGS_MAX)
+        r = client_ask_one(cl, "plan-known", args, &doc, &why);
     json_decref(args);
-    if (r >= 0 && doc)
-        *ret = json_incref(json_object_get(doc, "known") ? json_object_get(doc, "known")
-                                                         : json_null());
+    if (r >= 0 && json_object_get(doc, "known"))
+        *ret = json_incref(json_object_get(doc, "known"));
     json_decref(doc);
-    return r < 0 ? r : 0;
+    if (r < 0 && named)
+        return err_set(e, why.code, "%s", why.text);
+    if (r < 0)
+        fprintf(stderr, "what is known already stays open: %s\n", why.text);
+    return 0;
 }
 
 static void plan_print(const struct sweep_head *h, struct sweep *s, const struct plan *p,

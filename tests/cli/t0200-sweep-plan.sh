@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # sweep plan: expands a file without anybody's help.
 . "${0%/*}/tap.sh"
-plan 14
+plan 15
 cd "$work" || exit 1
 small_log a.log 4 200
 
@@ -23,6 +23,8 @@ ok "known is null without a coordinator" json 'd["known"] is None and d["invalid
 ok "the last key counts fastest, then the tenants" json '[(r["tenants"],r["arch"]["iotlb_entries"]) for r in d["first"]]==[(2,64),(2,128),(2,256),(4,64),(4,128),(4,256)]'
 ok "the recipe id is 64 hex digits and depends on the content" json 'len(d["recipe_id"])==64 and len({r["recipe_id"] for r in d["first"]})==2'
 cp "$work/out" one
+SIOFLEET_CONNECT=tcp://127.0.0.1:9 SIOFLEET_SERVER_KEY=none SIOFLEET_KEY=none run sweep plan s.ini --json
+ok "a coordinator that is configured but not there does not matter" cmp "$work/out" one
 mkdir other && cp a.log s.ini other/ && (cd other && "$sf" sweep plan s.ini --json) >"$work/out"
 ok "the same content elsewhere has the same id" cmp one "$work/out"
 

@@ -53,13 +53,95 @@ static json_t *info_json(const struct slog_info *i, const struct id *id, const c
     return j;
 }
 
+/* Figures that need every event: different pages, and how many events fell into each twentieth of the time. */
+struct tally {
+    struct page {
+        uint64_t at;
+        uint32_t domain, used;
+    } * pages;
+    size_t n, room;
+    uint64_t first_ns, duration_ns, parts[20];
+};
+
+static void tally_page(struct tally *t, uint64_t at, uint32_t domain)
+{
+    uint64_t h = (at ^ (uint64_t)domain << 40) * 0x9e3779b97f4a7c15u;
+    size_t i = (h ^ h >> 31) & (t->room - 1);
+    for (; t->pages[i].used; i = (i + 1) & (t->room - 1))
+        if (t->pages[i].at == at && t->pages[i].domain == domain)
+            return;
+    t->pages[i] = (struct page){ at, domain, 1 };
+    t->n++;
+}
+
+static bool tally_grow(struct tally *t)
+{
+    struct tally wide = { .room = t->room ? 2 * t->room : 4096 };
+    wide.pages = calloc(wide.room, sizeof(*wide.pages));
+    if (!wide.pages)
+        return false;
+    for (size_t i = 0; i < t->room; i++)
+        if (t->pages[i].used)
+            tally_page(&wide, t->pages[i].at, t->pages[i].domain);
+    free(t->pages);
+    t->pages = wide.pages;
+    t->room = wide.room;
+    return true;
+}
+
+static int tally_add(struct tally *t, const struct log_event ev[], size_t n, struct err *e)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct log_event *x = &ev[i];
+        if (x->time_ns && !t->first_ns)
+            t->first_ns = x->time_ns;
+        if (t->duration_ns && x->time_ns >= t->first_ns &&
+            x->time_ns - t->first_ns <= t->duration_ns)
+            t->parts[(uint64_t)((unsigned __int128)(x->time_ns - t->first_ns) * 20 /
+                                (t->duration_ns + 1))]++;
+        if (x->kind != LOG_PAGE_UPDATE && x->kind != LOG_PAGE_HIT)
+            continue;
+        if (2 * t->n >= t->room && !tally_grow(t))
+            return err_sys(e, ENOMEM, "log");
+        unsigned level = x->level >= 1 && x->level <= 5 ? x->level : 1;
+        tally_page(t,
+                   x->p[0] & (x->kind == LOG_PAGE_HIT ? x->p[2] : ~UINT64_C(0) << (3 + 9 * level)),
+                   x->domain);
+    }
+    return 0;
+}
+
+static void tally_clear(struct tally *t)
+{
+    free(t->pages);
+}
+
+static json_t *rate_json(const struct tally *t)
+{
+    if (!t || !t->duration_ns)
+        return json_null();
+    json_t *list = json_array();
+    for (unsigned i = 0; i < 20; i++) {
+        json_t *o = json_object();
+        json_object_set_new(o, "from_ns", json_u64(t->duration_ns / 20 * i));
+        json_object_set_new(o, "events", json_u64(t->parts[i]));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+/* t: NULL = not counted */
 static int print_info(struct cli *c, const struct slog_info *i, const struct id *id,
-                      const char *path)
+                      const char *path, const struct tally *t)
 {
     struct stat st;
     uint64_t bytes = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
-    if (c->json)
-        return cli_json(c, info_json(i, id, path, bytes));
+    if (c->json) {
+        json_t *j = info_json(i, id, path, bytes);
+        json_object_set_new(j, "pages", t ? json_u64(t->n) : json_null());
+        json_object_set_new(j, "rate", rate_json(t));
+        return cli_json(c, j);
+    }
     char hex[ID_HEX_LEN];
     id_hex(id, hex);
     printf("id         %s\npath       %s\nbytes      %" PRIu64 "\nsource     %s\n", hex, path,
@@ -72,6 +154,8 @@ static int print_info(struct cli *c, const struct slog_info *i, const struct id 
         if (i->by_kind[k])
             printf("           %-12s %" PRIu64 "\n", slog_kind_name(k), i->by_kind[k]);
     printf("devices    %zu\n", i->n_devices);
+    if (t)
+        printf("pages      %zu\n", t->n);
     if (i->dropped)
         printf("dropped    %" PRIu64 "\n", i->dropped);
     if (i->duration_ns)
@@ -105,7 +189,7 @@ static int run_import(struct cli *c, void *opts, int argc, char **argv)
     if (info.n_refused > 10)
         fprintf(stderr, "siofleet: %s: %" PRIu64 " lines refused; the first ten are shown\n",
                 o->out, info.n_refused);
-    return print_info(c, &info, &id, o->out);
+    return print_info(c, &info, &id, o->out, NULL);
 }
 
 static const struct opt import_options[] = {
@@ -151,17 +235,17 @@ static int run_info(struct cli *c, void *o, int argc, char **argv)
         r = slog_open(argv[0], &in, &e);
     if (r == -SF_EFORMAT && strstr(e.text, "not a siofleet"))
         r = info_of_text(argv[0], &text, &e);
+    CLEANUP(tally_clear) struct tally t = { .duration_ns = in ? slog_info(in)->duration_ns : 0 };
     struct log_event ev[1024];
     while (r == 0 && in) { /* damage anywhere in the file shows here */
         ssize_t n = slog_read(in, ev, ARRAY_LEN(ev), &e);
-        if (n <= 0) {
-            r = (int)n;
+        r = n > 0 ? tally_add(&t, ev, (size_t)n, &e) : (int)n;
+        if (n <= 0)
             break;
-        }
     }
     if (r < 0)
         return cli_fail(c, &e);
-    return print_info(c, in ? slog_info(in) : &text, &id, argv[0]);
+    return print_info(c, in ? slog_info(in) : &text, &id, argv[0], in ? &t : NULL);
 }
 
 static const struct opt info_options[] = {

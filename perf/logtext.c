@@ -195,6 +195,10 @@ static int import_event(struct import *im, const struct qlog_event *q, struct er
 static int import_file(struct import *im, const char *path, struct err *e)
 {
     CLEANUP(qlog_free) struct qlog *q = NULL;
+    CLEANUP(slog_close) struct slog_in *made = NULL;
+    /* through text it would lose times, invalidations and faults */
+    if (slog_open(path, &made, NULL) == 0)
+        return err_set(e, SF_EFORMAT, "%s: is a log file already, not a text log", path);
     struct qlog_rules rules = { .crlf = true, .gen_decimal = true, .cc_hit = true };
     int r = qlog_open(path, &rules, on_refused, im, &q, e);
     if (r < 0)

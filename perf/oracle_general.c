@@ -127,7 +127,7 @@ static void clear_objects(struct objects *o)
 
 int oracle_general_read(const char *path, struct trace **ret, struct err *e)
 {
-    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0)
         return err_sys(e, errno, "%s", path);

@@ -169,7 +169,7 @@ int frame_open_bytes(struct frame_in *f, const struct frame_kind *kind, const ch
 int frame_open(struct frame_in *f, const struct frame_kind *kind, const char *path, struct err *e)
 {
     *f = (struct frame_in){ .kind = kind, .path = strdup(path) };
-    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     int r = 0;
     if (!f->path)

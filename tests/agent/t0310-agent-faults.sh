@@ -67,7 +67,7 @@ ok "it does not say so without end" test "$(lines_of "not taken" small)" -lt 20
 start b "$sf" agent --data "$work/fleet/b" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" \
   --key fleet/b.key --cores 1 --ready-file fleet/b.ready
 b_pid=$pid
-ok "with another agent the sweep completes" until_ok 90 sweep_is big done
+ok "with another agent the sweep completes" until_ok 90 sweep_is big "done"
 "$sf" perf sweep big.ini --csv >local.csv 2>/dev/null
 run results query --sweep big --csv
 ok "with the rows of perf sweep" cmp "$work/out" local.csv
@@ -102,7 +102,7 @@ dd if=/dev/zero of="$(inside "$tight_pid" tight)/filler" bs=64k count=1000 2>/de
 ok "a task that finds no space gives up its rest" until_ok 60 grep -q "task .* ended: space" tight.log
 ok "the sweep is not failed by it" sweep_is slow running
 rm -f "$(inside "$tight_pid" tight)/filler"
-ok "with space again it completes" until_ok 120 sweep_is slow done
+ok "with space again it completes" until_ok 120 sweep_is slow "done"
 "$sf" perf sweep slow.ini --csv >local.csv 2>/dev/null
 run results query --sweep slow --csv
 ok "with the rows of perf sweep" cmp "$work/out" local.csv

@@ -312,6 +312,8 @@ struct held {
     struct trace *t;
     struct id id, recipe_id;
     bool from_recipe;
+    const char *name, *file; /* borrowed from the sweep; file NULL: to be built */
+    struct recipe recipe;    /* what to build */
 };
 
 /* Where rows go: straight to the stream, or into a document or table that is printed at the end. */
@@ -319,7 +321,7 @@ struct sink {
     struct cli *c;
     const struct sweep_opts *o;
     FILE *f;
-    uint64_t n_rows;         /* written as JSON */
+    uint64_t n_rows;         /* written as CSV or JSON */
     struct result_row *kept; /* of the table */
     size_t n_kept, room;
     uint64_t failed;
@@ -347,6 +349,8 @@ static int emit_row(struct sink *s, const struct result_row *r, struct err *e)
 {
     s->failed += r->status == ROW_FAILED;
     if (s->o->csv) {
+        if (!s->n_rows++)
+            result_csv_head(s->f);
         result_csv(r, s->f);
     } else if (s->o->jsonl) {
         json_t *j = result_json(r);
@@ -421,12 +425,21 @@ static int print_table(const struct sink *s)
     return 0;
 }
 
-static int hold(struct sweep *s, uint64_t number, struct held *h, struct err *e)
+static void held_clear(struct held *h)
+{
+    trace_free(&h->t);
+    recipe_clear(&h->recipe);
+    *h = (struct held){ 0 };
+}
+
+/* What a trace of the sweep is; the sweep itself serves one caller at a time. */
+static int hold_plan(struct sweep *s, uint64_t number, struct held *h, struct err *e)
 {
     struct sweep_trace st;
     int r = sweep_trace(s, number, &st, e);
     if (r < 0)
         return r;
+    h->name = st.name;
     if (st.from_recipe) {
         for (size_t i = 0; i < st.recipe->n_logs; i++)
             if (st.recipe->logs[i].path && !strcmp(st.recipe->logs[i].path, RECIPE_COLLECT))
@@ -434,20 +447,52 @@ static int hold(struct sweep *s, uint64_t number, struct held *h, struct err *e)
                                st.name, RECIPE_COLLECT);
         h->from_recipe = true;
         h->recipe_id = st.recipe_id;
-        r = build_trace(st.recipe, NULL, &h->t, NULL, e);
-        return r < 0 ? err_wrap(e, r, "[trace %s]", st.name) : trace_content_id(h->t, &h->id, e);
+        return recipe_copy(st.recipe, &h->recipe, e);
     }
     if (!st.file)
         return err_set(e, SF_EUSAGE,
                        "[trace %s]: a trace by id needs the fleet (siofleet sweep run)", st.name);
+    h->file = st.file;
     h->id = st.id;
-    r = trace_load(st.file, 0, &h->t, e);
+    return 0;
+}
+
+static int hold_make(struct held *h, struct err *e)
+{
+    if (!h->file) {
+        int r = build_trace(&h->recipe, NULL, &h->t, NULL, e);
+        return r < 0 ? err_wrap(e, r, "[trace %s]", h->name) : trace_content_id(h->t, &h->id, e);
+    }
+    int r = trace_load(h->file, 0, &h->t, e);
     if (r < 0)
         return r;
     CLEANUP(trace_origin_clear) struct trace_origin origin;
-    trace_origin_load(st.file, &h->id, &origin);
+    trace_origin_load(h->file, &h->id, &origin);
     h->from_recipe = origin.have_recipe;
     h->recipe_id = origin.recipe_id;
+    return 0;
+}
+
+/* n traces from number first on, one a thread. The error of the first in order is told, whoever met his first. */
+static int hold(struct sweep *s, uint64_t first, size_t n, struct held held[], struct err *e)
+{
+    struct err errs[BATCH_TRACES];
+    int rs[BATCH_TRACES];
+    for (size_t i = 0; i < n; i++) {
+        int r = hold_plan(s, first + i, &held[i], e);
+        if (r < 0)
+            return r;
+    }
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)n)
+    for (size_t i = 0; i < n; i++) {
+        errs[i] = (struct err){ 0 };
+        rs[i] = hold_make(&held[i], &errs[i]);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (rs[i] < 0) {
+            *e = errs[i];
+            return rs[i];
+        }
     return 0;
 }
 
@@ -496,16 +541,19 @@ static int run_points_of(struct sweep *s, unsigned threads, struct sink *sink, s
 {
     struct held held[BATCH_TRACES] = { 0 };
     uint64_t points = sweep_points(s), traces = sweep_n_traces(s), per = points / traces;
+    uint64_t at_once = threads ? threads : (uint64_t)omp_get_num_procs();
     int r = 0;
     for (uint64_t base = 0; base < traces && r == 0;) {
         /* a handful of traces at once, so that threads do not wait for the last point of each */
-        uint64_t n = 0, events = 0;
-        while (r == 0 && n < BATCH_TRACES && base + n < traces &&
-               (n == 0 || (n + 1) * per <= BATCH_POINTS) && events < BATCH_EVENTS) {
-            r = hold(s, base + n, &held[n], e);
-            if (r == 0)
-                events += held[n].t->n;
-            n++;
+        uint64_t n = 0, events = 0, most = BATCH_POINTS / per;
+        most = most < 1 ? 1 : most > BATCH_TRACES ? BATCH_TRACES : most;
+        most = most > traces - base ? traces - base : most;
+        while (r == 0 && n < most && events < BATCH_EVENTS) {
+            uint64_t k = most - n < at_once ? most - n : at_once;
+            r = hold(s, base + n, k, &held[n], e);
+            for (uint64_t i = n; r == 0 && i < n + k; i++)
+                events += held[i].t->n;
+            n += k;
         }
         for (uint64_t i = base * per; i < (base + n) * per && r == 0;) {
             uint64_t end =
@@ -513,10 +561,8 @@ static int run_points_of(struct sweep *s, unsigned threads, struct sink *sink, s
             r = run_batch(s, held, base, i, end, threads, sink, p, e);
             i = end;
         }
-        for (uint64_t i = 0; i < n; i++) {
-            trace_free(&held[i].t);
-            held[i] = (struct held){ 0 };
-        }
+        for (uint64_t i = 0; i < n; i++)
+            held_clear(&held[i]);
         base += n;
     }
     return r;
@@ -572,8 +618,6 @@ static int run_sweep(struct cli *c, void *opts, int argc, char **argv)
         if (!memory)
             return cli_failf(c, ENOMEM, "rows: out of memory");
     }
-    if (o->csv)
-        result_csv_head(sink.f);
     if (o->json) {
         CLEANUP(json_decrefp) json_t *columns = result_columns_json();
         CLEANUP(freep) char *names = json_dumps(columns, JSON_COMPACT);

@@ -111,6 +111,18 @@ static ALWAYS_INLINE bool page_probe(struct model *m, struct tlb *t, uint32_t *l
     return line_probe(lines + (size_t)set * 16, 16, ways, key);
 }
 
+/* Whether the buffer has the page already is as good as a coin: counted without a branch. */
+static ALWAYS_INLINE void buffer_fill(struct model *m, uint32_t page, uint32_t gid)
+{
+    if (UNLIKELY(m->buffer.kind != TLB_LINE)) {
+        tlb_access(&m->buffer, page, 0, true, 0, TLB_PREFETCH, gid);
+        return;
+    }
+    bool fresh, found = line_fill(m->buffer.line, m->buffer.lanes, m->buffer.ways, page, &fresh);
+    m->buffer.hit[TLB_PREFETCH] += found;
+    m->buffer.miss[TLB_PREFETCH] += !found;
+}
+
 /* ---- queues */
 
 static ALWAYS_INLINE bool ring_empty(const struct model_ring *r)
@@ -177,7 +189,8 @@ static ALWAYS_INLINE void probe(struct model *m, struct hot *h, uint32_t e, uint
         past[q->used++] = e;
     } else {
         past[q->at] = e;
-        q->at = q->at + 1 == m->depth ? 0 : q->at + 1;
+        q->at = (q->at + 1) *
+                (q->at + 1 != m->depth); /* no branch: with depth 2 it goes every other way */
     }
     if (m->fifo_used == m->distance) {
         uint32_t before = m->fifo[m->fifo_at];
@@ -292,7 +305,7 @@ static ALWAYS_INLINE void qi_access(struct model *m, struct hot *h, struct model
     const struct model_entry *d = &h->entry[e];
     h->qi_free = t + MODEL_STAGE_PS;
     if (prefetch && it.ex & MODEL_F_PREFETCH) {
-        tlb_access(&m->buffer, m->entry_page[e], 0, true, 0, TLB_PREFETCH, d->gid);
+        buffer_fill(m, m->entry_page[e], d->gid);
         m->under_way--;
         return;
     }

@@ -20,6 +20,7 @@
 #include "perf/build.h"
 #include "perf/compat/compat.h"
 #include "perf/engine.h"
+#include "perf/model.h"
 #include "perf/mrc.h"
 #include "perf/run.h"
 #include "proto/base/clean.h"
@@ -225,23 +226,11 @@ static void hypersio_table(const char *home, unsigned reps, bool builds, bool ru
         char tenants[16], devices[16];
         snprintf(tenants, sizeof(tenants), "%u", in->tenants);
         snprintf(devices, sizeof(devices), "%u", in->devices);
-        const char *argv[] = { "hypersio-perf",
-                         "--build",
-                         "--ltype",
-                         "txt",
-                         "--lbase",
-                         in->base,
-                         "--tenantnum",
-                         tenants,
-                         "--maxdevperlog",
-                         devices,
-                         "--order",
-                         "rr",
-                         "--consec",
-                         "3",
-                         "--tname",
-                         in->base,
-                         NULL };
+        const char *argv[] = {
+            "hypersio-perf", "--build", "--ltype",        "txt",    "--lbase", in->base,
+            "--tenantnum",   tenants,   "--maxdevperlog", devices,  "--order", "rr",
+            "--consec",      "3",       "--tname",        in->base, NULL
+        };
         uint64_t n = count_lines(home, in);
         build_lines += (double)n;
         total += row("build", in->base, "line", in->build_ns, drop_in_ns(home, argv, reps), n);
@@ -253,9 +242,9 @@ static void hypersio_table(const char *home, unsigned reps, bool builds, bool ru
             snprintf(tenants, sizeof(tenants), "%u", in->tenants);
             snprintf(prefix, sizeof(prefix), "%s_tnt_%u_rr3", in->base, in->tenants);
             const char *argv[] = { "hypersio-perf", "--run", "--config",    is_ht ? ht : base,
-                             "--prefix",      prefix,  "--tqueue",    is_ht ? "32" : "1",
-                             "--tenantnum",   tenants, "--iotlbrepl", "lru",
-                             "--linkbwgbps",  "200",   NULL };
+                                   "--prefix",      prefix,  "--tqueue",    is_ht ? "32" : "1",
+                                   "--tenantnum",   tenants, "--iotlbrepl", "lru",
+                                   "--linkbwgbps",  "200",   NULL };
             CLEANUP(freep) char *file = path_fmt("%s/%s_iotlb_trace.bin", traces, prefix);
             CLEANUP(closep) int fd = open(file, O_RDONLY | O_CLOEXEC);
             off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
@@ -324,8 +313,17 @@ static void model_table(const char *home, unsigned reps)
         model_row(name, t, &base, reps, inputs[i].base_ns);
         snprintf(name, sizeof(name), "ht_%s", inputs[i].base);
         model_row(name, t, &ht, reps, inputs[i].ht_ns);
-        if (!strcmp(inputs[i].base, "b1024"))
+        if (!strcmp(inputs[i].base, "b1024")) {
             model_row("miss", t, &miss, reps, 0);
+            /* what a run reads: the events, and tables by entry (the trace's own, its keys, the loop's) */
+            double entry_b =
+                sizeof(struct trace_entry) + 5 * sizeof(uint32_t) + sizeof(struct model_entry);
+            double bytes = (double)t->n * sizeof(*t->ev) + (double)t->n_entries * entry_b;
+            note("memory_b", bytes / (double)t->n);
+            printf("memory while simulating: %.1f B an event (%u different entries; 4 B more for "
+                   "the oracle policy)\n",
+                   bytes / (double)t->n, t->n_entries);
+        }
         trace_free(&t);
     }
 }

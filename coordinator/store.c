@@ -1494,10 +1494,16 @@ static json_t *cell(sqlite3_stmt *s, int k)
     switch (sqlite3_column_type(s, k)) {
     case SQLITE_INTEGER: {
         sqlite3_int64 v = sqlite3_column_int64(s, k);
-        return v < 0 && v >= -(INT64_C(1) << 53) + 1 ? json_integer(v) : json_u64((uint64_t)v);
+        if (v >= 0)
+            return json_u64((uint64_t)v);
+        return v >= -(INT64_C(1) << 53) + 1 ? json_integer(v)
+                                            : json_str((const char *)sqlite3_column_text(s, k));
     }
-    case SQLITE_FLOAT:
-        return json_real(sqlite3_column_double(s, k));
+    case SQLITE_FLOAT: {
+        /* JSON has no infinity: null, or the row would lack a cell */
+        json_t *j = json_real(sqlite3_column_double(s, k));
+        return j ? j : json_null();
+    }
     case SQLITE_NULL:
         return json_null();
     case SQLITE_BLOB: {

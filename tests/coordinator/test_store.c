@@ -304,6 +304,14 @@ Test(store, sql_is_one_select_over_the_views)
     json_decref(answer(
         st, true, "{\"sql\":\"WITH x AS (SELECT * FROM results) SELECT s.state FROM sweeps s, x\"}",
         0, next, ""));
+    doc = answer(st, true, "{\"sql\":\"SELECT 9e999, -9223372036854775807, -5, 'end'\"}", 0, next,
+                 "");
+    json_t *cells = json_array_get(json_object_get(doc, "rows"), 0);
+    cr_assert_eq(json_array_size(cells), 4);
+    cr_assert(json_is_null(json_array_get(cells, 0)));
+    cr_assert_str_eq(json_string_value(json_array_get(cells, 1)), "-9223372036854775807");
+    cr_assert_eq(json_integer_value(json_array_get(cells, 2)), -5);
+    json_decref(doc);
     static const char *const refused[] = {
         "",
         "DELETE FROM results",

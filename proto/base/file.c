@@ -177,8 +177,13 @@ int file_begin(struct file_new *f, const char *path, mode_t mode, bool force, st
 {
     *f = (struct file_new){ .fd = -1, .force = force };
     struct stat st;
+    if (!*path)
+        return err_set(e, SF_EUSAGE, "'': is no name of a file");
     if (!force && lstat(path, &st) == 0)
         return err_set(e, EEXIST, "%s: exists already (--force replaces it)", path);
+    /* the rename would put a file in the place of /dev/null, or of the link /dev/stdout */
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return err_set(e, EEXIST, "%s: not a regular file", path);
     f->path = strdup(path);
     f->temp = path_fmt("%s.tmp-XXXXXX", path);
     if (!f->path || !f->temp) {

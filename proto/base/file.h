@@ -12,7 +12,8 @@
 int file_read(const char *path, struct buf *b, struct err *e);
 
 /* Write n bytes so that path is either as before or whole: temp file beside it, fsync, rename,
- * fsync of the folder. force = false: an existing path is refused with -EEXIST. */
+ * fsync of the folder. force = false: an existing path is refused with -EEXIST; a folder, device
+ * or pipe always is. */
 int file_write(const char *path, const void *p, size_t n, mode_t mode, bool force, struct err *e);
 
 /* The same in steps, for content that is streamed. file_commit() or file_abort() ends it. */

@@ -109,6 +109,15 @@ Test(file, is_whole_or_absent_and_not_replaced_unasked)
     cr_assert_eq(stat(path, &st), 0);
     cr_assert_eq(st.st_size, 5);
     cr_assert_eq(st.st_mode & 0777, 0600);
+    /* what is no file is never replaced: as root, --force would end /dev/null */
+    CLEANUP(freep) char *pipe = path_fmt("%s/pipe", dir);
+    CLEANUP(freep) char *link = path_fmt("%s/link", dir);
+    cr_assert_eq(mkfifo(pipe, 0600), 0);
+    cr_assert_eq(symlink(pipe, link), 0);
+    cr_assert_eq(file_write(pipe, "x", 1, 0600, true, &e), -EEXIST);
+    cr_assert_eq(file_write(link, "x", 1, 0600, true, &e), -EEXIST);
+    cr_assert_eq(file_write("", "x", 1, 0600, true, &e), -SF_EUSAGE);
+    cr_assert(lstat(link, &st) == 0 && S_ISLNK(st.st_mode));
     /* an aborted one leaves nothing behind */
     struct file_new f;
     CLEANUP(freep) char *other = path_fmt("%s/a/b/d", dir);

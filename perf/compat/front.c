@@ -380,11 +380,14 @@ static int cmd_run(struct args *a, const char *home)
     const char *none;
     arch.inorder = get(a, "inorder", &none);
     arch.salloc = get(a, "salloc", &none);
-    /* an absent number is read from the option before it, as the reference does */
-    tenantnum = a->last;
-    get(a, "tenantnum", &tenantnum);
-    if (get_number(tenantnum, "tenantnum", 0, UINT64_MAX, &tenants, &e) < 0)
-        return refuse(&e);
+    /* an absent number is taken from the text of the option read before it, as the reference does; it is only printed */
+    const char *before = a->last;
+    if (get(a, "tenantnum", &tenantnum) || !*before) {
+        if (get_number(tenantnum ? tenantnum : "", "tenantnum", 0, UINT64_MAX, &tenants, &e) < 0)
+            return refuse(&e);
+    } else {
+        tenants = strtoull(before, NULL, 10);
+    }
     get(a, "iotlbrepl", &repl);
     if (!strcmp(repl, "lru"))
         arch.iotlb_policy = POLICY_LRU;

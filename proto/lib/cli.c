@@ -20,15 +20,13 @@ int cli_fail(const struct cli *c, const struct err *e)
         /* the place ends at the first ": "; a file:line keeps its colon, since no blank follows it
          */
         const char *cut = strstr(e->text, ": ");
-        json_t *place = cut ? json_stringn_nocheck(e->text, (size_t)(cut - e->text)) : json_null();
+        CLEANUP(freep) char *at = cut ? strndup(e->text, (size_t)(cut - e->text)) : NULL;
         json_t *doc = json_object();
         json_object_set_new(doc, "schema", json_string("siofleet.error/1"));
         json_object_set_new(doc, "exit", json_integer(status));
         json_object_set_new(doc, "code", json_string(err_name(e->code)));
         json_object_set_new(doc, "message", json_str(cut ? cut + 2 : e->text));
-        json_object_set_new(doc, "place", cut && json_is_string(place) ? place : json_null());
-        if (!cut || !json_is_string(place))
-            json_decref(place);
+        json_object_set_new(doc, "place", json_str(at));
         char *s = json_dumps(doc, JSON_COMPACT);
         if (s)
             puts(s);

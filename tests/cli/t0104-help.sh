@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The dispatcher: help, version, unknown verbs, completion, manual page, SIGINT.
 . "${0%/*}/tap.sh"
-plan 17
+plan 18
 cd "$work" || exit 1
 
 run --version
@@ -25,6 +25,8 @@ run perf run --frob
 ok "an unknown option: exit 2" fails 2 "--frob: unknown option"
 run perf run --frob --json
 ok "and a document under --json" sh -c '[ '$rc' -eq 2 ] && python3 -c "import json; d=json.load(open(\"out\")); assert d[\"schema\"]==\"siofleet.error/1\" and d[\"exit\"]==2 and d[\"code\"]==\"USAGE\""'
+run perf run $'no\xffsuch' --json
+ok "also where the place is no UTF-8" json 'd["schema"]=="siofleet.error/1" and d["code"]=="NOT_FOUND" and d["place"]=="no?such"'
 run completion bash
 ok "bash takes the completion" bash -n out
 ok "which completes" bash -c 'source ./out; COMP_WORDS=(siofleet perf ru); COMP_CWORD=2; _siofleet; [ "${COMPREPLY[0]}" = run ]'

@@ -213,7 +213,7 @@ static int read_info(struct run *r, struct err *e)
         return rc;
     CLEANUP(json_decrefp) json_t *j = json_loadb(b.data ? (char *)b.data : "", b.len, 0, NULL);
     const char *hex = json_string_value(json_object_get(j, "id"));
-    if (!hex || id_parse(hex, &r->product, NULL) < 0)
+    if (!b.data || !hex || id_parse(hex, &r->product, NULL) < 0)
         return err_set(e, SF_EINTEGRITY, "%s: not readable", path);
     freep(&r->end.info);
     r->end.info = strndup((char *)b.data, b.len);
@@ -356,15 +356,19 @@ static void do_start(struct agent *a, const struct core_action *act)
         push(a, (struct core_event){ .kind = CORE_CANNOT, .key = r->g.key, .cause = CAUSE_LOST });
         return;
     }
-    char **paths = calloc(r->n_inputs ? r->n_inputs : 1, sizeof(*paths));
-    int rc = paths ? 0 : err_sys(&e, ENOMEM, "%s", r->dir);
+    char **paths = calloc(r->n_inputs + 1, sizeof(*paths));
+    if (!paths) {
+        cannot(a, r, -ENOMEM, "no memory for the paths of its inputs");
+        return;
+    }
+    int rc = 0;
     for (size_t i = 0; rc == 0 && i < r->n_inputs; i++)
         if (!(paths[i] = cas_path(a->cas, &r->inputs[i])))
             rc = err_set(&e, ENOENT, "%s: an input is gone from the cache", r->dir);
     if (rc == 0)
         rc = run_start(r->dir, &r->g, a->shim, a->program, r->inputs, paths, r->n_inputs, &r->pidfd,
                        &e);
-    for (size_t i = 0; paths && i < r->n_inputs; i++)
+    for (size_t i = 0; i < r->n_inputs; i++)
         free(paths[i]);
     free(paths);
     if (rc < 0)

@@ -170,7 +170,7 @@ int run_load(const char *dir, struct run_grant *ret, struct err *e)
     CLEANUP(json_decrefp) json_t *j = get_json(dir, "grant", 16384);
     const char *kind = json_string_value(json_object_get(j, "kind"));
     int k = 0;
-    while (kind && k < CORE_KINDS && strcmp(kind, kind_names[k]))
+    while (kind && k < CORE_KINDS && strcmp(kind, kind_names[k]) != 0)
         k++;
     if (!kind || k == CORE_KINDS || json_get_u64(j, "task", &ret->key.task, NULL) < 0 ||
         json_get_u64(j, "epoch", &ret->key.epoch, NULL) < 0 ||
@@ -267,7 +267,7 @@ int run_start(const char *dir, const struct run_grant *g, const char *shim, cons
         return err_sys(e, ENOMEM, "%s", dir);
     size_t k = 0;
     for (size_t i = 0; i < n_env; i++)
-        if (strncmp(environ[i], "TMPDIR=", 7))
+        if (strncmp(environ[i], "TMPDIR=", 7) != 0)
             env[k++] = environ[i];
     env[k] = tmp;
 

@@ -146,7 +146,11 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
     for (size_t i = 0; i < m->n_running; i++)
         refs[i] = (struct sched_ref){ m->running[i].task, m->running[i].epoch, m->running[i].n,
                                       (unsigned)m->running[i].state };
-    hub_commit(h);
+    if (!hub_commit(h)) { /* not noted, not registered: it says hello again */
+        set_peer(h, a, 0);
+        free(refs);
+        return;
+    }
     struct sched_event ev = { .type = EV_HELLO,
                               .agent = { .boot = m->boot,
                                          .cores = (uint32_t)m->cores,

@@ -74,8 +74,9 @@ void hub_event(struct hub *h,
 /* Owed to a peer after the commit. m's pointers must live until then: static, or `text` (copied; m.ok/refuse text). */
 void hub_answer(struct hub *h, uint64_t peer, uint64_t req, const struct msg *m, const char *text);
 void hub_fail(struct hub *h, const struct err *e); /* a write failed: the turn is void */
-void hub_commit(struct hub *h); /* end the transaction, tell the scheduler, send what is owed */
-void hub_tick(struct hub *h);   /* the scheduler's clock, its actions, grants */
+bool hub_commit(
+    struct hub *h); /* end the transaction, tell the scheduler, send what is owed; false = void */
+void hub_tick(struct hub *h); /* the scheduler's clock, its actions, grants */
 void hub_step(struct hub *h,
               const struct sched_event *ev); /* at once: nothing durable depends on it */
 bool hub_write(struct hub *h); /* opens the transaction; false when the turn has failed */

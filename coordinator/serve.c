@@ -28,23 +28,68 @@ static int x_send(void *ctx, uint64_t peer, const struct msg *m)
     return link_send(((struct hub *)ctx)->link, peer, m, NULL);
 }
 
+/* Durable before put_have says so: the note in the store joins the file in the cas. */
+static int note_artefact(struct hub *h, const struct id *id, uint64_t size_b, const char *kind,
+                         const char *name, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    id_hex(id, hex);
+    struct store_artefact a = { .id = *id, .size_b = size_b, .added_ms = clock_wall_ms() };
+    snprintf(a.kind, sizeof(a.kind), "%s", *kind ? kind : "trace");
+    snprintf(a.name, sizeof(a.name), "%s", name);
+    bool trace = !strcmp(a.kind, "trace");
+    if (trace) { /* what calls itself a trace and is none goes at once */
+        CLEANUP(freep) char *path = cas_path(h->cas, id);
+        struct trace_head head;
+        uint64_t events;
+        int bad = path ? trace_read_head(path, &head, &events, e)
+                       : err_sys(e, ENOMEM, "artefact %.8s", hex);
+        if (bad < 0) {
+            log_warn("artefact %.8s: offered as a trace: %s", hex, e->text);
+            cas_delete(h->cas, id, NULL);
+            return bad;
+        }
+    }
+    if (!hub_write(h)) {
+        *e = h->why;
+        return -h->why.code;
+    }
+    struct store_trace tr;
+    int r = store_add_artefact(h->store, &a, NULL, e);
+    if (r >= 0 && trace)
+        r = hub_note_trace(h, id, &tr, e);
+    if (r < 0) {
+        hub_fail(h, e);
+        return r;
+    }
+    if (!hub_commit(h))
+        return err_set(e, ENOSPC, "artefact %.8s: cannot be noted in the store", hex);
+    log_info("artefact %.8s (%s, %" PRIu64 " bytes) is here", hex, a.kind, a.size_b);
+    return 0;
+}
+
 static int x_offered(void *ctx, uint64_t peer, const struct msg_put_offer *o, bool here,
                      struct err *e)
 {
     struct hub *h = ctx;
     (void)peer;
-    if (here) /* the offer of one side is news to the list of artefacts all the same */
-        return 0;
     if (strcmp(o->kind, "log") != 0 && strcmp(o->kind, "trace") != 0 &&
         strcmp(o->kind, "file") != 0)
         return err_set(e, SF_EUSAGE, "artefact of kind '%.31s': log, trace or file is known here",
                        o->kind);
+    if (here) { /* it came before, but perhaps the disk was full when it was to be noted */
+        char hex[ID_HEX_LEN];
+        struct store_artefact a;
+        id_hex(&o->id, hex);
+        return store_artefact(h->store, hex, &a, NULL) == 0
+                   ? 0
+                   : note_artefact(h, &o->id, o->size_b, o->kind, o->name, e);
+    }
     if (h->conf->store_max_b && cas_bytes(h->cas) + o->size_b > h->conf->store_max_b)
         return err_set(e, ENOSPC, "store: full (--store-max)");
     return 0;
 }
 
-/* Durable before put_have says so: the note in the store joins the file in the cas. */
 static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
 {
     struct hub *h = ctx;
@@ -56,36 +101,7 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
         log_warn("artefact %.8s: not taken: %s", hex, end->text);
         return 0;
     }
-    struct store_artefact a = { .id = end->id, .size_b = end->size_b, .added_ms = clock_wall_ms() };
-    snprintf(a.kind, sizeof(a.kind), "%s", *end->kind ? end->kind : "trace");
-    snprintf(a.name, sizeof(a.name), "%s", end->name);
-    if (!strcmp(a.kind, "trace")) { /* what calls itself a trace and is none goes at once */
-        CLEANUP(freep) char *path = cas_path(h->cas, &end->id);
-        struct trace_head head;
-        uint64_t events;
-        int bad = path ? trace_read_head(path, &head, &events, e)
-                       : err_sys(e, ENOMEM, "artefact %.8s", hex);
-        if (bad < 0) {
-            log_warn("artefact %.8s: offered as a trace: %s", hex, e->text);
-            cas_delete(h->cas, &end->id, NULL);
-            return bad;
-        }
-    }
-    if (!hub_write(h)) {
-        *e = h->why;
-        return -h->why.code;
-    }
-    struct store_trace tr;
-    int r = store_add_artefact(h->store, &a, NULL, e);
-    if (r >= 0 && !strcmp(a.kind, "trace"))
-        r = hub_note_trace(h, &end->id, &tr, e);
-    if (r < 0) {
-        hub_fail(h, e);
-        return r;
-    }
-    log_info("artefact %.8s (%s, %" PRIu64 " bytes) is here", hex, a.kind, a.size_b);
-    hub_commit(h);
-    return 0;
+    return note_artefact(h, &end->id, end->size_b, end->kind, end->name, e);
 }
 
 /* ---- start */

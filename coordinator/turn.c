@@ -97,7 +97,7 @@ static void forget_turn(struct hub *h)
     h->failed = false;
 }
 
-void hub_commit(struct hub *h)
+bool hub_commit(struct hub *h)
 {
     struct err e = { 0 };
     if (!h->failed && store_commit(h->store, &e) < 0)
@@ -112,7 +112,7 @@ void hub_commit(struct hub *h)
                             h->why.code == ENOSPC ? "NO_SPACE" : err_name(h->why.code),
                             h->why.text);
         forget_turn(h);
-        return;
+        return false;
     }
     for (size_t i = 0; i < h->n_events; i++)
         hub_step(h, &h->events[i]);
@@ -129,6 +129,7 @@ void hub_commit(struct hub *h)
                   &e); /* what a full queue swallows is asked for again */
     }
     forget_turn(h);
+    return true;
 }
 
 /* ---- what the scheduler wants done */

@@ -33,7 +33,7 @@ static int next_message(struct qmp *q, uint64_t end_ms, json_t **ret, struct err
             memmove(q->in.data, nl + 1, q->in.len - n - 1);
             q->in.len -= n + 1;
             if (!json_is_object(*ret)) {
-                json_decref(*ret);
+                json_decrefp(ret); /* the caller's cleanup must not see it again */
                 return err_set(e, SF_EFORMAT, "QEMU: answers what is no JSON object");
             }
             return 0;

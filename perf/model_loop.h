@@ -441,7 +441,7 @@ static ALWAYS_INLINE void qp_access(struct model *m, struct hot *h, struct model
         page_probe(m, &m->l3, h->l3, h->l3_ways, d->l3, d->l3_set & MODEL_SET_MASK, d, common);
     uint32_t reads = (h2 ? 2 : 4 - h3) - level;
     if (reads) {
-        it.t = t + (h2 | h3 ? MODEL_PAGE_HIT_PS : 0) + reads * (uint64_t)MODEL_MEM_PS;
+        it.t = t + ((h2 | h3) ? MODEL_PAGE_HIT_PS : 0) + reads * (uint64_t)MODEL_MEM_PS;
         ring_push(&h->qf, !inorder, it);
     } else {
         it.t = t + MODEL_PAGE_HIT_PS + MODEL_PCIE_PS;

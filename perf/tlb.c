@@ -9,6 +9,9 @@
  */
 enum { LFU_FULL = 15 };
 
+/* Sets up to which lines are taken without a look at what the trace asks for. */
+enum { SMALL = 1 << 12 };
+
 static void *lines(size_t n)
 {
     size_t b = (n * sizeof(uint32_t) + 63) & ~(size_t)63;
@@ -48,7 +51,12 @@ int tlb_init(struct tlb *t, uint32_t entries, uint32_t ways, uint32_t lanes,
     t->domain = calloc((size_t)use->n_gids + 1, 1);
     if (!t->domain || (want_rows && !(t->rows = calloc(t->sets, sizeof(*t->rows)))))
         goto nomem;
-    if (policy == POLICY_LRU && ways <= TLB_LANES) {
+    /* lines are the faster shape, but a great many of them leave the cache */
+    bool all = false;
+    if ((policy != POLICY_LRU || ways > TLB_LANES || t->sets > SMALL) &&
+        never_evicts(use, t->sets, ways, &all) < 0)
+        goto nomem;
+    if (policy == POLICY_LRU && ways <= TLB_LANES && (t->sets <= SMALL || !all)) {
         t->kind = TLB_LINE;
         t->lanes = ways <= lanes ? lanes : TLB_LANES;
         t->line = lines((size_t)t->sets * t->lanes);
@@ -56,9 +64,6 @@ int tlb_init(struct tlb *t, uint32_t entries, uint32_t ways, uint32_t lanes,
             goto nomem;
         return 0;
     }
-    bool all;
-    if (never_evicts(use, t->sets, ways, &all) < 0)
-        goto nomem;
     if (all) {
         t->kind = TLB_ALL;
         t->seen = calloc(keys, 1);

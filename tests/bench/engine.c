@@ -218,7 +218,7 @@ static void hypersio_table(const char *home, unsigned reps, bool builds, bool ru
         file_write(base, base_cfg, strlen(base_cfg), 0644, true, &e) < 0 ||
         file_write(ht, ht_cfg, strlen(ht_cfg), 0644, true, &e) < 0)
         die("configuration", &e);
-    double total = 0, build_lines = 0;
+    double total = 0;
     printf("rules hypersio: CPU ns a line (build) or event (run)\n%-6s %-6s %10s %10s %8s\n", "",
            "", "reference", "ours", "ratio");
     for (size_t i = 0; builds && i < ARRAY_LEN(inputs); i++) {
@@ -232,7 +232,6 @@ static void hypersio_table(const char *home, unsigned reps, bool builds, bool ru
             "--consec",      "3",       "--tname",        in->base, NULL
         };
         uint64_t n = count_lines(home, in);
-        build_lines += (double)n;
         total += row("build", in->base, "line", in->build_ns, drop_in_ns(home, argv, reps), n);
     }
     for (size_t i = 0; runs && i < ARRAY_LEN(inputs); i++)

@@ -279,8 +279,12 @@ static int parse_cfg(struct parse *p, const char *word, uint64_t *ret)
     if (r == 0)
         r = arch_read_cfg(&b, path, p->e);
     if (r < 0) {
-        if (r != -SF_EUSAGE) /* a file that an INI names and that cannot be read is a wrong value */
-            r = err_set(p->e, SF_EUSAGE, "%s: %.300s", p->place, p->e ? p->e->text : path);
+        /* a file that an INI names and that cannot be read is a wrong value */
+        if (r != -SF_EUSAGE) {
+            char why[300];
+            snprintf(why, sizeof(why), "%s", p->e ? p->e->text : path);
+            r = err_set(p->e, SF_EUSAGE, "%s: %s", p->place, why);
+        }
         return r;
     }
     for (unsigned k = 0; k < ARCH_N; k++)

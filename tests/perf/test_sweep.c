@@ -90,7 +90,7 @@ Test(sweep, wrong_values_name_file_and_line)
         { TRACE "[arch a]\npf_entries=0,8\npf_distance=4,0\n",
           "s.ini:3: invalid point: pf_distance: 0" },
         { TRACE "[arch a]\npreset=best\n", "s.ini:4: unknown preset" },
-        { TRACE "[arch a]\ncfg=missing.cfg\n", "s.ini:4: " },
+        { TRACE "[arch a]\ncfg=missing.cfg\n", "missing.cfg: No such file or directory" },
         { TRACE "[arch a]\niotlb_policy=lru..lfu:+1\n", "s.ini:4: 'iotlb_policy' takes a list" },
         { TRACE "[arch a]\nways=4\n", "s.ini:4: unknown key 'ways' in [arch]" },
         { TRACE "[arch a]\nqueue=1\nqueue=2\n", "s.ini:5: key 'queue' stands twice" },

@@ -730,6 +730,10 @@ static void on_msg(struct agent *a, const struct msg *m)
 
 static void on_refused(struct agent *a, const char *text)
 {
+    /* the link begins with the endpoint, and so do the lines below */
+    size_t n = strlen(a->conf->connect);
+    if (!strncmp(text, a->conf->connect, n) && !strncmp(text + n, ": ", 2))
+        text += n + 2;
     if (!a->welcomed) {
         give_up(a, SF_EREFUSED, text);
         return;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <ftw.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -30,10 +31,15 @@ char *path_xdg(const char *kind)
     if (base && base[0] == '/')
         return path_fmt("%s/siofleet", base);
     const char *home = getenv("HOME");
+    if (!home || home[0] != '/') {
+        struct passwd *pw = getpwuid(getuid());
+        home = pw ? pw->pw_dir : NULL;
+    }
     const char *sub = !strcmp(kind, "CACHE")  ? ".cache"
                       : !strcmp(kind, "DATA") ? ".local/share"
                                               : ".config";
-    return path_fmt("%s/%s/siofleet", home && home[0] == '/' ? home : "/tmp", sub);
+    /* never a shared folder: what lies there may be another user's, and keys go there */
+    return path_fmt("%s/%s/siofleet", home && home[0] == '/' ? home : "/nonexistent", sub);
 }
 
 int write_all(int fd, const void *p, size_t n)

@@ -45,6 +45,6 @@ int dir_remove(const char *path, struct err *e);
 /* "a/b" from a printf format; NULL only without memory. Owned by the caller. */
 char *path_fmt(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* $XDG_{CACHE,DATA,CONFIG}_HOME/siofleet, or the default under $HOME. kind: "CACHE", "DATA",
- * "CONFIG". Owned. */
+/* $XDG_{CACHE,DATA,CONFIG}_HOME/siofleet, or the default under $HOME (unset: the home of
+ * the user's account). kind: "CACHE", "DATA", "CONFIG". Owned. */
 char *path_xdg(const char *kind);

@@ -131,6 +131,20 @@ Test(file, is_whole_or_absent_and_not_replaced_unasked)
     cr_assert_neq(access(dir, F_OK), 0);
 }
 
+Test(file, without_home_the_folders_are_those_of_the_account_not_in_tmp)
+{
+    setenv("XDG_DATA_HOME", "/x", 1);
+    CLEANUP(freep) char *given = path_xdg("DATA");
+    cr_assert_str_eq(given, "/x/siofleet");
+    unsetenv("XDG_DATA_HOME");
+    setenv("HOME", "/h", 1);
+    CLEANUP(freep) char *home = path_xdg("DATA");
+    cr_assert_str_eq(home, "/h/.local/share/siofleet");
+    unsetenv("HOME");
+    CLEANUP(freep) char *none = path_xdg("DATA");
+    cr_assert_neq(strncmp(none, "/tmp/", 5), 0, "%s", none);
+}
+
 Test(file, longer_than_the_cap_is_refused)
 {
     CLEANUP(freep) char *dir = scratch();

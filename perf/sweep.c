@@ -281,7 +281,7 @@ static int parse_cfg(struct parse *p, const char *word, uint64_t *ret)
     if (r < 0) {
         /* a file that an INI names and that cannot be read is a wrong value */
         if (r != -SF_EUSAGE) {
-            char why[300];
+            char why[sizeof(p->e->text)];
             snprintf(why, sizeof(why), "%s", p->e ? p->e->text : path);
             r = err_set(p->e, SF_EUSAGE, "%s: %s", p->place, why);
         }

@@ -401,7 +401,9 @@ int slog_add(struct slog_out *o, const struct log_event ev[], size_t n, struct e
         o->ev[o->n++] = ev[i];
         o->info.by_kind[ev[i].kind]++;
         o->info.events++;
-        o->by_sid[ev[i].sid]++;
+        /* a global or a domain's invalidation belongs to no device; its source-id says nothing */
+        if (ev[i].kind != LOG_INVALIDATE || ev[i].level == LOG_INV_CC_DEVICE)
+            o->by_sid[ev[i].sid]++;
         if (ev[i].kind <= LOG_CC_HIT)
             o->domain_of[ev[i].sid] = ev[i].p[0] >> 8 & 0xffff;
         else if (ev[i].kind <= LOG_PAGE_HIT)

@@ -18,6 +18,7 @@ enum {
     ASK_ARGS_MAX = 65536,
     TABLE_ROWS = 10000,
     WHY_LEN = 600,
+    IDLE_MS = 3000, /* without a new point, until the agents are looked at; and between two looks */
     UPLOAD_QUIET_MS = 700,
     PLAN_CONNECT_MS = 1500
 };
@@ -417,11 +418,63 @@ static bool ended(const char *state)
     return false;
 }
 
+/* What a follower knows about a sweep that does not move. */
+struct idle {
+    uint64_t over,
+        since_ms;   /* points that had ended, and when that or the agents were last looked at */
+    char said[120]; /* "" = agents take work, as far as is known */
+};
+
+enum { READY, DRAINING, DRAINED, LOST, N_AGENT_STATES };
+static const char *const agent_states[N_AGENT_STATES] = { "ready", "draining", "drained", "lost" };
+
+static int count_agents(void *ctx, json_t *body, struct err *e)
+{
+    unsigned *n = ctx;
+    size_t i;
+    json_t *agent;
+    (void)e;
+    json_array_foreach (json_object_get(body, "items"), i, agent) {
+        const char *state = json_string_value(json_object_get(agent, "state"));
+        for (unsigned k = 0; state && k < N_AGENT_STATES; k++)
+            n[k] += !strcmp(state, agent_states[k]);
+    }
+    return 0;
+}
+
+/* A sweep for which no agent is there waits for ever: say so, once for each state of affairs. */
+static void tell_idle(struct idle *w, struct client *cl, struct progress *bar, uint64_t over)
+{
+    uint64_t now = clock_mono_ms();
+    if (over != w->over || !w->since_ms) {
+        w->over = over;
+        w->since_ms = now;
+    }
+    if (now - w->since_ms < IDLE_MS)
+        return;
+    w->since_ms = now;
+    unsigned n[N_AGENT_STATES] = { 0 };
+    char text[sizeof(w->said)] = "";
+    if (client_ask(cl, "ls-agents", NULL, count_agents, n, NULL) < 0)
+        return; /* the next question about the sweep tells why */
+    size_t at = 0;
+    for (unsigned k = 0; !n[READY] && k < N_AGENT_STATES; k++)
+        if (k == READY || n[k])
+            at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u %s", k ? ", " : "", n[k],
+                                   agent_states[k]);
+    if (*text && strcmp(text, w->said) != 0) {
+        progress_end(bar);
+        fprintf(stderr, "siofleet: no agent takes work: %s\n", text);
+    }
+    memcpy(w->said, text, sizeof(text));
+}
+
 int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms,
                  int (*tick)(void *ctx, const json_t *sweep, struct err *e), void *ctx,
                  json_t **ret, struct err *e)
 {
     struct progress bar;
+    struct idle idle = { 0 };
     json_t *args = json_pack("{s:s}", "id", id), *doc = NULL;
     uint64_t start = clock_mono_ms();
     long nap_ms = 50; /* short sweeps end at once, long ones are not asked about all the time */
@@ -449,6 +502,7 @@ int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms,
             break;
         if (tick && (r = tick(ctx, doc, e)) < 0)
             break;
+        tell_idle(&idle, cl, &bar, over);
         uint64_t now = clock_mono_ms();
         if (deadline_ms && now - start >= deadline_ms) {
             r = err_set(e, ETIMEDOUT,

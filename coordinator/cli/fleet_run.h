@@ -64,7 +64,7 @@ int sweep_open(const char *path, struct sweep **ret, struct err *e);
 int sweep_send(struct client *cl, struct sweep *s, const char *request_id,
                struct msg_submitted *ret, struct err *e);
 
-/* Follow a sweep to its end: progress on stderr. deadline_ms 0 = none. tick (may be NULL) sees each siofleet.sweep/1
+/* Follow a sweep to its end: progress on stderr, and that no agent takes work, if so. deadline_ms 0 = none. tick (may be NULL) sees each siofleet.sweep/1
  * document; a negative return of it ends the following with that. *ret: the last document (new reference, also on failure
  * when there was one). Returns 0 when it ended (however), -ECANCELED on a signal, -ETIMEDOUT at the deadline. */
 int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms,

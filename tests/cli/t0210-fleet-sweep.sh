@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 43
+plan 47
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -106,6 +106,18 @@ run ls agents --json
 ok "it is shown as draining" json '[a["state"] for a in d["items"] if a["name"]=="a1"]!=[a["state"] for a in d["items"] if a["name"]=="a2"]'
 run undrain a1
 ok "undrain undoes it" worked
+run drain a1
+run drain a2
+sed -e 's/demo/later/' -e 's/^tenants = .*/tenants = 4/' s.ini >later.ini
+start later "$sf" sweep run later.ini
+later_pid=$pid
+ok "a sweep that no agent takes says so" until_ok 30 grep -qx "siofleet: no agent takes work: 0 ready, 2 drained" later.log
+points_said() { [ "$(grep -c "^points: 0/" later.log)" -ge "$1" ]; }
+ok "it goes on waiting" until_ok 30 points_said 5
+run undrain a1
+run undrain a2
+ok "and ends when they take work again" wait "$later_pid"
+ok "that was one line" test "$(grep -c "no agent takes work" later.log)" -eq 1
 run drain nobody
 ok "an unknown agent is one line" fails 1 "nobody"
 

@@ -44,6 +44,7 @@ struct run {
     struct run_grant g;
     char *dir;
     struct id *inputs;
+    uint64_t *sizes; /* of the inputs, bytes; 0 = not known yet */
     size_t n_inputs;
     bool pinned, fetching;
     int pidfd;     /* -1 = none */
@@ -120,6 +121,7 @@ static void run_clear(struct agent *a, struct run *r)
     spool_close(&r->spool);
     spool_end_clear(&r->end);
     free(r->inputs);
+    free(r->sizes);
     free(r->dir);
     *r = (struct run){ .pidfd = -1 };
 }
@@ -160,12 +162,35 @@ static void cannot(struct agent *a, struct run *r, int code, const char *text)
 
 /* ---- inputs and products */
 
-static bool wants(const struct run *r, const struct id *id)
+/* Note the size of an input; false when id is none of this task. */
+static bool wants(struct run *r, const struct id *id, uint64_t size_b)
 {
+    bool found = false;
     for (size_t i = 0; i < r->n_inputs; i++)
-        if (id_eq(&r->inputs[i], id))
-            return true;
-    return false;
+        if (id_eq(&r->inputs[i], id)) {
+            found = true;
+            if (r->sizes && size_b)
+                r->sizes[i] = size_b;
+        }
+    return found;
+}
+
+/* What is known of the inputs is more than the cache may hold: no waiting for space helps, so the attempt fails. */
+static bool never_fits(struct agent *a, struct run *r)
+{
+    uint64_t sum = 0, cap = a->conf->cache_max_b;
+    for (size_t i = 0; r->sizes && i < r->n_inputs; i++)
+        if (__builtin_add_overflow(sum, r->sizes[i], &sum))
+            sum = UINT64_MAX;
+    if (!cap || sum <= cap)
+        return false;
+    char text[160];
+    snprintf(text, sizeof(text),
+             "input of %.1f MiB does not fit into the cache of %.1f MiB (--cache-max)",
+             (double)sum / 1048576, (double)cap / 1048576);
+    r->fetching = false;
+    cannot(a, r, EFBIG, text);
+    return true;
 }
 
 /* Ask for what is missing; READY once nothing is. Everything is pinned together, so that two tasks with inputs larger
@@ -173,8 +198,16 @@ static bool wants(const struct run *r, const struct id *id)
 static void get_inputs(struct agent *a, struct run *r)
 {
     struct err e = { 0 };
+    const struct cas_item *item;
     size_t here = 0;
     r->fetching = true;
+    if (!r->sizes)
+        r->sizes = calloc(r->n_inputs + 1, sizeof(*r->sizes));
+    for (size_t i = 0; i < r->n_inputs; i++)
+        if (cas_stat(a->cas, &r->inputs[i], &item) == 0)
+            wants(r, &r->inputs[i], item->size_b);
+    if (never_fits(a, r))
+        return;
     for (size_t i = 0; i < r->n_inputs; i++) {
         if (cas_has(a->cas, &r->inputs[i])) {
             here++;
@@ -240,6 +273,8 @@ static int store_product(struct agent *a, struct run *r, struct err *e)
 static void offer_product(struct agent *a, struct run *r)
 {
     struct err e = { 0 };
+    if (r->pinned)
+        unpin(a, r); /* the inputs have done their work: they may make room */
     int rc = store_product(a, r, &e);
     if (rc == 0) {
         if (!r->product_pinned) /* until the coordinator has it */
@@ -287,7 +322,8 @@ static int xfer_ended(void *ctx, const struct xfers_end *end, struct err *e)
             if (end->code)
                 why(r, end->text);
             made(a, r, end->code ? cause_of(end->code) : CAUSE_DONE);
-        } else if (end->dir == XFERS_IN && end->code && r->fetching && wants(r, &end->id)) {
+        } else if (end->dir == XFERS_IN && r->fetching && wants(r, &end->id, end->size_b) &&
+                   !never_fits(a, r) && end->code) {
             char hex[ID_HEX_LEN], text[300];
             id_hex(&end->id, hex);
             snprintf(text, sizeof(text), "input %s: %s", hex, end->text);

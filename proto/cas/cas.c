@@ -447,7 +447,10 @@ static int make_room(struct cas *c, uint64_t need, struct err *e)
     for (size_t i = 0; i < c->n; i++)
         if (c->v[i].pins)
             pinned += c->v[i].size_b;
-    if (need > c->cap_b || pinned + c->reserved_b > c->cap_b - need)
+    if (need > c->cap_b)
+        return err_set(e, EFBIG, "%s: %llu bytes are more than its cap of %llu", c->dir,
+                       (unsigned long long)need, (unsigned long long)c->cap_b);
+    if (pinned + c->reserved_b > c->cap_b - need)
         return err_set(e, ENOSPC, "%s: no room for %llu bytes under its cap of %llu", c->dir,
                        (unsigned long long)need, (unsigned long long)c->cap_b);
     while (cas_bytes(c) > c->cap_b - need && c->n_idle) {

@@ -60,8 +60,9 @@ ssize_t cas_read(const struct cas *c, const struct id *id, uint64_t index, void 
 
 /* Begin or resume a put. hashes: n = ceil(size/1 MiB) of them, copied; -SF_EINTEGRITY unless they
  * give the id. Space is reserved at once: -ENOSPC when the disk or the cap (after evicting what is
- * unpinned, oldest first) has no room. -EEXIST when it is here already, -EBUSY when this id is
- * being put. One owner; end it with cas_commit or cas_put_close. */
+ * unpinned, oldest first) has no room, -EFBIG when it alone is larger than the cap. -EEXIST when it
+ * is here already, -EBUSY when this id is being put. One owner; end it with cas_commit or
+ * cas_put_close. */
 int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct id hashes[],
               size_t n, struct cas_put **ret, struct err *e);
 bool cas_put_has(const struct cas_put *p, uint64_t index);
@@ -76,7 +77,7 @@ void cas_put_close(struct cas_put **p, bool drop);
 
 /* Take a file in: shared blocks where the file system can (FICLONE), else copied; hashed while
  * streamed. The file may not change meanwhile. Already here: counts as a use. ret_size may be NULL.
- */
+ * -ENOSPC and -EFBIG as cas_begin(). */
 int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_size, struct err *e);
 
 /* -ENOENT; -EBUSY while pinned. */

@@ -697,15 +697,42 @@ Test(agent, what_it_cannot_do_is_declined)
     agent_stop(pid);
 }
 
-Test(agent, full_cache_is_no_space)
+Test(agent, input_larger_than_the_cache_fails_the_attempt)
 {
     pid_t pid = agent_start_with(in("agent"), in("co.key.pub"), in("n1.key"), "4K");
     UNTIL(co.hellos == 1);
     struct id log = make_log();
     grant(1, "trace", trace_spec(&log));
-    UNTIL(co.declines == 1);
-    cr_assert_str_eq(co.decline, "NO_SPACE");
-    UNTIL(co.accept == 0);
+    UNTIL(co.end[1].over);
+    cr_assert_str_eq(co.end[1].cause, "exit");
+    cr_assert(strstr(co.end[1].tail, "does not fit into the cache of 0.0 MiB (--cache-max)"), "%s",
+              co.end[1].tail);
+    cr_assert_eq(co.declines, 0);
+    agent_stop(pid);
+}
+
+Test(agent, inputs_that_fit_one_by_one_but_not_together_fail_the_attempt)
+{
+    pid_t pid = agent_start_with(in("agent"), in("co.key.pub"), in("n1.key"), "50K");
+    UNTIL(co.hellos == 1);
+    make_trace(); /* its log stays */
+    struct id logs[2] = { make_log() };
+    cr_assert(truncate(in("log.txt"), 30000) == 0);
+    cr_assert(cas_import(co.cas, in("log.txt"), &logs[1], NULL, &e) == 0, "%s", e.text);
+    struct recipe r;
+    recipe_init(&r);
+    for (size_t i = 0; i < 2; i++) {
+        recipe_add_log(&r, "", NULL);
+        r.logs[i].id = logs[i];
+        r.logs[i].have_id = true;
+    }
+    json_t *spec = json_object();
+    json_object_set_new(spec, "recipe", recipe_json(&r, false));
+    recipe_clear(&r);
+    grant(2, "trace", spec);
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "exit");
+    cr_assert(strstr(co.end[2].tail, "does not fit into the cache"), "%s", co.end[2].tail);
     agent_stop(pid);
 }
 

@@ -241,6 +241,9 @@ Test(cas, the_least_recently_used_goes_first_and_pins_hold)
     cas_pin(s, &c[3].id);
     cr_assert_eq(cas_begin(s, &c[2].id, 1000, c[2].hashes, 1, &p, &e), -ENOSPC);
     cr_assert(strstr(e.text, "no room"), "%s", e.text);
+    struct content large = make(24, 3001); /* never has room, whatever goes */
+    cr_assert_eq(cas_begin(s, &large.id, 3001, large.hashes, 1, &p, &e), -EFBIG);
+    free(large.p);
     cas_unpin(s, &c[1].id);
     cr_assert_eq(cas_delete(s, &c[1].id, &e), 0);
     /* space of a put that is not whole counts */

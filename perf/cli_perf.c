@@ -314,6 +314,7 @@ struct held {
     bool from_recipe;
     const char *name, *file; /* borrowed from the sweep; file NULL: to be built */
     struct recipe recipe;    /* what to build */
+    struct err why;          /* code 0, or why there is no t: its points fail */
 };
 
 /* Where rows go: straight to the stream, or into a document or table that is printed at the end. */
@@ -324,11 +325,13 @@ struct sink {
     uint64_t n_rows;         /* written as CSV or JSON */
     struct result_row *kept; /* of the table */
     size_t n_kept, room;
-    uint64_t failed;
+    uint64_t failed, first_failed; /* how many, and the index of the first */
+    char why[256];                 /* of the first */
 };
 
 struct batch {
     struct result_row *rows;
+    const size_t *row; /* of each job */
     char (*errors)[256];
     struct progress *p;
     uint64_t done, total;
@@ -337,17 +340,21 @@ struct batch {
 static int on_row(void *user, size_t i, const struct point_result *res)
 {
     struct batch *b = user;
-    b->rows[i].status = res->status;
-    b->rows[i].stats = res->stats;
-    memcpy(b->errors[i], res->error, sizeof(res->error));
-    b->rows[i].error = res->error[0] ? b->errors[i] : NULL;
+    size_t k = b->row[i];
+    b->rows[k].status = res->status;
+    b->rows[k].stats = res->stats;
+    memcpy(b->errors[k], res->error, sizeof(res->error));
+    b->rows[k].error = res->error[0] ? b->errors[k] : NULL;
     progress_step(b->p, ++b->done, b->total);
     return 0;
 }
 
 static int emit_row(struct sink *s, const struct result_row *r, struct err *e)
 {
-    s->failed += r->status == ROW_FAILED;
+    if (r->status == ROW_FAILED && !s->failed++) {
+        s->first_failed = r->index;
+        snprintf(s->why, sizeof(s->why), "%s", r->error ? r->error : "failed");
+    }
     if (s->o->csv) {
         if (!s->n_rows++)
             result_csv_head(s->f);
@@ -457,10 +464,15 @@ static int hold_plan(struct sweep *s, uint64_t number, struct held *h, struct er
     return 0;
 }
 
+/* A recipe that its logs cannot fulfil fails its own points only, as in the fleet; where this host fails, all ends. */
 static int hold_make(struct held *h, struct err *e)
 {
     if (!h->file) {
         int r = build_trace(&h->recipe, NULL, &h->t, NULL, e);
+        if (r == -SF_EUSAGE || r == -SF_EFORMAT || r == -SF_EINTEGRITY) {
+            h->why = *e;
+            return err_wrap(&h->why, 0, "trace could not be built");
+        }
         return r < 0 ? err_wrap(e, r, "[trace %s]", h->name) : trace_content_id(h->t, &h->id, e);
     }
     int r = trace_load(h->file, 0, &h->t, e);
@@ -506,33 +518,44 @@ static int run_batch(const struct sweep *s, const struct held *held, uint64_t ba
     CLEANUP(freep) struct point_job *jobs = calloc(n, sizeof(*jobs));
     CLEANUP(freep) struct result_row *rows = calloc(n, sizeof(*rows));
     CLEANUP(freep) void *errors = calloc(n, 256);
-    if (!jobs || !rows || !errors)
+    CLEANUP(freep) size_t *row = calloc(n, sizeof(*row));
+    size_t n_jobs = 0;
+    if (!jobs || !rows || !errors || !row)
         return err_sys(e, ENOMEM, "rows");
     for (size_t i = 0; i < n; i++) {
         uint64_t number;
         struct arch a;
         sweep_point(s, from + i, &number, &a);
         const struct held *x = &held[number - base];
-        jobs[i] = (struct point_job){ x->t, a };
         rows[i] = (struct result_row){ .name = h->name,
                                        .index = from + i,
                                        .trace = x->id,
-                                       .have_trace = true,
+                                       .have_trace = x->t != NULL,
                                        .recipe_id = x->recipe_id,
                                        .have_recipe = x->from_recipe,
                                        .rules = h->rules,
                                        .arch = a };
-        result_from_head(&rows[i], &x->t->head);
+        if (x->t) {
+            result_from_head(&rows[i], &x->t->head);
+            jobs[n_jobs] = (struct point_job){ x->t, a };
+            row[n_jobs++] = i;
+        } else {
+            result_from_recipe(&rows[i], &x->recipe);
+            rows[i].status = ROW_FAILED;
+            rows[i].error = x->why.text;
+        }
     }
-    struct batch b = {
-        .rows = rows, .errors = errors, .p = p, .done = from, .total = sweep_points(s)
-    };
-    int r = run_jobs(jobs, n, h->rules, threads, h->pace_ms, on_row, &b, e);
-    for (size_t i = 0; i < n && r == 0; i++) {
+    struct batch b = { .rows = rows,
+                       .row = row,
+                       .errors = errors,
+                       .p = p,
+                       .done = from + (n - n_jobs),
+                       .total = sweep_points(s) };
+    if (!n_jobs)
+        progress_step(p, b.done, b.total);
+    int r = run_jobs(jobs, n_jobs, h->rules, threads, h->pace_ms, on_row, &b, e);
+    for (size_t i = 0; i < n && r == 0; i++)
         r = emit_row(sink, &rows[i], e);
-        if (rows[i].status == ROW_FAILED)
-            fprintf(stderr, "siofleet: point %" PRIu64 ": %s\n", rows[i].index, rows[i].error);
-    }
     return r;
 }
 
@@ -552,7 +575,7 @@ static int run_points_of(struct sweep *s, unsigned threads, struct sink *sink, s
             uint64_t k = most - n < at_once ? most - n : at_once;
             r = hold(s, base + n, k, &held[n], e);
             for (uint64_t i = n; r == 0 && i < n + k; i++)
-                events += held[i].t->n;
+                events += held[i].t ? held[i].t->n : 0;
             n += k;
         }
         for (uint64_t i = base * per; i < (base + n) * per && r == 0;) {
@@ -640,7 +663,10 @@ static int run_sweep(struct cli *c, void *opts, int argc, char **argv)
     if (cli_flush(c))
         return 1;
     if (sink.failed)
-        fprintf(stderr, "siofleet: %s: %" PRIu64 " points failed\n", argv[0], sink.failed);
+        fprintf(stderr,
+                "siofleet: %s: %" PRIu64 " of %" PRIu64 " points failed; the first: point %" PRIu64
+                ": %s\n",
+                argv[0], sink.failed, sweep_points(s), sink.first_failed, sink.why);
     return sink.failed ? 1 : 0;
 }
 

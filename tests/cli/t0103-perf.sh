@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # perf run, sweep, mrc.
 . "${0%/*}/tap.sh"
-plan 26
+plan 29
 cd "$work" || exit 1
 zstd -qdc "$src/tests/data/real-log/e1000-24nic-tx3.log.zst" >tx3.log
 "$sf" trace build --log tx3.log -o a.trc >/dev/null || exit 1
@@ -58,6 +58,12 @@ ok "jsonl: rows and an end" sh -c 'tail -n 1 out | grep -qx "{\"schema\":\"siofl
 sed -i 's/^skip_invalid.*/skip_invalid = no/' s.ini
 run perf sweep s.ini --csv
 ok "without skip_invalid: exit 2 with the section's line" fails 2 "s.ini:9: invalid point: iotlb_ways"
+printf '[sweep]\nname = short\n[trace t]\nlogs = tx3.log\ntenants = 4,5000,8\n[arch x]\nqueue = 1,32\n' >short.ini
+run perf sweep short.ini --csv
+ok "a trace that cannot be built: exit 1 and the first reason once" sh -c "[ $rc -eq 1 ] && [ \$(grep -c '^siofleet: ' err) -eq 1 ] && grep -q '^siofleet: short.ini: 2 of 6 points failed; the first: point 2: .*tenants: 5000 asked for' err"
+ok "its points failed, the others are done" python3 -c 'import csv; r=list(csv.DictReader(open("out"))); assert [(x["tenants"],x["status"],x["trace"]!="",x["mbps"]!="") for x in r]==[(t,s,s=="done",s=="done") for t,s in (("4","done"),("5000","failed"),("8","done")) for k in (0,1)], r'
+run perf sweep short.ini --jsonl
+ok "jsonl: the reason in every failed row" python3 -c 'import json; r=[json.loads(x) for x in open("out")]; assert r[-1]["exit"]==1 and [bool(x["error"]) for x in r[:-1]]==[False,False,True,True,False,False] and "5000 asked for" in r[3]["error"]'
 run perf mrc a.trc --json
 ok "mrc: a falling curve from one pass" json 'd["schema"]=="siofleet.mrc/1" and d["mode"]=="full" and [p["miss_ppm"] for p in d["curve"]]==sorted([p["miss_ppm"] for p in d["curve"]],reverse=True) and all(p["err_ppm"]==0 and p["entries"]==p["ways"] for p in d["curve"])'
 ok "the reference's figures, whatever the architecture" "$src/tests/tools/check_perf_run.py" --bin "$sf" \

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# One agent or three, any block size, known points or not, invalid points among them: the same bytes as perf sweep.
+# One agent or three, any block size, known points or not, invalid points and a trace that
+# cannot be built among them: the same bytes as perf sweep.
 . "${0%/*}/../cli/tap.sh"
-plan 10
+plan 13
 cd "$work" || exit 1
 small_log a.log 4 2000
 small_log b.log 3 1500
@@ -44,3 +45,31 @@ run sweep run s4.ini --csv again.csv
 ok "all known: the same rows" cmp again.csv want4.csv
 run ls sweeps --json
 ok "invalid points are told apart, known ones counted" json '[(s["done"],s["failed"],s["invalid"],s["known"]) for s in d["items"]]==[(24,0,6,0)]*4+[(24,0,6,18)]'
+cat >fail.ini <<E
+[sweep]
+name = fail
+skip_invalid = yes
+retries = 0
+[trace t]
+logs = a.log
+devices_per_log = 4
+tenants = 2,5000,3
+[trace u]
+logs = a.log, b.log
+devices_per_log = 4
+tenants = 70
+replicate = 2
+order = rand
+[arch x]
+iotlb_entries = 32,64
+iotlb_ways = 8,64
+E
+run perf sweep fail.ini --csv
+cp out wantf.csv
+run perf sweep fail.ini --json
+cp out wantf.json
+run sweep run fail.ini --csv outf.csv
+ok "a trace that cannot be built: exit 1 with the reason" sh -c "[ $rc -eq 1 ] && grep -q '8 of 16 points failed; the first: point 4: .*5000 asked for' err"
+ok "a trace that cannot be built: the same rows" cmp outf.csv wantf.csv
+run results query --where name=fail --json
+ok "a trace that cannot be built: the same document" cmp out wantf.json

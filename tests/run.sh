@@ -114,15 +114,20 @@ finish() {
 }
 
 step deps "$src/deploy/deps.sh" build test || die
-build() { # build NAME CMAKE-ARG...: folder in $built
+build() { # build NAME CMAKE-ARG...: folder in $built; a failure counts, the other builds go on
   built=""
-  step "build.$1" "$src/deploy/build.sh" "$@" >"$work/dir" || { echo "build.$1 failed"; die; }
-  built=$(tail -n 1 "$work/dir")
+  if step "build.$1" "$src/deploy/build.sh" "$@" >"$work/dir"; then
+    built=$(tail -n 1 "$work/dir")
+  else
+    echo "build.$1 failed"
+    failed=$((failed + 1))
+    return 1
+  fi
 }
 
 needs_collect() { [ -f "$src/qemu-patch/build.sh" ] && wanted collect; }
 
-build dev -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSIOFLEET_TESTS=ON -DSIOFLEET_WERROR=ON
+build dev -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSIOFLEET_TESTS=ON -DSIOFLEET_WERROR=ON || finish
 dev=$built
 mapfile -t labels < <(labels_of "$dev" | grep -vx collect)
 [ ${#labels[@]} -gt 0 ] && run_labels dev "$dev" "${labels[@]}"
@@ -139,16 +144,18 @@ sanitized=(unit oracle cli agent fleet fuzz-replay)
 any=0
 for l in "${sanitized[@]}"; do wanted "$l" && any=1; done
 if [ $any = 1 ]; then
-  build asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSIOFLEET_TESTS=ON -DSIOFLEET_SANITIZE=address,undefined
-  run_labels asan "$built" "${sanitized[@]}"
+  build asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSIOFLEET_TESTS=ON -DSIOFLEET_SANITIZE=address,undefined &&
+    run_labels asan "$built" "${sanitized[@]}"
 fi
 if wanted race; then
-  build tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DSIOFLEET_TESTS=ON -DSIOFLEET_SANITIZE=thread
-  # libgomp gives false races; LLVM's runtime with its race annotations does not
-  OMP_TOOL_LIBRARIES=/usr/lib/llvm-14/lib/libarcher.so run_labels tsan "$built" race
+  build tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DSIOFLEET_TESTS=ON -DSIOFLEET_SANITIZE=thread && {
+    # libgomp gives false races; LLVM's runtime with its race annotations does not
+    export OMP_TOOL_LIBRARIES=/usr/lib/llvm-14/lib/libarcher.so
+    run_labels tsan "$built" race
+  }
 fi
 if wanted fuzz; then
-  build fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DSIOFLEET_FUZZ=ON -DSIOFLEET_SANITIZE=address,undefined
-  run_labels fuzz "$built" fuzz
+  build fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DSIOFLEET_FUZZ=ON -DSIOFLEET_SANITIZE=address,undefined &&
+    run_labels fuzz "$built" fuzz
 fi
 finish

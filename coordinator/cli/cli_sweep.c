@@ -607,6 +607,30 @@ static int rows_of_sweep(struct client *cl, const char *id, struct rows_out *w, 
     return results_ask(&q, cl, rows_part, w, e);
 }
 
+/* Ends with -E2BIG once the table is full. */
+static int first_rows(void *ctx, json_t *body, struct err *e)
+{
+    json_t **sheet = ctx;
+    int r = sheet_collect(sheet, body, e);
+    return r < 0 ? r : sheet_n_rows(*sheet) >= TABLE_ROWS ? -E2BIG : 0;
+}
+
+/* Rows that were asked for as CSV have no reasons. The table of a sweep where some points failed asks for its rows
+ * again, with them; it stays as it is where they cannot be had. */
+static void add_reasons(struct client *cl, const char *id, struct rows_out *w)
+{
+    const char *one[1] = { id };
+    struct results_opt q = { .sweep = { .v = one, .n = 1 }, .provenance = true };
+    json_t *sheet = NULL;
+    results_ask(&q, cl, first_rows, &sheet, NULL);
+    if (sheet && sheet_n_rows(sheet) >= sheet_n_rows(w->sheet)) {
+        json_t *plain = w->sheet;
+        w->sheet = sheet;
+        sheet = plain;
+    }
+    json_decref(sheet);
+}
+
 static int rows_to_file(struct client *cl, const char *id, const char *path, bool force,
                         struct rows_out *w, struct err *e)
 {
@@ -680,6 +704,8 @@ int run_sweep_run(struct cli *c, void *opts, int argc, char **argv)
         int out = cli_json(c, json_incref(doc));
         status = status ? status : out;
     } else if (r >= 0 && !to_stdout && w.sheet) {
+        if (o->csv && num(doc, "failed") + num(doc, "invalid"))
+            add_reasons(cl, hex, &w);
         json_t *digest = sheet_digest(w.sheet, TABLE_ROWS, false);
         sheet_print(digest, stdout);
         if (w.rows > sheet_n_rows(digest))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 47
+plan 49
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -98,6 +98,9 @@ E
 run sweep run fails.ini
 ok "a failed point is exit 1, with its reason" sh -c "[ $rc -eq 1 ] && grep -q '^siofleet: sweep .*: 1 of 1 points failed; the first: point 0: timeout' '$work/err'"
 ok "and is in the table" grep -q "failed  timeout" "$work/out"
+run sweep run fails.ini --csv fails.csv
+ok "also in the table beside a CSV file" sh -c "[ $rc -eq 1 ] && grep -q 'failed  timeout' '$work/out'"
+ok "whose columns stay the default ones" test "$(head -n 1 fails.csv)" = "$(head -n 1 local.csv)"
 run sweep wait last
 ok "wait says the same" test "$rc" -eq 1
 run drain a1

@@ -15,6 +15,7 @@ enum {
     PLAN_FIRST = 10,
     PLAN_INVALID_MAX = 1000,
     PLAN_CHECK_MAX = 4000000,
+    PLAN_TRACES_MAX = 4096,
     ASK_ARGS_MAX = 65536,
     TABLE_ROWS = 10000,
     WHY_LEN = 600,
@@ -35,12 +36,44 @@ int sweep_open(const char *path, struct sweep **ret, struct err *e)
 
 /* ---- plan */
 
+/* What tells traces of a recipe apart, beside their tenants. */
+static const char *const trace_keys[] = { "order", "burst", "seed", "replicate" };
+enum { TRACE_KEYS = ARRAY_LEN(trace_keys) };
+
+static void trace_values(const struct recipe *r, uint64_t v[TRACE_KEYS])
+{
+    const uint64_t all[TRACE_KEYS] = { r->order, r->burst, r->seed, r->replicate };
+    memcpy(v, all, sizeof(all));
+}
+
 struct plan {
     struct id id;
     uint64_t points, traces, archs, checked, n_invalid;
     json_t *invalid, *first;
     bool differs[ARCH_N]; /* keys that the sweep varies */
+    bool trace_differs[TRACE_KEYS];
 };
+
+static int compare_traces(struct sweep *s, struct plan *p, struct err *e)
+{
+    uint64_t base[TRACE_KEYS] = { 0 }, v[TRACE_KEYS];
+    bool any = false;
+    for (uint64_t i = 0; i < p->traces && i < PLAN_TRACES_MAX; i++) {
+        struct sweep_trace t;
+        int r = sweep_trace(s, i, &t, e);
+        if (r < 0)
+            return r;
+        if (!t.from_recipe)
+            continue;
+        trace_values(t.recipe, v);
+        if (!any)
+            memcpy(base, v, sizeof(base));
+        any = true;
+        for (unsigned k = 0; k < TRACE_KEYS; k++)
+            p->trace_differs[k] |= v[k] != base[k];
+    }
+    return 0;
+}
 
 static json_t *first_row(struct sweep *s, uint64_t index, struct err *e)
 {
@@ -122,7 +155,7 @@ static int plan_make(struct sweep *s, struct plan *p, struct err *e)
             return err_set(e, SF_EFORMAT, "sweep: no point %" PRIu64, i);
         json_array_append_new(p->first, row);
     }
-    return 0;
+    return compare_traces(s, p, e);
 }
 
 /* Somebody said where a coordinator is, without naming it in this command. */
@@ -158,6 +191,28 @@ static int ask_known(const struct sweep_opt *o, struct sweep *s, json_t **ret, s
     if (r < 0)
         fprintf(stderr, "what is known already stays open: %s\n", why.text);
     return 0;
+}
+
+/* The cells of a point's trace under those of trace_keys that vary. */
+static void plan_trace_cells(struct table *t, struct sweep *s, const struct plan *p, uint64_t index)
+{
+    struct arch a;
+    struct sweep_trace tr = { 0 };
+    uint64_t n, v[TRACE_KEYS] = { 0 };
+    bool known =
+        sweep_point(s, index, &n, &a) >= 0 && sweep_trace(s, n, &tr, NULL) >= 0 && tr.from_recipe;
+    if (known)
+        trace_values(tr.recipe, v);
+    for (unsigned k = 0; k < TRACE_KEYS; k++) {
+        if (!p->trace_differs[k])
+            continue;
+        if (!known)
+            table_cell(t, "-");
+        else if (k == 0)
+            table_cell(t, "%s", order_name(tr.recipe->order));
+        else
+            table_cell(t, "%" PRIu64, v[k]);
+    }
 }
 
 static void plan_print(const struct sweep_head *h, struct sweep *s, const struct plan *p,
@@ -219,12 +274,15 @@ static void plan_print(const struct sweep_head *h, struct sweep *s, const struct
         printf("... %" PRIu64 " more\n", p->traces - 20);
 
     printf("\nfirst points (what varies)\n");
-    const char *cols[ARCH_N + 4];
+    const char *cols[3 + TRACE_KEYS + ARCH_N];
     unsigned key[ARCH_N], n_keys = 0;
     size_t n = 0;
     cols[n++] = "index";
     cols[n++] = "trace";
     cols[n++] = "tenants";
+    for (unsigned k = 0; k < TRACE_KEYS; k++)
+        if (p->trace_differs[k])
+            cols[n++] = trace_keys[k];
     for (unsigned k = 0; k < ARCH_N; k++)
         if (p->differs[k]) {
             key[n_keys++] = k;
@@ -240,6 +298,7 @@ static void plan_print(const struct sweep_head *h, struct sweep *s, const struct
         table_cell(t, "%s", json_string_value(json_object_get(row, "section")));
         const json_t *tenants = json_object_get(row, "tenants");
         table_cell(t, "%s", json_is_null(tenants) ? "-" : cell_text(tenants, room));
+        plan_trace_cells(t, s, p, i);
         for (unsigned k = 0; k < n_keys; k++)
             table_cell(
                 t, "%s",

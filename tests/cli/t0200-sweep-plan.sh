@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # sweep plan: expands a file without anybody's help.
 . "${0%/*}/tap.sh"
-plan 15
+plan 18
 cd "$work" || exit 1
 small_log a.log 4 200
 
@@ -27,6 +27,14 @@ SIOFLEET_CONNECT=tcp://127.0.0.1:9 SIOFLEET_SERVER_KEY=none SIOFLEET_KEY=none ru
 ok "a coordinator that is configured but not there does not matter" cmp "$work/out" one
 mkdir other && cp a.log s.ini other/ && (cd other && "$sf" sweep plan s.ini --json) >"$work/out"
 ok "the same content elsewhere has the same id" cmp one "$work/out"
+
+printf '[trace]\nlogs = a.log\ntenants = 2\norder = rr,rand\nburst = 1,3\nseed = 1,2\nreplicate = 1,2\n[arch]\n' >v.ini
+run sweep plan v.ini
+ok "what varies in the traces has a column" grep -q "^index  trace  tenants  order  burst  seed  replicate$" "$work/out"
+ok "so that no two points look alike" sh -c "sed -n '/^first points/,\$p' out | sed -n '3,12s/^ *[0-9]*//p' | sort -u | wc -l | grep -qx 10"
+sed -i 's/rr,rand/rand/; s/^burst = .*/burst = 2/; s/^replicate.*//' v.ini
+run sweep plan v.ini
+ok "and what does not has none" grep -q "^index  trace  tenants  seed$" "$work/out"
 
 sed -i 's/^iotlb_entries.*/iotlb_entries = 64,100\nl3_groups = 2048/' s.ini
 run sweep plan s.ini

@@ -204,7 +204,7 @@ static void get_inputs(struct agent *a, struct run *r)
     if (!r->sizes)
         r->sizes = calloc(r->n_inputs + 1, sizeof(*r->sizes));
     for (size_t i = 0; i < r->n_inputs; i++)
-        if (cas_stat(a->cas, &r->inputs[i], &item) == 0)
+        if (cas_check(a->cas, &r->inputs[i]) && cas_stat(a->cas, &r->inputs[i], &item) == 0)
             wants(r, &r->inputs[i], item->size_b);
     if (never_fits(a, r))
         return;
@@ -256,7 +256,7 @@ static int read_info(struct run *r, struct err *e)
 static int store_product(struct agent *a, struct run *r, struct err *e)
 {
     int rc = read_info(r, e);
-    if (rc < 0 || cas_has(a->cas, &r->product))
+    if (rc < 0 || cas_check(a->cas, &r->product))
         return rc;
     CLEANUP(freep) char *path = path_fmt("%s/product", r->dir);
     struct id id;
@@ -392,6 +392,14 @@ static void do_start(struct agent *a, const struct core_action *act)
         push(a, (struct core_event){ .kind = CORE_CANNOT, .key = r->g.key, .cause = CAUSE_LOST });
         return;
     }
+    for (size_t i = 0; i < r->n_inputs; i++)
+        if (!cas_check(a->cas, &r->inputs[i])) {
+            /* not the task's fault: it is granted again, and then the input is fetched again */
+            why(r, "an input was removed from the cache");
+            push(a,
+                 (struct core_event){ .kind = CORE_CANNOT, .key = r->g.key, .cause = CAUSE_LOST });
+            return;
+        }
     char **paths = calloc(r->n_inputs + 1, sizeof(*paths));
     if (!paths) {
         cannot(a, r, -ENOMEM, "no memory for the paths of its inputs");

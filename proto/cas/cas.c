@@ -96,13 +96,19 @@ static struct cas_item *item(const struct cas *c, const struct id *id)
 {
     bool found;
     size_t i = find(c, id, &found);
-    return found ? &c->v[i] : NULL;
+    return found && !c->v[i].gone ? &c->v[i] : NULL;
 }
 
 static int insert(struct cas *c, const struct id *id, uint64_t size, uint64_t used_ms)
 {
     bool found;
     size_t i = find(c, id, &found);
+    if (found && c->v[i].gone) {
+        c->v[i].gone = false;
+        c->v[i].size_b = size;
+        c->v[i].used_ms = used_ms;
+        c->used_b += size;
+    }
     if (found)
         return 0;
     if (c->n == c->room) {
@@ -395,6 +401,24 @@ static void forget(struct cas *c, struct cas_item *it)
     c->n--;
 }
 
+bool cas_check(struct cas *c, const struct id *id)
+{
+    struct cas_item *it = item(c, id);
+    CLEANUP(freep) char *path = item_path(c, id, "");
+    CLEANUP(freep) char *list = item_path(c, id, ".hashes");
+    if (!it || !path || !list)
+        return it != NULL;
+    if ((access(path, F_OK) == 0 || errno != ENOENT) &&
+        (access(list, F_OK) == 0 || errno != ENOENT))
+        return true;
+    c->used_b -= it->size_b;
+    it->size_b = 0;
+    it->gone = true;
+    if (!it->pins)
+        forget(c, it);
+    return false;
+}
+
 static int remove_item(struct cas *c, struct cas_item *it, struct err *e)
 {
     CLEANUP(freep) char *path = item_path(c, &it->id, "");
@@ -432,9 +456,12 @@ int cas_pin(struct cas *c, const struct id *id)
 
 void cas_unpin(struct cas *c, const struct id *id)
 {
-    struct cas_item *it = item(c, id);
-    if (it && it->pins)
-        it->pins--;
+    bool found;
+    size_t i = find(c, id, &found);
+    if (!found || !c->v[i].pins)
+        return;
+    if (--c->v[i].pins == 0 && c->v[i].gone)
+        forget(c, &c->v[i]);
 }
 
 /* Room for need bytes under the cap, by removing puts that nobody works on, then what is unpinned, each the longest unused
@@ -513,13 +540,23 @@ static int resume(struct cas_put *p, const struct cas_map *old, struct err *e)
     return 0;
 }
 
+/* The folder of puts, which may have been removed since the start. */
+static int make_partial(const struct cas *c, struct err *e)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/partial", c->dir);
+    return path ? dir_make(path, 0700, e) : err_sys(e, ENOMEM, "%s", c->dir);
+}
+
 static int begin(struct cas_put *p, struct err *e)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(cas_map_size(p->map.n));
     CLEANUP(cas_map_clear) struct cas_map old = { 0 };
     struct err ignored;
     struct id got;
-    int r = file_read(p->map_path, &b, &ignored);
+    int r = make_partial(p->cas, e);
+    if (r < 0)
+        return r;
+    r = file_read(p->map_path, &b, &ignored);
     p->fd = open(p->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (p->fd < 0)
         return err_sys(e, errno, "%s", p->path);
@@ -572,7 +609,7 @@ int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct 
     cid_of_chunks(size_b, hashes, n, &got);
     if (!id_eq(&got, id))
         return err_set(e, SF_EINTEGRITY, "artefact %.12s: the chunk hashes are not its own", hex);
-    if (cas_has(c, id))
+    if (cas_check(c, id))
         return err_set(e, EEXIST, "artefact %.12s: here already", hex);
     for (struct cas_put *p = c->puts; p; p = p->next)
         if (id_eq(&p->id, id))
@@ -740,6 +777,7 @@ int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_si
     if (!hashes || !chunk)
         return err_sys(e, ENOMEM, "%s", path);
     int r = make_room(c, size, e);
+    r = r < 0 ? r : make_partial(c, e);
     if (r < 0)
         return r;
     char *name = path_fmt("%s/partial/import-%u", c->dir, ++c->temp_n);
@@ -775,9 +813,8 @@ int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_si
     cid_of_chunks(size, hashes, n, ret);
     if (ret_size)
         *ret_size = size;
-    struct cas_item *it = item(c, ret);
-    if (it) {
-        use(c, it);
+    if (cas_check(c, ret)) {
+        use(c, item(c, ret));
         return 0;
     }
     r = publish(c, ret, size, hashes, n, temp, out, e);

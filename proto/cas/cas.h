@@ -32,6 +32,7 @@ struct cas_item {
     uint64_t size_b;
     uint64_t used_ms; /* wall time of the last use: LRU order */
     unsigned pins;
+    bool gone; /* its files were removed; it stands here for its pins only, size_b is 0 */
 };
 
 /* Open or make the store. cap_b: most bytes of whole artefacts and running puts, 0 = no cap.
@@ -40,6 +41,9 @@ int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e);
 void cas_free(struct cas **c);
 
 bool cas_has(const struct cas *c, const struct id *id);
+/* As cas_has, after a look at the directory: one whose files somebody removed is forgotten, so that
+ * it can be put again. Its pins stay. */
+bool cas_check(struct cas *c, const struct id *id);
 /* *ret borrowed until the next call that changes the store. Returns 0 or -ENOENT. */
 int cas_stat(const struct cas *c, const struct id *id, const struct cas_item **ret);
 /* Where it is. Owned; NULL when it is not here (or without memory). Counts as a use. Pin it while

@@ -736,6 +736,27 @@ Test(agent, inputs_that_fit_one_by_one_but_not_together_fail_the_attempt)
     agent_stop(pid);
 }
 
+Test(agent, input_removed_from_the_cache_is_fetched_again)
+{
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    cr_assert(dir_remove(in("agent/cache"), &e) == 0, "%s", e.text);
+    grant(2, "points", points_spec(&trace, 64, 100));
+    UNTIL(co.rows[2] >= 1);
+    grant(3, "points", points_spec(&trace, 2, 0)); /* waits for the first, with its input at hand */
+    UNTIL(folders() == 2);
+    cr_assert(dir_remove(in("agent/cache"), &e) == 0, "%s", e.text);
+    cancel(2); /* it has read its trace, and would go on */
+    UNTIL(co.end[2].over && co.end[3].over);
+    cr_assert_str_eq(co.end[2].cause, "cancelled", "%s", co.end[2].tail);
+    cr_assert_str_eq(co.end[3].cause, "lost"); /* to be granted again */
+    cr_assert(strstr(co.end[3].tail, "removed from the cache"), "%s", co.end[3].tail);
+    grant(4, "points", points_spec(&trace, 2, 0));
+    UNTIL(co.end[4].over);
+    cr_assert_str_eq(co.end[4].cause, "done", "%s", co.end[4].tail);
+    agent_stop(pid);
+}
+
 Test(agent, damaged_trace_in_the_cache_is_integrity)
 {
     pid_t pid = agent_start();

@@ -291,6 +291,35 @@ Test(cas, a_put_that_nobody_resumes_makes_room_first)
         free(c[i].p);
 }
 
+Test(cas, what_was_removed_from_its_directory_can_be_put_again)
+{
+    struct content c[2] = { make(40, 1000), make(41, 1000) };
+    struct cas *s = store(2 * 1000);
+    struct err e = { 0 };
+    put(s, &c[0]);
+    put(s, &c[1]);
+    cas_pin(s, &c[0].id); /* somebody has it open still */
+    cr_assert(cas_check(s, &c[0].id));
+    cr_assert(dir_remove(root, &e) == 0, "%s", e.text);
+    cr_assert(cas_has(s, &c[0].id) && !cas_check(s, &c[0].id) && !cas_has(s, &c[0].id));
+    cr_assert(!cas_check(s, &c[1].id));
+    cr_assert_eq(cas_bytes(s), 0);
+    put(s, &c[0]);
+    put(s, &c[1]);
+    cr_assert(cas_check(s, &c[0].id) && cas_check(s, &c[1].id));
+    cr_assert_eq(cas_bytes(s), 2000);
+    cr_assert_eq(cas_delete(s, &c[0].id, &e), -EBUSY);
+    cas_unpin(s, &c[0].id);
+    cr_assert(dir_remove(root, &e) == 0, "%s", e.text);
+    cas_pin(s, &c[1].id);
+    cr_assert(!cas_check(s, &c[1].id));
+    cas_unpin(s, &c[1].id); /* the last trace of it */
+    cr_assert(!cas_has(s, &c[1].id));
+    cas_free(&s);
+    for (size_t i = 0; i < 2; i++)
+        free(c[i].p);
+}
+
 Test(cas, leftovers_of_a_crash_are_gone_after_a_start)
 {
     struct content c = make(30, 100);

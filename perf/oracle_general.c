@@ -127,12 +127,10 @@ static void clear_objects(struct objects *o)
 
 int oracle_general_read(const char *path, struct trace **ret, struct err *e)
 {
-    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return err_sys(e, errno, "%s", path);
-    if (!S_ISREG(st.st_mode))
-        return err_set(e, SF_EFORMAT, "%s: not a regular file", path);
+    CLEANUP(closep) int fd = file_open_regular(path, &st, e);
+    if (fd < 0)
+        return fd;
     if (!st.st_size)
         return err_set(e, SF_EFORMAT, "%s: the file is empty", path);
     if (st.st_size % ORACLE_B)

@@ -249,12 +249,10 @@ int compat_files_read(const char *dir, const char *prefix, unsigned with, struct
     CLEANUP(freep) char *path = path_fmt("%s/%s_iotlb_trace.bin", dir, prefix);
     if (!path)
         return err_sys(e, ENOMEM, "%s/%s", dir, prefix);
-    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return err_sys(e, errno, "%s", path);
-    if (!S_ISREG(st.st_mode))
-        return err_set(e, SF_EFORMAT, "%s: not a file", path);
+    CLEANUP(closep) int fd = file_open_regular(path, &st, e);
+    if (fd < 0)
+        return fd;
     if (st.st_size % IOTLB_REC)
         return err_set(e, SF_EFORMAT, "%s: truncated: %lld bytes are no whole records of %d bytes",
                        path, (long long)st.st_size, IOTLB_REC);

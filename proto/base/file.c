@@ -109,6 +109,16 @@ ssize_t pread_full(int fd, void *p, size_t n, off_t off)
     return (ssize_t)got;
 }
 
+int file_open_regular(const char *path, struct stat *ret_st, struct err *e)
+{
+    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, ret_st) < 0)
+        return err_sys(e, errno, "%s", path);
+    if (!S_ISREG(ret_st->st_mode))
+        return err_set(e, SF_EFORMAT, "%s: not a regular file", path);
+    return take_fd(&fd);
+}
+
 int file_read(const char *path, struct buf *b, struct err *e)
 {
     CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);

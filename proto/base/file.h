@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "proto/base/buf.h"
@@ -28,6 +29,10 @@ void file_abort(struct file_new *f); /* accepts an idle one; usable with CLEANUP
 
 /* Remove the temporary files of all idle or running steps: for a signal handler that ends the process. */
 void file_abort_all(void);
+
+/* Open a regular file for reading; *ret_st is what fstat() says of it. Anything else is refused with -SF_EFORMAT, and
+ * without waiting: a pipe would block in open() until somebody writes. Returns the descriptor. */
+int file_open_regular(const char *path, struct stat *ret_st, struct err *e);
 
 /* All of n bytes, retried on EINTR and short writes. Returns 0 or -errno. */
 int write_all(int fd, const void *p, size_t n);

@@ -762,14 +762,12 @@ static void unlinkp(char **path)
 int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_size, struct err *e)
 {
     struct stat st, after;
-    CLEANUP(closep) int in = open(path, O_RDONLY | O_CLOEXEC);
+    CLEANUP(closep) int in = file_open_regular(path, &st, e);
     CLEANUP(closep) int out = -1;
     CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
     CLEANUP(freep) struct id *hashes = NULL;
-    if (in < 0 || fstat(in, &st) < 0)
-        return err_sys(e, errno, "%s", path);
-    if (!S_ISREG(st.st_mode))
-        return err_set(e, SF_EFORMAT, "%s: not a regular file", path);
+    if (in < 0)
+        return in;
     uint64_t size = (uint64_t)st.st_size, n = chunks_of(size);
     if (size > CAS_SIZE_MAX)
         return err_set(e, EFBIG, "%s: too long", path);

@@ -634,11 +634,9 @@ int client_put(struct client *c, const char *path, const char *kind, const char 
     struct stat st;
     if (!chunk)
         return err_sys(e, ENOMEM, "%s", path);
-    f.fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (f.fd < 0 || fstat(f.fd, &st) < 0)
-        return err_sys(e, errno, "%s", path);
-    if (!S_ISREG(st.st_mode))
-        return err_set(e, SF_EFORMAT, "%s: not a regular file", path);
+    f.fd = file_open_regular(path, &st, e);
+    if (f.fd < 0)
+        return f.fd;
     f.size = (uint64_t)st.st_size;
     if (f.size > CAS_SIZE_MAX)
         return err_set(e, EFBIG, "%s: too long", path);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "proto/base/clean.h"
+#include "proto/base/file.h"
 #include "proto/lib/zio.h"
 
 static const char end_magic[8] = { 's', 'f', 'l', 't', 'e', 'n', 'd', '\n' };
@@ -169,15 +170,11 @@ int frame_open_bytes(struct frame_in *f, const struct frame_kind *kind, const ch
 int frame_open(struct frame_in *f, const struct frame_kind *kind, const char *path, struct err *e)
 {
     *f = (struct frame_in){ .kind = kind, .path = strdup(path) };
-    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
-    int r = 0;
+    CLEANUP(closep) int fd = file_open_regular(path, &st, e);
+    int r = fd < 0 ? fd : 0;
     if (!f->path)
         r = err_sys(e, ENOMEM, "%s", path);
-    else if (fd < 0 || fstat(fd, &st) < 0)
-        r = err_sys(e, errno, "%s", path);
-    else if (!S_ISREG(st.st_mode))
-        r = err_set(e, SF_EFORMAT, "%s: not a regular file", path);
     if (r == 0 && st.st_size > 0) {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED) {

@@ -216,8 +216,6 @@ void progress_step(struct progress *p, uint64_t done, uint64_t total)
     uint64_t every = p->tty ? 100 : 2000;
     if (!whole && now - p->last_ms < every)
         return;
-    if (whole && p->shown && !p->tty && p->last_ms == 0)
-        return;
     p->last_ms = now;
     p->shown = true;
     double s = (double)(now - p->start_ms) / 1000.0;

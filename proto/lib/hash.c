@@ -136,13 +136,11 @@ void cid_bytes(const void *p, size_t n, struct id *ret)
 
 int cid_file(const char *path, struct id *ret, uint64_t *ret_size, struct err *e)
 {
-    /* a pipe would block here, or lose what it holds to the hash */
-    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    /* a pipe would lose what it holds to the hash */
     struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return err_sys(e, errno, "%s", path);
-    if (!S_ISREG(st.st_mode))
-        return err_set(e, SF_EFORMAT, "%s: not a regular file", path);
+    CLEANUP(closep) int fd = file_open_regular(path, &st, e);
+    if (fd < 0)
+        return fd;
     CLEANUP(cid_free) struct cid *c = cid_new();
     CLEANUP(freep) uint8_t *block = malloc(CID_CHUNK);
     if (!c || !block)

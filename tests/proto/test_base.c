@@ -145,6 +145,25 @@ Test(file, without_home_the_folders_are_those_of_the_account_not_in_tmp)
     cr_assert_neq(strncmp(none, "/tmp/", 5), 0, "%s", none);
 }
 
+Test(file, only_a_regular_file_is_opened_as_input_and_nothing_waits)
+{
+    CLEANUP(freep) char *dir = scratch();
+    CLEANUP(freep) char *fifo = path_fmt("%s/fifo", dir), *path = path_fmt("%s/f", dir);
+    struct err e = { 0 };
+    struct stat st;
+    cr_assert_eq(mkfifo(fifo, 0600), 0);
+    cr_expect_eq(file_open_regular(fifo, &st, &e), -SF_EFORMAT); /* open(2) alone would wait for a writer */
+    cr_expect_eq(file_open_regular(dir, &st, &e), -SF_EFORMAT);
+    cr_expect_eq(file_open_regular("/dev/zero", &st, &e), -SF_EFORMAT);
+    cr_expect_eq(file_open_regular(path, &st, &e), -ENOENT);
+    cr_assert_eq(file_write(path, "123", 3, 0600, false, &e), 0);
+    int fd = file_open_regular(path, &st, &e);
+    cr_assert_geq(fd, 0, "%s", e.text);
+    cr_expect_eq(st.st_size, 3);
+    close(fd);
+    cr_assert_eq(dir_remove(dir, &e), 0);
+}
+
 Test(file, longer_than_the_cap_is_refused)
 {
     CLEANUP(freep) char *dir = scratch();

@@ -92,10 +92,12 @@ void hub_trace_here(struct hub *h, const struct id *key, const struct store_trac
 /* Head of a trace file in the cas -> its row in the store. */
 int hub_note_trace(struct hub *h, const struct id *id, struct store_trace *ret, struct err *e);
 
-/* users.c: messages of users */
+/* ask.c: questions of users */
+void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m);
+
+/* users.c: messages of users that change something */
 void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m);
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m);
-void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m);
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code);
 /* A sweep of the store into memory and into the scheduler. */
 int hub_load_sweep(struct hub *h, uint64_t seq, struct err *e);

@@ -46,7 +46,7 @@ home() {
 }
 home 'zmq\.h' 'proto/link/.*'
 home 'msgpack.*' 'proto/wire/.*'
-home 'sqlite3\.h' 'coordinator/store.*\.c'
+home 'sqlite3\.h' 'coordinator/store_in\.h'
 home 'libssh2.*' 'deploy/ssh\.c'
 home 'sodium.*' 'proto/lib/hash\.c|proto/link/.*'
 home 'zstd\.h' 'proto/lib/zio\.c'

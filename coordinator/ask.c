@@ -1,0 +1,280 @@
+/* What users want to know. Each question gets exactly one answer; nothing is changed by one. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/hub.h"
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+#include "proto/base/num.h"
+
+enum { KNOWN_IN_PLAN = 200000, LS_PAGE = 2000, SQL_MS = 2000 };
+
+
+static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
+{
+    char hex[ID_HEX_LEN], when[CLOCK_RFC3339_LEN];
+    id_hex(&w->id, hex);
+    clock_rfc3339(w->submitted_ms, when);
+    const struct sched_sweep *s = sched_sweep(&h->sched, w->seq);
+    uint64_t eta = s && w->state <= SWEEP_RUNNING ? sched_eta_ms(&h->sched, s) : UINT64_MAX;
+    if (w->state > SWEEP_RUNNING)
+        eta = 0;
+    uint64_t running = 0;
+    if (s)
+        LIST_EACH(i, n, &s->tasks)
+    running += LIST_OF(i, struct sched_task, by_sweep)->state != TASK_QUEUED;
+    json_t *j = json_object();
+    json_object_set_new(j, "sweep", json_string(hex));
+    json_object_set_new(j, "name", json_str(w->name));
+    json_object_set_new(j, "state", json_string(sweep_state_name(w->state, w->held)));
+    json_object_set_new(j, "points", json_u64(w->points));
+    json_object_set_new(j, "done", json_u64(w->done + w->invalid));
+    json_object_set_new(j, "failed", json_u64(w->failed));
+    json_object_set_new(j, "known", json_u64(w->known));
+    json_object_set_new(j, "eta_ms", eta == UINT64_MAX ? json_null() : json_u64(eta));
+    json_object_set_new(j, "invalid", json_u64(w->invalid));
+    json_object_set_new(j, "running", json_u64(running));
+    json_object_set_new(j, "duplicate_equal", json_u64(w->equal));
+    json_object_set_new(j, "late", json_u64(w->late));
+    json_object_set_new(j, "differing", json_u64(w->differing));
+    json_object_set_new(j, "priority", json_u64(w->priority));
+    json_object_set_new(j, "submitted", json_string(when));
+    clock_rfc3339(w->ended_ms, when);
+    json_object_set_new(j, "ended", w->ended_ms ? json_string(when) : json_null());
+    return j;
+}
+
+struct page {
+    struct hub *h;
+    json_t *items;
+    uint64_t skip, seen, last;
+    bool more;
+};
+
+static int ls_sweep(void *ctx, const struct store_sweep *w)
+{
+    struct page *p = ctx;
+    if (json_array_size(p->items) == LS_PAGE) {
+        p->more = true;
+        p->last = w->seq;
+        return 1;
+    }
+    json_array_append_new(p->items, sweep_doc(p->h, w));
+    return 0;
+}
+
+static int ls_agent(void *ctx, const struct store_agent *a)
+{
+    struct page *p = ctx;
+    if (p->seen++ < p->skip)
+        return 0;
+    if (json_array_size(p->items) == LS_PAGE) {
+        p->more = true;
+        return 1;
+    }
+    const struct hub_agent *live = NULL;
+    for (const struct hub_agent *i = p->h->agents; i; i = i->next)
+        if (!memcmp(i->info.install, a->install, 16))
+            live = i;
+    const struct sched_agent *s = sched_agent(&p->h->sched, a->install);
+    uint32_t running = s ? s->n_tasks[0] + s->n_tasks[1] : 0;
+    bool alive = s && s->alive;
+    const char *state = !alive ? "lost" : !a->drained ? "ready" : running ? "draining" : "drained";
+    uint64_t seen = live ? live->last_seen_ms : a->last_seen_ms, now = clock_wall_ms();
+    json_t *labels = json_object();
+    CLEANUP(freep) char *text = strdup(a->labels);
+    char *save = NULL;
+    for (char *kv = text ? strtok_r(text, ",", &save) : NULL; kv; kv = strtok_r(NULL, ",", &save)) {
+        char *eq = strchr(kv, '=');
+        if (eq) {
+            *eq = 0;
+            json_object_set_new(labels, kv, json_str(eq + 1));
+        }
+    }
+    json_t *j = json_object();
+    json_object_set_new(j, "name", json_str(a->name));
+    json_object_set_new(j, "state", json_string(state));
+    json_object_set_new(j, "version", json_str(a->version));
+    json_object_set_new(j, "boot", json_u64(a->boot));
+    json_object_set_new(j, "cores", json_u64(a->cores));
+    json_object_set_new(j, "memory_mib", json_u64(a->memory_mib));
+    json_object_set_new(j, "kvm", json_string(a->kvm ? "usable" : "unusable"));
+    json_object_set_new(j, "labels", labels);
+    json_object_set_new(j, "running", json_integer(running));
+    json_object_set_new(j, "last_seen_ms", json_u64(now > seen ? now - seen : 0));
+    json_array_append_new(p->items, j);
+    return 0;
+}
+
+static void ls_task(struct page *p, const struct sched_task *t)
+{
+    if (p->seen++ < p->skip || p->more)
+        return;
+    if (json_array_size(p->items) == LS_PAGE) {
+        p->more = true;
+        return;
+    }
+    const struct live *l = t->sweep ? t->sweep->user : NULL;
+    char hex[ID_HEX_LEN];
+    if (l)
+        id_hex(&l->id, hex);
+    const struct hub_agent *a = t->agent ? t->agent->user : NULL;
+    json_t *j = json_object();
+    json_object_set_new(j, "task", json_u64(t->num));
+    json_object_set_new(j, "sweep", l ? json_string(hex) : json_null());
+    json_object_set_new(j, "kind", json_string(t->kind == TASK_TRACE ? "trace" : "points"));
+    json_object_set_new(j, "state", json_string(task_state_name(t->state)));
+    json_object_set_new(j, "agent", a ? json_str(a->info.name) : json_null());
+    json_object_set_new(j, "epoch", t->n ? json_u64(t->epoch) : json_null());
+    json_object_set_new(j, "attempt", json_u64(t->n));
+    json_object_set_new(j, "points", json_u64(t->total));
+    json_object_set_new(j, "done", json_u64(t->total - t->left.total));
+    json_array_append_new(p->items, j);
+}
+
+static json_t *ls_doc(const char *kind, json_t *items)
+{
+    json_t *j = json_object();
+    json_object_set_new(j, "schema", json_string("siofleet.ls/1"));
+    json_object_set_new(j, "kind", json_string(kind));
+    json_object_set_new(j, "items", items);
+    return j;
+}
+
+static int ask_ls(struct hub *h, const char *kind, const char *cursor, json_t **ret,
+                  char next[STORE_CURSOR], struct err *e)
+{
+    struct page p = { .h = h, .items = json_array() };
+    int r = 0;
+    if (*cursor && num_u64(cursor, 0, UINT64_MAX, "cursor", &p.skip, e) < 0) {
+        json_decref(p.items);
+        return -SF_EUSAGE;
+    }
+    if (!strcmp(kind, "sweeps")) {
+        r = store_sweeps(h->store, p.skip, false, ls_sweep, &p, e);
+        if (p.more)
+            snprintf(next, STORE_CURSOR, "%" PRIu64, p.last);
+    } else {
+        if (!strcmp(kind, "agents"))
+            r = store_agents(h->store, ls_agent, &p, e);
+        else {
+            LIST_EACH(i, n, &h->sched.trace_tasks)
+            ls_task(&p, LIST_OF(i, struct sched_task, by_sweep));
+            for (size_t k = 0; k < h->sched.n_order; k++)
+                LIST_EACH(i, n, &h->sched.order[k]->tasks)
+            ls_task(&p, LIST_OF(i, struct sched_task, by_sweep));
+        }
+        if (p.more)
+            snprintf(next, STORE_CURSOR, "%" PRIu64, p.skip + LS_PAGE);
+    }
+    *ret = ls_doc(kind, p.items);
+    return r < 0 ? r : 0;
+}
+
+/* How many points of a sweep that is only planned have a result already. */
+static int ask_known(struct hub *h, const json_t *args, json_t **ret, struct err *e)
+{
+    struct live *l = NULL;
+    uint64_t known = 0;
+    int r = live_new(json_object_get(args, "sweep"), &l, e);
+    if (r >= 0) {
+        for (uint32_t t = 0; r >= 0 && t < l->n_traces; t++) {
+            r = l->build[t] ? store_recipe(h->store, &l->key[t], &l->tr[t], e)
+                            : store_trace(h->store, &l->key[t], &l->tr[t], e);
+            if (r == -ENOENT) {
+                l->tr[t].num = 0;
+                r = 0;
+            }
+        }
+        for (uint64_t i = 0; r >= 0 && i < l->points && i < KNOWN_IN_PLAN; i++) {
+            struct arch a;
+            struct id point;
+            uint32_t t;
+            if (live_point(l, i, &t, &a, &point) == 0 && l->tr[t].num)
+                r = store_is_known(h->store, &point, h->engines, h->n_engines, e);
+            known += r == 1;
+        }
+    }
+    live_free(&l);
+    if (r >= 0)
+        *ret = json_pack("{s:o}", "known", json_u64(known));
+    return r < 0 ? r : 0;
+}
+
+static int ask_artefact(struct hub *h, const json_t *args, json_t **ret, struct err *e)
+{
+    const char *text = json_string_value(json_object_get(args, "id"));
+    struct store_artefact a;
+    int r = store_artefact(h->store, text ? text : "", &a, e);
+    if (r >= 0)
+        *ret = json_pack("{s:o,s:o,s:s,s:o}", "id", json_id(&a.id), "size_b", json_u64(a.size_b),
+                         "kind", a.kind, "name", json_str(a.name));
+    return r;
+}
+
+static int ask_sweep(struct hub *h, const json_t *args, json_t **ret, struct err *e)
+{
+    const char *text = json_string_value(json_object_get(args, "id"));
+    struct store_sweep w;
+    int r = store_find_sweep(h->store, text ? text : "last", &w, e);
+    if (r < 0)
+        return r;
+    *ret = json_object();
+    json_object_set_new(*ret, "schema", json_string("siofleet.sweep/1"));
+    json_t *doc = sweep_doc(h, &w);
+    json_object_update(*ret, doc);
+    json_decref(doc);
+    return 0;
+}
+
+void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
+{
+    struct err e = { 0 };
+    char next[STORE_CURSOR] = "";
+    CLEANUP(buf_clear) struct buf body = BUF_INIT(1 << 20);
+    json_t *args = m->args_len ? json_loadb((const char *)m->args, m->args_len, 0, NULL)
+                               : json_object(),
+           *doc = NULL;
+    int r;
+    if (!json_is_object(args))
+        r = err_set(&e, SF_EUSAGE, "%s: arguments are not a JSON object", m->what);
+    else if (!strcmp(m->what, "results"))
+        r = store_results(h->store, args, m->cursor, &body, next, &e);
+    else if (!strcmp(m->what, "sql"))
+        r = store_sql(h->store, args, SQL_MS, m->cursor, &body, next, &e);
+    else if (!strcmp(m->what, "ls-artefacts"))
+        r = store_ls_artefacts(h->store, m->cursor, &body, next, &e);
+    else if (!strcmp(m->what, "ls-sweeps") || !strcmp(m->what, "ls-tasks") ||
+             !strcmp(m->what, "ls-agents"))
+        r = ask_ls(h, m->what + 3, m->cursor, &doc, next, &e);
+    else if (!strcmp(m->what, "sweep"))
+        r = ask_sweep(h, args, &doc, &e);
+    else if (!strcmp(m->what, "artefact"))
+        r = ask_artefact(h, args, &doc, &e);
+    else if (!strcmp(m->what, "plan-known"))
+        r = ask_known(h, args, &doc, &e);
+    else
+        r = err_set(&e, SF_EUSAGE, "%s: unknown to this coordinator", m->what);
+    json_decref(args);
+    if (r >= 0 && doc) {
+        CLEANUP(freep) char *text = json_dumps(doc, JSON_COMPACT);
+        r = text ? buf_adds(&body, text) : -ENOMEM;
+    }
+    json_decref(doc);
+    if (r < 0) {
+        if (!e.code)
+            err_sys(&e, -r, "%s", m->what);
+        hub_refuse(h, p->id, m->req, &e, r == -ENOENT ? "NOT_FOUND" : NULL);
+        return;
+    }
+    struct msg part = { .type = M_PART,
+                        .part = { .req = m->req,
+                                  .cursor = next,
+                                  .cursor_len = strlen(next),
+                                  .body = body.data,
+                                  .body_len = body.len } };
+    if (link_send(h->link, p->id, &part, &e) < 0)
+        log_warn("user '%s': answer to '%s' not sent: %s", p->name, m->what, e.text);
+}

@@ -1,0 +1,210 @@
+/* Hosts: who is here, what each holds under which lease, and what happens when one falls silent. */
+#include "coordinator/sched_in.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- agents */
+
+/* Renew what the agent holds; name what it must drop. */
+static int renew(struct sched *s, struct sched_agent *a, const struct sched_ref *refs, size_t n,
+                 uint64_t now, struct sched_actions *out, struct sched_action *answer)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct sched_task *t = sched_task(s, refs[i].task);
+        if (sched_same(t, refs[i].epoch, refs[i].n) && t->agent == a && t->state != TASK_STOPPING) {
+            sched_move(s, t, MOVE_CLAIM);
+            t->lease_ms = now + s->cfg.lease_ms;
+            continue;
+        }
+        if (refs[i].state == 3)
+            continue; /* it will deliver, which is welcome, and be told so */
+        if (t && t->agent == a && t->state == TASK_STOPPING)
+            t->lease_ms = now + s->cfg.lease_ms; /* it is still ending it */
+        size_t at = (size_t)(answer - out->v);
+        int r = sched_act_ref(out, &out->v[at], &refs[i]);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
+                   struct sched_actions *out, struct err *e)
+{
+    struct sched_agent *a = sched_agent(s, ev->agent.install);
+    if (a && ev->agent.boot < a->boot)
+        return err_set(e, SF_EREFUSED, "boot %llu is fenced by boot %llu of the same install",
+                       (unsigned long long)ev->agent.boot, (unsigned long long)a->boot);
+    bool reborn = a && ev->agent.boot > a->boot;
+    if (!a) {
+        a = calloc(1, sizeof(*a));
+        if (!a)
+            return -ENOMEM;
+        memcpy(a->install, ev->agent.install, 16);
+        int r = map_put(&s->agents, sched_key(a->install), a);
+        if (r < 0) {
+            free(a);
+            return r == -EEXIST ? err_set(e, SF_EREFUSED, "install id is taken") : r;
+        }
+        list_init(&a->tasks);
+        list_add(&s->agent_list, &a->all);
+    }
+    a->boot = ev->agent.boot;
+    a->cores = ev->agent.cores ? ev->agent.cores : 1;
+    a->accept = ev->agent.accept;
+    a->drained = ev->agent.drained;
+    a->user = ev->agent.user;
+    a->alive = true;
+    a->heard_ms = now;
+    a->not_before_ms = 0;
+    struct sched_action *w;
+    int r = sched_act(out, ACT_WELCOME, &w);
+    if (r < 0)
+        return r;
+    w->agent = a;
+    size_t at = out->n - 1;
+    r = renew(s, a, ev->agent.refs, ev->agent.n_refs, now, out, &out->v[at]);
+    if (r < 0 || !reborn)
+        return r;
+    /* what the old boot held and this one does not name is lost now, not in a lease's time */
+    LIST_EACH(p, next, &a->tasks)
+    {
+        struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
+        bool named = false;
+        for (size_t i = 0; i < ev->agent.n_refs && !named; i++)
+            named = t->num == ev->agent.refs[i].task &&
+                    sched_same(t, ev->agent.refs[i].epoch, ev->agent.refs[i].n);
+        if (!named && (r = sched_lose(s, t, "lost", now, out)) < 0)
+            return r;
+    }
+    return 0;
+}
+
+int sched_ev_beat(struct sched *s, const struct sched_event *ev, uint64_t now,
+                  struct sched_actions *out, struct err *e)
+{
+    struct sched_agent *a = sched_agent(s, ev->agent.install);
+    if (!a || !a->boot)
+        return err_set(e, SF_EREFUSED, "say hello first");
+    if (a->boot != ev->agent.boot)
+        return err_set(e, SF_EREFUSED, "boot %llu is fenced by boot %llu of the same install",
+                       (unsigned long long)ev->agent.boot, (unsigned long long)a->boot);
+    a->alive = true;
+    a->heard_ms = now;
+    a->accept = ev->agent.accept;
+    struct sched_action *d;
+    int r = sched_act(out, ACT_DROP, &d);
+    if (r < 0)
+        return r;
+    d->agent = a;
+    return renew(s, a, ev->agent.refs, ev->agent.n_refs, now, out, d);
+}
+
+/* ---- restored attempts */
+
+int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now,
+                     struct sched_actions *out, struct err *e)
+{
+    struct sched_sweep *w = NULL;
+    struct sched_trace *tr = NULL;
+    if (ev->restore.kind == TASK_POINTS) {
+        w = sched_sweep(s, ev->restore.sweep);
+        if (!w)
+            return err_set(e, ENOENT, "task %llu: no such sweep",
+                           (unsigned long long)ev->restore.task);
+        const struct spans *pts = ev->restore.points;
+        if (pts->n) {
+            uint64_t k = w->plan.trace_of(w->plan.ctx, pts->v[0].lo);
+            if (k < w->n_traces)
+                tr = w->trace[k];
+        } else if (w->n_traces) {
+            tr = w->trace[0];
+        }
+    } else {
+        tr = sched_find_trace(s, &ev->restore.key);
+    }
+    if (!tr || (ev->restore.kind == TASK_TRACE && (tr->ready || tr->task)))
+        return err_set(e, ENOENT, "task %llu: nobody needs it",
+                       (unsigned long long)ev->restore.task);
+    struct sched_agent *a = sched_agent(s, ev->restore.install);
+    int r;
+    if (!a) { /* known by name of its install only, until it says hello: boot 0 */
+        a = calloc(1, sizeof(*a));
+        if (!a)
+            return -ENOMEM;
+        memcpy(a->install, ev->restore.install, 16);
+        r = map_put(&s->agents, sched_key(a->install), a);
+        if (r < 0) {
+            free(a);
+            return r;
+        }
+        a->cores = 1;
+        list_init(&a->tasks);
+        list_add(&s->agent_list, &a->all);
+    }
+    struct sched_task *t;
+    r = sched_new_task(s, ev->restore.kind, w, tr, ev->restore.task, &t);
+    if (r < 0)
+        return r;
+    t->epoch = ev->restore.epoch;
+    t->n = ev->restore.n;
+    t->total = ev->restore.total;
+    t->fails = ev->restore.fails;
+    t->timeout_ms = ev->restore.timeout_ms;
+    t->retries = w ? w->retries : 3;
+    t->state = TASK_ORPHAN;
+    t->lease_ms = s->start_ms + s->cfg.lease_ms > now ? s->start_ms + s->cfg.lease_ms : now;
+    sched_join(t, a);
+    if (w) {
+        /* only what still waits may be in it: results and other tasks come first */
+        for (size_t i = 0; i < ev->restore.points->n; i++) {
+            uint64_t lo = ev->restore.points->v[i].lo, hi = ev->restore.points->v[i].hi;
+            for (size_t k = 0; k < w->todo.n; k++) {
+                uint64_t from = lo > w->todo.v[k].lo ? lo : w->todo.v[k].lo;
+                uint64_t to = hi < w->todo.v[k].hi ? hi : w->todo.v[k].hi;
+                if (from < to && (r = spans_add(&t->left, from, to)) < 0)
+                    return r;
+            }
+        }
+        for (size_t i = 0; i < t->left.n; i++)
+            if (spans_del(&w->todo, t->left.v[i].lo, t->left.v[i].hi) < 0)
+                return -ENOMEM;
+        w->in_tasks += t->left.total;
+        spans_clear(ev->restore.points);
+    }
+    (void)out;
+    return 0;
+}
+
+/* ---- leases that ran out */
+
+int sched_expire(struct sched *s, uint64_t now, struct sched_actions *out)
+{
+    int r;
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        bool silent = a->alive && now - a->heard_ms > s->cfg.lease_ms;
+        uint64_t lost = 0;
+        LIST_EACH(p, n, &a->tasks)
+        {
+            struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
+            if (now <= t->lease_ms)
+                continue;
+            lost++;
+            if ((r = sched_lose(s, t, "lost", now, out)) < 0)
+                return r;
+        }
+        if (silent && list_empty(&a->tasks)) {
+            a->alive = false;
+            struct sched_action *x;
+            if ((r = sched_act(out, ACT_AGENT_LOST, &x)) < 0)
+                return r;
+            x->agent = a;
+            x->n = lost;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,252 @@
+/* Who gets what next: traces to make, blocks of points, and to which agent. */
+#include "coordinator/sched_in.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Trace tasks for what the sweep comes to next; points of traces that cannot be had are given up.
+ */
+static int want_traces(struct sched *s, struct sched_sweep *w, struct sched_actions *out)
+{
+    unsigned window = 0;
+    int r;
+    for (size_t k = 0; k < w->todo.n && window < SCHED_TRACE_WINDOW;) {
+        uint64_t lo = w->todo.v[k].lo;
+        while (lo < w->todo.v[k].hi && window < SCHED_TRACE_WINDOW) {
+            uint64_t no = w->plan.trace_of(w->plan.ctx, lo),
+                     end = w->plan.trace_end(w->plan.ctx, lo);
+            if (end > w->todo.v[k].hi || end <= lo)
+                end = w->todo.v[k].hi;
+            struct sched_trace *tr = no < w->n_traces ? w->trace[no] : NULL;
+            if (!tr || tr->failed) {
+                struct spans gone = { 0 };
+                r = spans_add(&gone, lo, end);
+                if (r >= 0)
+                    r = sched_give_up(w, &gone, tr ? tr->why : "no such trace", out);
+                spans_clear(&gone);
+                if (r < 0 || spans_del(&w->todo, lo, end) < 0)
+                    return r < 0 ? r : -ENOMEM;
+                if (k >= w->todo.n)
+                    return 0;
+                lo = w->todo.v[k].lo > end ? w->todo.v[k].lo : end;
+                continue;
+            }
+            if (!tr->ready) {
+                window++;
+                if (!tr->task && tr->build) {
+                    struct sched_task *t;
+                    r = sched_new_task(s, TASK_TRACE, NULL, tr, 0, &t);
+                    if (r < 0)
+                        return r;
+                    t->retries = w->retries;
+                    t->timeout_ms = w->timeout_ms;
+                }
+            }
+            lo = end;
+        }
+        k++;
+    }
+    return 0;
+}
+
+static bool takes(const struct sched_agent *a, uint64_t now)
+{
+    return a->alive && a->accept && !a->drained && now >= a->not_before_ms;
+}
+
+static int grant(struct sched *s, struct sched_task *t, struct sched_agent *a, uint64_t now,
+                 struct sched_actions *out)
+{
+    struct sched_action *g;
+    int r = sched_act(out, ACT_GRANT, &g);
+    if (r < 0)
+        return r;
+    sched_move(s, t, MOVE_GRANT);
+    sched_join(t, a);
+    t->epoch = s->cfg.epoch;
+    t->n++;
+    t->granted++;
+    t->lease_ms = now + s->cfg.lease_ms;
+    g->agent = a;
+    g->task = t->num;
+    g->epoch = t->epoch;
+    g->n = t->n;
+    g->kind = t->kind;
+    g->timeout_ms = t->timeout_ms;
+    g->sweep = t->sweep ? t->sweep->seq : 0;
+    g->key = t->trace->key;
+    g->fails = t->fails;
+    g->user = t->sweep ? t->sweep->user : NULL;
+    for (size_t i = 0; i < t->left.n; i++)
+        if ((r = sched_act_span(out, g, t->left.v[i].lo, t->left.v[i].hi)) < 0)
+            return r;
+    return 0;
+}
+
+/* A sweep whose trace is being asked for; any will do to name it in the grant. */
+static struct sched_sweep *sweep_of_trace(const struct sched *s, const struct sched_trace *tr)
+{
+    for (size_t i = 0; i < s->n_order; i++)
+        for (uint32_t k = 0; k < s->order[i]->n_traces; k++)
+            if (s->order[i]->trace[k] == tr)
+                return s->order[i];
+    return NULL;
+}
+
+static int grant_traces(struct sched *s, uint64_t now, struct sched_actions *out)
+{
+    LIST_EACH(p, n, &s->trace_tasks)
+    {
+        struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+        if (t->state != TASK_QUEUED || now < t->not_before_ms)
+            continue;
+        struct sched_sweep *w = sweep_of_trace(s, t->trace);
+        if (!w || w->held)
+            continue;
+        struct sched_agent *best = NULL;
+        LIST_EACH(q, m, &s->agent_list)
+        {
+            struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+            uint32_t slots = a->cores < SCHED_TRACE_SLOTS ? a->cores : SCHED_TRACE_SLOTS;
+            if (takes(a, now) && a->n_tasks[TASK_TRACE] < slots &&
+                (!best || (uint64_t)a->n_tasks[TASK_TRACE] * best->cores <
+                              (uint64_t)best->n_tasks[TASK_TRACE] * a->cores))
+                best = a;
+        }
+        if (!best)
+            return 0;
+        int r = grant(s, t, best, now, out);
+        if (r < 0)
+            return r;
+        out->v[out->n - 1].sweep = w->seq;
+        out->v[out->n - 1].user = w->user;
+    }
+    return 0;
+}
+
+static uint64_t block_size(const struct sched_sweep *w, const struct sched_trace *tr,
+                           const struct sched_agent *a, uint64_t all_cores)
+{
+    uint64_t n, cores = a->cores;
+    if (w->block) {
+        n = w->block;
+    } else {
+        uint64_t us = tr->point_us ? tr->point_us : w->point_us;
+        n = us ? SCHED_TARGET_MS * 1000ull * cores / us
+               : cores; /* first a taste of one point a core */
+        if (all_cores > cores) {
+            /* half of a fair share, so that the end of a sweep is spread over all; but a task has its own cost */
+            uint64_t share = w->todo.total * cores / (2 * all_cores);
+            uint64_t least = us ? SCHED_LEAST_MS * 1000ull * cores / us : cores;
+            if (n > share)
+                n = share > least ? share : least;
+        }
+        n = (n + cores - 1) / cores * cores; /* whole rounds of the cores */
+        if (n < cores)
+            n = cores;
+    }
+    return n > SCHED_BLOCK_MAX ? SCHED_BLOCK_MAX : n;
+}
+
+/* The next points task for an agent: one that is tried again, or a fresh block. 1 = granted, 0 =
+ * nothing to do. */
+static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cores, uint64_t now,
+                        struct sched_actions *out)
+{
+    int r;
+    for (size_t i = 0; i < s->n_order; i++) {
+        struct sched_sweep *w = s->order[i];
+        if (w->held || w->over)
+            continue;
+        LIST_EACH(p, n, &w->tasks)
+        {
+            struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+            if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready)
+                continue;
+            r = grant(s, t, a, now, out);
+            return r < 0 ? r : 1;
+        }
+        unsigned waiting = 0;
+        for (size_t k = 0; k < w->todo.n && waiting < SCHED_TRACE_WINDOW; k++) {
+            uint64_t lo = w->todo.v[k].lo;
+            while (lo < w->todo.v[k].hi && waiting < SCHED_TRACE_WINDOW) {
+                uint64_t no = w->plan.trace_of(w->plan.ctx, lo);
+                uint64_t end = w->plan.trace_end(w->plan.ctx, lo);
+                if (end > w->todo.v[k].hi || end <= lo)
+                    end = w->todo.v[k].hi;
+                struct sched_trace *tr = no < w->n_traces ? w->trace[no] : NULL;
+                if (!tr || !tr->ready) {
+                    waiting++;
+                    lo = end;
+                    continue;
+                }
+                /* while the first taste runs its rows tell the rate: no second taste for the same agent */
+                if (!w->block && !tr->point_us && !w->point_us && a->n_tasks[TASK_POINTS])
+                    break;
+                uint64_t n = block_size(w, tr, a, all_cores);
+                if (end - lo > n && (w->block || all_cores > a->cores || end - lo > n + n / 2 ||
+                                     end - lo > SCHED_BLOCK_MAX))
+                    end = lo + n; /* else a small rest joins the last block */
+                struct sched_task *t;
+                r = sched_new_task(s, TASK_POINTS, w, tr, 0, &t);
+                if (r < 0)
+                    return r;
+                t->retries = w->retries;
+                t->timeout_ms = w->timeout_ms;
+                r = spans_add(&t->left, lo, end);
+                if (r < 0) {
+                    sched_end_task(s, t);
+                    return r;
+                }
+                t->total = t->left.total;
+                w->in_tasks += t->total;
+                if (spans_del(&w->todo, lo, end) < 0)
+                    return -ENOMEM;
+                r = grant(s, t, a, now, out);
+                return r < 0 ? r : 1;
+            }
+        }
+    }
+    return 0;
+}
+
+int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
+{
+    int r;
+    for (size_t i = 0; i < s->n_order; i++) {
+        struct sched_sweep *w = s->order[i];
+        if (w->over)
+            continue;
+        if (!w->held && (r = want_traces(s, w, out)) < 0)
+            return r;
+        size_t before = s->n_order;
+        if (!sched_left(w) && (r = sched_settle(s, w, out)) < 0)
+            return r;
+        i -= before - s->n_order; /* it may be gone */
+    }
+    if (s->draining)
+        return 0;
+    if ((r = grant_traces(s, now, out)) < 0)
+        return r;
+    uint64_t all_cores = 0;
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        if (takes(a, now))
+            all_cores += a->cores;
+    }
+    if (!all_cores)
+        return 0;
+    for (uint32_t have = 0; have < SCHED_POINT_SLOTS; have++)
+        LIST_EACH(q, m, &s->agent_list)
+        {
+            struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+            if (a->n_tasks[TASK_POINTS] > have || !takes(a, now))
+                continue;
+            r = grant_points(s, a, all_cores, now, out);
+            if (r <= 0)
+                return r;
+        }
+    return 0;
+}

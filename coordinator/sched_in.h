@@ -1,0 +1,61 @@
+/* Inside of the scheduler: what sched.c (the step), sched_task.c, sched_sweep.c, sched_agent.c and sched_grant.c share. */
+#pragma once
+#include "coordinator/sched.h"
+
+/* sched_task.c: actions */
+void *sched_grown(void *v, size_t n, size_t *room, size_t size);
+int sched_act(struct sched_actions *o, enum sched_action_type type, struct sched_action **ret);
+int sched_act_span(struct sched_actions *o, struct sched_action *a, uint64_t lo, uint64_t hi);
+int sched_act_ref(struct sched_actions *o, struct sched_action *a, const struct sched_ref *ref);
+
+/* sched_task.c: tasks */
+void sched_move(struct sched *s, struct sched_task *t, enum task_move m);
+void sched_join(struct sched_task *t, struct sched_agent *a);
+bool sched_same(const struct sched_task *t, uint64_t epoch, uint64_t n);
+int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
+                   struct sched_trace *tr, uint64_t num, struct sched_task **ret);
+void sched_free_task(struct sched_task *t);
+void sched_free_trace(struct sched *s, struct sched_trace *t);
+/* It leaves every table. Its points must be out of it. */
+void sched_end_task(struct sched *s, struct sched_task *t);
+/* The task's points leave it for good (accepted elsewhere, given up, or the sweep was cancelled); it ends. */
+int sched_finish(struct sched *s, struct sched_task *t, struct sched_actions *out);
+int sched_give_up(struct sched_sweep *w, const struct spans *pts, const char *text,
+                  struct sched_actions *out);
+/* Silent: an agent, or one of its tasks. */
+int sched_lose(struct sched *s, struct sched_task *t, const char *cause, uint64_t now,
+               struct sched_actions *out);
+int sched_stop(struct sched *s, struct sched_task *t, struct sched_actions *out);
+int sched_ev_point(struct sched *s, const struct sched_event *ev, uint64_t now,
+                   struct sched_actions *out);
+int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
+                 struct sched_actions *out, struct err *e);
+int sched_ev_decline(struct sched *s, const struct sched_event *ev, uint64_t now,
+                     struct sched_actions *out, struct err *e);
+
+/* sched_sweep.c */
+void sched_free_sweep(struct sched_sweep *w);
+/* After anything that may have been the last: say once that a sweep is over, forget it when nothing runs for it. */
+int sched_settle(struct sched *s, struct sched_sweep *w, struct sched_actions *out);
+void sched_order(struct sched *s, struct sched_sweep *w);
+int sched_ev_sweep(struct sched *s, const struct sched_event *ev, struct sched_actions *out,
+                   struct err *e);
+int sched_cancel_sweep(struct sched *s, struct sched_sweep *w, struct sched_actions *out);
+int sched_cancel_task(struct sched *s, struct sched_task *t, struct sched_actions *out);
+int sched_redo(struct sched_sweep *w, const struct sched_event *ev);
+
+/* sched_agent.c */
+int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
+                   struct sched_actions *out, struct err *e);
+int sched_ev_beat(struct sched *s, const struct sched_event *ev, uint64_t now,
+                  struct sched_actions *out, struct err *e);
+int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now,
+                     struct sched_actions *out, struct err *e);
+int sched_expire(struct sched *s, uint64_t now, struct sched_actions *out);
+
+/* sched_grant.c */
+int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out);
+
+/* sched.c: tables */
+uint64_t sched_key(const void *id); /* ids are hashes, installs are random: any eight bytes serve */
+struct sched_trace *sched_find_trace(const struct sched *s, const struct id *key);

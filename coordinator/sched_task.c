@@ -1,0 +1,419 @@
+/* Tasks: moves, attempts that end, points that go back to the queue or are given up. */
+#include "coordinator/sched_in.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const signed char task_moves[TASK_STATES][TASK_MOVES] = {
+    /*                  grant        claim        requeue      stop           end */
+    [TASK_QUEUED] = { TASK_LEASED, -1, -1, -1, TASK_ENDED },
+    [TASK_LEASED] = { -1, TASK_LEASED, TASK_QUEUED, TASK_STOPPING, TASK_ENDED },
+    [TASK_ORPHAN] = { -1, TASK_LEASED, TASK_QUEUED, TASK_STOPPING, TASK_ENDED },
+    [TASK_STOPPING] = { -1, TASK_STOPPING, -1, TASK_STOPPING, TASK_ENDED },
+    [TASK_ENDED] = { -1, -1, -1, -1, -1 },
+};
+
+const char *task_state_name(enum task_state st)
+{
+    switch (st) {
+    case TASK_QUEUED:
+        return "queued";
+    case TASK_LEASED:
+    case TASK_ORPHAN:
+    case TASK_STOPPING:
+        return "running";
+    default:
+        return "done";
+    }
+}
+
+/* ---- actions */
+
+void sched_actions_reset(struct sched_actions *a)
+{
+    a->n = a->n_spans = a->n_refs = 0;
+}
+
+void sched_actions_clear(struct sched_actions *a)
+{
+    free(a->v);
+    free(a->spans);
+    free(a->refs);
+    *a = (struct sched_actions){ 0 };
+}
+
+void *sched_grown(void *v, size_t n, size_t *room, size_t size)
+{
+    if (n < *room)
+        return v;
+    size_t more = *room ? *room * 2 : 16;
+    void *p = realloc(v, more * size);
+    if (p)
+        *room = more;
+    return p;
+}
+
+int sched_act(struct sched_actions *o, enum sched_action_type type, struct sched_action **ret)
+{
+    struct sched_action *v = sched_grown(o->v, o->n, &o->room, sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    o->v = v;
+    *ret = &v[o->n++];
+    **ret = (struct sched_action){ .type = type };
+    return 0;
+}
+
+int sched_act_span(struct sched_actions *o, struct sched_action *a, uint64_t lo, uint64_t hi)
+{
+    struct span *v = sched_grown(o->spans, o->n_spans, &o->room_spans, sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    o->spans = v;
+    if (!a->count)
+        a->first = o->n_spans;
+    v[o->n_spans++] = (struct span){ lo, hi };
+    a->count++;
+    return 0;
+}
+
+int sched_act_ref(struct sched_actions *o, struct sched_action *a, const struct sched_ref *ref)
+{
+    struct sched_ref *v = sched_grown(o->refs, o->n_refs, &o->room_refs, sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    o->refs = v;
+    if (!a->count)
+        a->first = o->n_refs;
+    v[o->n_refs++] = *ref;
+    a->count++;
+    return 0;
+}
+
+/* ---- moves of a task */
+
+void sched_free_task(struct sched_task *t)
+{
+    spans_clear(&t->left);
+    free(t);
+}
+
+void sched_move(struct sched *s, struct sched_task *t, enum task_move m)
+{
+    int to = task_moves[t->state][m];
+    if (to < 0)
+        s->bad_moves++; /* sched_check() tells */
+    else
+        t->state = (enum task_state)to;
+}
+
+static void leave(struct sched_task *t)
+{
+    if (!t->agent)
+        return;
+    list_del(&t->by_agent);
+    t->agent->n_tasks[t->kind]--;
+    t->agent = NULL;
+}
+
+void sched_join(struct sched_task *t, struct sched_agent *a)
+{
+    leave(t);
+    t->agent = a;
+    list_add(&a->tasks, &t->by_agent);
+    a->n_tasks[t->kind]++;
+}
+
+void sched_free_trace(struct sched *s, struct sched_trace *t)
+{
+    map_del(&s->traces, sched_key(t->key.b));
+    free(t);
+}
+
+/* End a task: it leaves every table. Its points must be out of it. */
+void sched_end_task(struct sched *s, struct sched_task *t)
+{
+    sched_move(s, t, MOVE_END);
+    leave(t);
+    list_del(&t->by_sweep);
+    map_del(&s->tasks, t->num);
+    struct sched_trace *tr = t->kind == TASK_TRACE ? t->trace : NULL;
+    sched_free_task(t);
+    if (tr) {
+        tr->task = NULL;
+        if (!tr->users)
+            sched_free_trace(s, tr);
+    }
+}
+
+int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
+                   struct sched_trace *tr, uint64_t num, struct sched_task **ret)
+{
+    struct sched_task *t = calloc(1, sizeof(*t));
+    if (!t)
+        return -ENOMEM;
+    t->num = num ? num : s->cfg.next_task;
+    t->kind = kind;
+    t->state = TASK_QUEUED;
+    t->sweep = w;
+    t->trace = tr;
+    int r = map_put(&s->tasks, t->num, t);
+    if (r < 0) {
+        free(t);
+        return r;
+    }
+    if (t->num >= s->cfg.next_task)
+        s->cfg.next_task = t->num + 1;
+    list_init(&t->by_agent);
+    list_init(&t->by_sweep);
+    list_add(w ? &w->tasks : &s->trace_tasks, &t->by_sweep);
+    if (kind == TASK_TRACE)
+        tr->task = t;
+    *ret = t;
+    return 0;
+}
+
+static uint64_t back_off(struct sched *s, uint32_t fails)
+{
+    uint64_t ms = SCHED_BACKOFF_MS;
+    for (uint32_t i = 1; i < fails && ms < SCHED_BACKOFF_MAX_MS; i++)
+        ms *= 2;
+    if (ms > SCHED_BACKOFF_MAX_MS)
+        ms = SCHED_BACKOFF_MAX_MS;
+    return ms +
+           rng_below(&s->rng, ms / 4 + 1); /* so that what failed together does not come together */
+}
+
+bool sched_same(const struct sched_task *t, uint64_t epoch, uint64_t n)
+{
+    return t && t->epoch == epoch && t->n == n;
+}
+
+/* ---- tasks back to the queue, or given up */
+
+int sched_give_up(struct sched_sweep *w, const struct spans *pts, const char *text,
+                  struct sched_actions *out)
+{
+    for (size_t i = 0; i < pts->n; i++)
+        for (uint64_t lo = pts->v[i].lo; lo < pts->v[i].hi; lo += SCHED_FAIL_RANGE) {
+            struct sched_action *a;
+            int r = sched_act(out, ACT_GIVE_UP, &a);
+            if (r < 0)
+                return r;
+            a->sweep = w->seq;
+            a->user = w->user;
+            snprintf(a->text, sizeof(a->text), "%s", text);
+            uint64_t hi =
+                lo + SCHED_FAIL_RANGE < pts->v[i].hi ? lo + SCHED_FAIL_RANGE : pts->v[i].hi;
+            r = sched_act_span(out, a, lo, hi);
+            if (r < 0)
+                return r;
+        }
+    return 0;
+}
+
+static int say_closed(const struct sched_task *t, const char *cause, struct sched_actions *out)
+{
+    struct sched_action *a;
+    int r = sched_act(out, ACT_CLOSE, &a);
+    if (r < 0)
+        return r;
+    a->task = t->num;
+    a->epoch = t->epoch;
+    a->n = t->n;
+    snprintf(a->text, sizeof(a->text), "%s", cause);
+    return 0;
+}
+
+/* The task's points leave it for good (accepted elsewhere, given up, or the sweep was cancelled);
+ * it ends. */
+int sched_finish(struct sched *s, struct sched_task *t, struct sched_actions *out)
+{
+    struct sched_sweep *w = t->sweep;
+    if (w)
+        w->in_tasks -= t->left.total;
+    sched_end_task(s, t);
+    return w ? sched_settle(s, w, out) : 0;
+}
+
+/* An attempt is over and not all came of it. count: it was the task's own fault. */
+static int again(struct sched *s, struct sched_task *t, bool count, const char *text, uint64_t now,
+                 struct sched_actions *out)
+{
+    struct sched_sweep *w = t->sweep;
+    bool stopping = t->state == TASK_STOPPING;
+    if (t->kind == TASK_POINTS && (!t->left.total || w->cancelled))
+        return sched_finish(s, t, out);
+    if (t->cancelled) {
+        int r = sched_give_up(w, &t->left, "cancelled", out);
+        return r < 0 ? r : sched_finish(s, t, out);
+    }
+    if (t->kind == TASK_TRACE && (stopping || !t->trace->users || t->trace->ready)) {
+        sched_end_task(s, t);
+        return 0;
+    }
+    if (stopping) { /* obsolete by others' results, but not quite: cannot be, points only ever go */
+        t->state = TASK_LEASED;
+    }
+    t->fails += count;
+    if (count && t->fails > t->retries && t->left.total <= 1) {
+        char why[200];
+        snprintf(why, sizeof(why), "%s", text);
+        if (t->kind == TASK_TRACE) {
+            struct sched_trace *tr = t->trace;
+            tr->failed = true;
+            snprintf(tr->why, sizeof(tr->why), "trace could not be built: %.150s", why);
+            struct sched_action *a;
+            int r = sched_act(out, ACT_TRACE_FAILED, &a);
+            if (r < 0)
+                return r;
+            a->key = tr->key;
+            a->task = t->num;
+            snprintf(a->text, sizeof(a->text), "%s", why);
+            sched_end_task(s, t);
+            return 0;
+        }
+        int r = sched_give_up(w, &t->left, why, out);
+        return r < 0 ? r : sched_finish(s, t, out);
+    }
+    leave(t);
+    sched_move(s, t, MOVE_REQUEUE);
+    t->not_before_ms = count ? now + back_off(s, t->fails) : now;
+    if (!count || t->kind == TASK_TRACE || t->left.total <= 1 || t->fails < 2)
+        return 0;
+    /* Failed twice: somewhere in it is a point that kills its program. Halves tell innocent points
+     * from guilty. */
+    struct sched_task *half;
+    int r = sched_new_task(s, TASK_POINTS, w, t->trace, 0, &half);
+    if (r < 0)
+        return r;
+    half->timeout_ms = t->timeout_ms;
+    half->retries = t->retries;
+    half->not_before_ms = t->not_before_ms;
+    r = spans_halve(&t->left, &half->left);
+    t->total = t->left.total;
+    half->total = half->left.total;
+    t->fails = half->fails = 1;
+    return r;
+}
+
+/* Silent: an agent, or one of its tasks. */
+int sched_lose(struct sched *s, struct sched_task *t, const char *cause, uint64_t now,
+               struct sched_actions *out)
+{
+    int r = say_closed(t, cause, out);
+    return r < 0 ? r : again(s, t, false, cause, now, out);
+}
+
+int sched_stop(struct sched *s, struct sched_task *t, struct sched_actions *out)
+{
+    if (t->state == TASK_STOPPING)
+        return 0;
+    struct sched_action *a;
+    int r = sched_act(out, ACT_CANCEL, &a);
+    if (r < 0)
+        return r;
+    a->agent = t->agent;
+    a->task = t->num;
+    a->epoch = t->epoch;
+    a->n = t->n;
+    sched_move(s, t, MOVE_STOP);
+    return 0;
+}
+
+/* ---- results */
+
+static void learn(uint64_t *mean, uint64_t x)
+{
+    *mean = *mean ? (*mean * 7 + x + 7) / 8 : x;
+}
+
+int sched_ev_point(struct sched *s, const struct sched_event *ev, uint64_t now,
+                   struct sched_actions *out)
+{
+    struct sched_sweep *w = sched_sweep(s, ev->point.sweep);
+    struct sched_task *by = ev->point.task ? sched_task(s, ev->point.task) : NULL;
+    if (by && sched_same(by, ev->point.epoch, ev->point.n) && by->agent)
+        by->lease_ms = now + s->cfg.lease_ms; /* a result is as good as a beat */
+    else
+        by = NULL;
+    if (!w)
+        return 0; /* over and forgotten: the store has counted it */
+    uint64_t i = ev->point.index;
+    if (ev->point.duration_us) {
+        uint64_t k = w->plan.trace_of(w->plan.ctx, i);
+        learn(&w->point_us, ev->point.duration_us);
+        if (k < w->n_traces)
+            learn(&w->trace[k]->point_us, ev->point.duration_us);
+    }
+    struct sched_task *holder = by && by->sweep == w && spans_has(&by->left, i) ? by : NULL;
+    int64_t d;
+    if (!holder) {
+        d = spans_del(&w->todo, i, i + 1);
+        if (d)
+            return d < 0 ? (int)d : sched_settle(s, w, out);
+        LIST_EACH(p, n, &w->tasks)
+        {
+            struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+            if (spans_has(&t->left, i)) {
+                holder = t;
+                break;
+            }
+        }
+    }
+    if (!holder)
+        return 0;
+    d = spans_del(&holder->left, i, i + 1);
+    if (d < 0)
+        return (int)d;
+    w->in_tasks -= (uint64_t)d;
+    if (!holder->left.total && holder != by) {
+        /* others did all of it */
+        if (holder->state == TASK_QUEUED)
+            return sched_finish(s, holder, out);
+        if (holder->state == TASK_LEASED && ev->point.task) {
+            int r = sched_stop(s, holder, out);
+            if (r < 0)
+                return r;
+        }
+    }
+    return sched_settle(s, w, out);
+}
+
+int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
+                 struct sched_actions *out, struct err *e)
+{
+    struct sched_task *t = sched_task(s, ev->end.task);
+    if (!sched_same(t, ev->end.epoch, ev->end.n) || t->state == TASK_QUEUED)
+        return err_set(e, ENOENT, "task %llu: attempt %llu/%llu is not open",
+                       (unsigned long long)ev->end.task, (unsigned long long)ev->end.epoch,
+                       (unsigned long long)ev->end.n);
+    const char *cause = ev->end.cause ? ev->end.cause : "exit";
+    const char *text = ev->end.text && *ev->end.text ? ev->end.text : cause;
+    if (!strcmp(cause, "done")) {
+        if (t->kind == TASK_TRACE) {
+            t->trace->ready = true;
+            t->trace->failed = false;
+            sched_end_task(s, t);
+            return 0;
+        }
+        if (!t->left.total)
+            return sched_finish(s, t, out);
+        text = "ended without all of its rows";
+    }
+    bool count = strcmp(cause, "cancelled") != 0 && strcmp(cause, "lost") != 0;
+    return again(s, t, count, text, now, out);
+}
+
+int sched_ev_decline(struct sched *s, const struct sched_event *ev, uint64_t now,
+                     struct sched_actions *out, struct err *e)
+{
+    struct sched_task *t = sched_task(s, ev->end.task);
+    if (!sched_same(t, ev->end.epoch, ev->end.n) || !t->agent)
+        return err_set(e, ENOENT, "task %llu: attempt %llu/%llu is not open",
+                       (unsigned long long)ev->end.task, (unsigned long long)ev->end.epoch,
+                       (unsigned long long)ev->end.n);
+    t->agent->not_before_ms = now + SCHED_DECLINE_MS;
+    return sched_lose(s, t, ev->end.cause ? ev->end.cause : "declined", now, out);
+}

@@ -1,0 +1,49 @@
+/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c and store_ask.c share. Nobody else
+ * includes this: sqlite3.h ends here. */
+#pragma once
+#include <sqlite3.h>
+
+#include "coordinator/store.h"
+
+enum { STMT_MAX = 128 };
+
+struct store {
+    sqlite3 *db;
+    sqlite3 *asker; /* read-only, for --sql; opened when first asked */
+    char *dir, *path;
+    int lock;
+    bool open_tx, read_only;
+    struct {
+        const char *sql; /* a literal: its address is the key */
+        sqlite3_stmt *st;
+    } cache[STMT_MAX];
+    size_t n_cache;
+};
+
+/* store.c: errors and statements */
+int db_error(const struct store *st, int rc, struct err *e, const char *what);
+/* A prepared statement for a literal text: made once, reset. NULL = failed, e says why. */
+sqlite3_stmt *db_use(struct store *st, const char *sql, struct err *e);
+/* Bind from the first parameter on: u = uint64_t, t = const char * (NULL = null), b = const void *, size_t (NULL = null),
+ * i = const struct id * (NULL = null), z = uint64_t where 0 is null. */
+void db_bind(sqlite3_stmt *s, const char *fmt, ...);
+/* 1 = a row, 0 = done, or an error. The statement is reset unless a row came. */
+int db_step(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
+int db_exec(struct store *st, const char *sql, struct err *e, const char *what);
+uint64_t db_u64(sqlite3_stmt *s, int k);
+void db_text(sqlite3_stmt *s, int k, char *out, size_t room);
+void db_id(sqlite3_stmt *s, int k, struct id *ret);
+
+/* store_schema.c */
+struct column {
+    const char *name, *expr;
+};
+const struct column *store_column(size_t i); /* default ones, then provenance */
+extern const char store_results_from[]; /* " FROM t_row r JOIN ..." that the expressions need */
+int db_version(struct store *st, uint64_t *ret, struct err *e);
+int db_migrate(struct store *st, struct err *e);
+
+/* store_fleet.c */
+/* "ab12..." of 8 to 64 hex digits -> its bytes as lowest and highest id. */
+bool db_id_range(const char *text, struct id *lo, struct id *hi);
+void db_artefact(sqlite3_stmt *s, struct store_artefact *a); /* id, size_b, kind, name, added_ms */

@@ -1,0 +1,232 @@
+/* Results: one row a point. */
+#include "coordinator/store_in.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define X(name, kind, def, lo, hi) ",a_" #name
+#define Y(name) ",s_" #name
+#define ROW_COLS                                                                                   \
+    "point,trace,status,error,by,epoch,n,task,reg,engine,threads,started_ms,duration_"             \
+    "us" ARCH_KEYS(X) ROW_STATS(Y)
+static const char row_insert_head[] = "INSERT INTO t_row(sweep,idx," ROW_COLS ") VALUES(?,?";
+static const char row_select[] =
+    "SELECT status,error,by,point" ROW_STATS(Y) " FROM t_row WHERE sweep = ? AND idx = ?";
+static const char row_known[] =
+    "SELECT " ROW_COLS " FROM t_row WHERE point = ? AND status = 0 AND by <> 1";
+#undef X
+#undef Y
+enum { ROW_FIXED = 13, ROW_ALL = 2 + ROW_FIXED + ARCH_N + ROW_STATS_N };
+
+static const char *row_insert(void)
+{
+    static char sql[8192]; /* made once; its address is the statement's key */
+    if (!*sql) {
+        char *p = sql + snprintf(sql, sizeof(sql), "%s", row_insert_head);
+        for (int i = 2; i < ROW_ALL; i++)
+            p += sprintf(p, ",?");
+        sprintf(p, ")");
+    }
+    return sql;
+}
+
+static int insert_row(struct store *st, const struct store_row *r, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, row_insert(), e);
+    if (!s)
+        return -EIO;
+    static const struct id none;
+    bool has_point = !id_eq(&r->point, &none);
+    db_bind(s, "uuizutuzzzzzzzu", r->sweep, r->index, has_point ? &r->point : NULL, r->trace,
+            (uint64_t)r->status, r->error && *r->error ? r->error : NULL, (uint64_t)r->by, r->epoch,
+            r->n, r->task, r->reg, r->engine, r->threads, r->started_ms, r->duration_us);
+    int k = 2 + ROW_FIXED + 1;
+    const uint32_t *arch = (const uint32_t *)(const void *)&r->arch;
+    for (unsigned i = 0; i < ARCH_N; i++)
+        sqlite3_bind_int64(s, k++, arch[i]);
+    const uint64_t *stats = (const uint64_t *)(const void *)&r->stats;
+    for (unsigned i = 0; i < ROW_STATS_N; i++, k++)
+        if (r->status == ROW_DONE)
+            sqlite3_bind_int64(s, k, (sqlite3_int64)stats[i]);
+        else
+            sqlite3_bind_null(s, k);
+    return db_step(st, s, e, "row");
+}
+
+static int count_row(struct store *st, uint64_t sweep, enum row_status status, bool known, int sign,
+                     struct err *e)
+{
+    sqlite3_stmt *s =
+        db_use(st,
+               "UPDATE t_sweep SET done = done + ?1, failed = failed + ?2, invalid = invalid + ?3,"
+               " known = known + ?4 WHERE seq = ?5",
+               e);
+    if (!s)
+        return -EIO;
+    sqlite3_bind_int(s, 1, status == ROW_DONE ? sign : 0);
+    sqlite3_bind_int(s, 2, status == ROW_FAILED ? sign : 0);
+    sqlite3_bind_int(s, 3, status == ROW_INVALID ? sign : 0);
+    sqlite3_bind_int(s, 4, known ? sign : 0);
+    sqlite3_bind_int64(s, 5, (sqlite3_int64)sweep);
+    return db_step(st, s, e, "sweep");
+}
+
+int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, row_select, e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uu", r->sweep, r->index);
+    int rc = db_step(st, s, e, "read");
+    if (rc < 0)
+        return rc;
+    if (rc == 0) {
+        rc = insert_row(st, r, e);
+        if (rc >= 0)
+            rc = count_row(st, r->sweep, r->status, false, 1, e);
+        return rc < 0 ? rc : PUT_FIRST;
+    }
+    enum row_status old = (enum row_status)db_u64(s, 0);
+    int old_by = (int)db_u64(s, 2);
+    bool equal = old == r->status;
+    if (equal && old == ROW_DONE) {
+        const uint64_t *stats = (const uint64_t *)(const void *)&r->stats;
+        for (unsigned i = 0; i < ROW_STATS_N; i++)
+            equal &= db_u64(s, 4 + (int)i) == stats[i];
+    }
+    sqlite3_reset(s);
+    if (old_by == BY_COORDINATOR && old == ROW_FAILED && r->by != BY_COORDINATOR) {
+        /* given up on, then it came after all */
+        s = db_use(st, "DELETE FROM t_row WHERE sweep = ? AND idx = ?", e);
+        if (!s)
+            return -EIO;
+        db_bind(s, "uu", r->sweep, r->index);
+        rc = db_step(st, s, e, "row");
+        if (rc >= 0)
+            rc = count_row(st, r->sweep, old, false, -1, e);
+        if (rc >= 0)
+            rc = insert_row(st, r, e);
+        if (rc >= 0)
+            rc = count_row(st, r->sweep, r->status, false, 1, e);
+        return rc < 0 ? rc : PUT_REPLACED;
+    }
+    if (r->by == BY_COORDINATOR)
+        return PUT_EQUAL; /* a real result is here: giving up is void */
+    s = equal ? db_use(st, "UPDATE t_sweep SET equal = equal + 1 WHERE seq = ?", e)
+              : db_use(st, "UPDATE t_sweep SET differing = differing + 1 WHERE seq = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", r->sweep);
+    rc = db_step(st, s, e, "sweep");
+    if (rc < 0 || equal)
+        return rc < 0 ? rc : PUT_EQUAL;
+    s = db_use(st, "INSERT INTO t_differing VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", e);
+    if (!s)
+        return -EIO;
+    uint8_t packed[ROW_STATS_BYTES];
+    row_stats_pack(&r->stats, packed);
+    db_bind(s, "uuiutbuuuzzu", r->sweep, r->index, &r->point, (uint64_t)r->status, r->error, packed,
+            sizeof(packed), r->epoch, r->n, r->task, r->reg, r->engine, wall_ms);
+    rc = db_step(st, s, e, "row");
+    return rc < 0 ? rc : PUT_DIFFERS;
+}
+
+/* The first row of a point that one of the engines made; the statement stands on it. 1 = found. */
+static int find_known(struct store *st, const struct id *point, const uint64_t engines[], size_t n,
+                      sqlite3_stmt **ret, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, row_known, e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "i", point);
+    int r;
+    while ((r = db_step(st, s, e, "read")) == 1)
+        for (size_t i = 0; i < n; i++)
+            if (db_u64(s, 9) == engines[i]) {
+                *ret = s;
+                return 1;
+            }
+    return r;
+}
+
+int store_is_known(struct store *st, const struct id *point, const uint64_t engines[], size_t n,
+                   struct err *e)
+{
+    sqlite3_stmt *s = NULL;
+    int r = find_known(st, point, engines, n, &s, e);
+    if (s)
+        sqlite3_reset(s);
+    return r;
+}
+
+int store_put_known(struct store *st, uint64_t sweep, uint64_t index, const struct id *point,
+                    const uint64_t engines[], size_t n, struct err *e)
+{
+    sqlite3_stmt *s = NULL;
+    int r = find_known(st, point, engines, n, &s, e);
+    if (r <= 0)
+        return r;
+    sqlite3_stmt *in = db_use(st, row_insert(), e);
+    if (!in) {
+        sqlite3_reset(s);
+        return -EIO;
+    }
+    db_bind(in, "uu", sweep, index);
+    for (int k = 0; k < ROW_ALL - 2; k++)
+        sqlite3_bind_value(in, k + 3, sqlite3_column_value(s, k));
+    sqlite3_bind_int(in, 3 + 4, BY_COPY);
+    sqlite3_reset(s);
+    r = db_step(st, in, e, "row");
+    if (r >= 0)
+        r = count_row(st, sweep, ROW_DONE, true, 1, e);
+    return r < 0 ? r : 1;
+}
+
+int store_missing(struct store *st, uint64_t sweep, uint64_t points, struct spans *ret,
+                  struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "SELECT idx FROM t_row WHERE sweep = ? ORDER BY idx", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", sweep);
+    uint64_t next = 0;
+    int r, bad = 0;
+    while ((r = db_step(st, s, e, "read")) == 1) {
+        uint64_t i = db_u64(s, 0);
+        if (bad >= 0 && i > next)
+            bad = spans_add(ret, next, i);
+        next = i + 1;
+    }
+    if (r >= 0)
+        r = bad < 0 ? bad : spans_add(ret, next, points);
+    return r;
+}
+
+int store_take_failed(struct store *st, uint64_t sweep, struct spans *ret, struct err *e)
+{
+    sqlite3_stmt *s =
+        db_use(st, "SELECT idx FROM t_row WHERE sweep = ? AND status = 1 ORDER BY idx", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", sweep);
+    int r, bad = 0;
+    while ((r = db_step(st, s, e, "read")) == 1)
+        if (bad >= 0)
+            bad = spans_add(ret, db_u64(s, 0), db_u64(s, 0) + 1);
+    if (r < 0 || bad < 0)
+        return r < 0 ? r : bad;
+    s = db_use(st, "DELETE FROM t_row WHERE sweep = ? AND status = 1", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", sweep);
+    r = db_step(st, s, e, "row");
+    if (r < 0)
+        return r;
+    s = db_use(st, "UPDATE t_sweep SET failed = 0 WHERE seq = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", sweep);
+    return db_step(st, s, e, "sweep");
+}

@@ -1,0 +1,279 @@
+/* What the store's tables and views look like, and how an older store comes to look so. */
+#include "coordinator/store_in.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/clean.h"
+
+/* ---- schema. Versions are frozen texts: a change is a new version. What arch and statistics lists name comes by
+ * add_columns(), because those lists only ever grow. */
+
+static const char schema_1[] =
+    "CREATE TABLE t_meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE t_sweep(seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, name TEXT NOT NULL,"
+    " request_id TEXT UNIQUE, json TEXT NOT NULL, state INTEGER NOT NULL, held INTEGER NOT NULL,"
+    " priority INTEGER NOT NULL, points INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0,"
+    " failed INTEGER NOT NULL DEFAULT 0, invalid INTEGER NOT NULL DEFAULT 0, known INTEGER NOT "
+    "NULL DEFAULT 0,"
+    " equal INTEGER NOT NULL DEFAULT 0, late INTEGER NOT NULL DEFAULT 0, differing INTEGER NOT "
+    "NULL DEFAULT 0,"
+    " submitted_ms INTEGER NOT NULL, ended_ms INTEGER, by TEXT) STRICT;"
+    "CREATE TABLE t_trace(num INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, tenants INTEGER, ord "
+    "TEXT, burst INTEGER,"
+    " seed INTEGER, replicate INTEGER, rules TEXT, info TEXT) STRICT;"
+    "CREATE TABLE t_recipe(id BLOB PRIMARY KEY, trace INTEGER NOT NULL, json TEXT) STRICT, WITHOUT "
+    "ROWID;"
+    "CREATE TABLE t_artefact(id BLOB PRIMARY KEY, size_b INTEGER NOT NULL, kind TEXT NOT NULL, "
+    "name TEXT NOT NULL,"
+    " added_ms INTEGER NOT NULL, by TEXT) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE t_agent(install BLOB PRIMARY KEY, key TEXT NOT NULL UNIQUE, name TEXT NOT NULL, "
+    "version TEXT,"
+    " labels TEXT, boot INTEGER NOT NULL, cores INTEGER, memory_mib INTEGER, kvm INTEGER, drained "
+    "INTEGER NOT NULL"
+    " DEFAULT 0, last_seen_ms INTEGER, engine BLOB, facts TEXT) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE t_reg(num INTEGER PRIMARY KEY, install BLOB NOT NULL, boot INTEGER NOT NULL, "
+    "name TEXT NOT NULL,"
+    " facts TEXT NOT NULL, UNIQUE(install, boot, facts)) STRICT;"
+    "CREATE TABLE t_engine(num INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE) STRICT;"
+    "CREATE TABLE t_row(sweep INTEGER NOT NULL, idx INTEGER NOT NULL, point BLOB, trace INTEGER, "
+    "status INTEGER NOT NULL,"
+    " error TEXT, by INTEGER NOT NULL, epoch INTEGER, n INTEGER, task INTEGER, reg INTEGER, engine "
+    "INTEGER,"
+    " threads INTEGER, started_ms INTEGER, duration_us INTEGER, PRIMARY KEY(sweep, idx)) STRICT, "
+    "WITHOUT ROWID;"
+    "CREATE INDEX i_row_point ON t_row(point) WHERE status = 0;"
+    "CREATE TABLE t_differing(sweep INTEGER NOT NULL, idx INTEGER NOT NULL, point BLOB, status "
+    "INTEGER, error TEXT,"
+    " stats BLOB, epoch INTEGER, n INTEGER, task INTEGER, reg INTEGER, engine INTEGER, at_ms "
+    "INTEGER) STRICT;"
+    "CREATE INDEX i_differing ON t_differing(sweep, idx);"
+    "CREATE TABLE t_attempt(task INTEGER NOT NULL, n INTEGER NOT NULL, epoch INTEGER NOT NULL, "
+    "sweep INTEGER,"
+    " kind TEXT NOT NULL, key BLOB, install BLOB, spans BLOB, points INTEGER, fails INTEGER NOT "
+    "NULL,"
+    " timeout_ms INTEGER, granted_ms INTEGER, ended_ms INTEGER, cause TEXT, exit INTEGER, signal "
+    "INTEGER, tail TEXT,"
+    " PRIMARY KEY(task, n)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX i_attempt_open ON t_attempt(task) WHERE ended_ms IS NULL;";
+
+static const char schema_2[] = "CREATE TABLE t_event(seq INTEGER PRIMARY KEY, at_ms INTEGER NOT "
+                               "NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,"
+                               " text TEXT NOT NULL) STRICT;"
+                               "CREATE INDEX i_attempt_sweep ON t_attempt(sweep);";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2 };
+
+/* ---- columns of results: view expression and name, in the order that scripts rely on */
+
+#define HEX(x) "lower(hex(" x "))"
+#define TIME(x) "strftime('%Y-%m-%dT%H:%M:%fZ'," x "/1000.0,'unixepoch')"
+#define DONE(x) "CASE r.status WHEN 0 THEN " x " END"
+#define FACT(x) "json_extract(g.facts,'$." x "')"
+
+#define ARCH_EXPR_NUM(name) "r.a_" #name
+#define ARCH_EXPR_BOOL(name) "CASE r.a_" #name " WHEN 0 THEN 'no' WHEN 1 THEN 'yes' END"
+#define ARCH_EXPR_POLICY(name)                                                                     \
+    "CASE r.a_" #name " WHEN 0 THEN 'lru' WHEN 1 THEN 'lfu' WHEN 2 THEN 'oracle' END"
+
+#define S(x)                                                                                       \
+    {                                                                                              \
+#x, "r.s_" #x                                                                              \
+    }
+static const struct column columns[] = {
+    { "name", "w.name" },
+    { "index", "r.idx" },
+    { "point", "CASE WHEN r.point IS NOT NULL THEN " HEX("r.point") " END" },
+    { "trace", "CASE WHEN t.id IS NOT NULL AND t.info IS NOT 'absent' THEN " HEX("t.id") " END" },
+    { "rules", "json_extract(w.json,'$.rules')" },
+    { "tenants", "nullif(t.tenants, 0)" },
+    { "order", "t.ord" },
+    { "burst", "t.burst" },
+    { "seed", "t.seed" },
+    { "replicate", "t.replicate" },
+#define X(name, kind, def, lo, hi) { #name, ARCH_EXPR_##kind(name) },
+    ARCH_KEYS(X)
+#undef X
+        { "status", "CASE r.status WHEN 0 THEN 'done' WHEN 1 THEN 'failed' ELSE 'invalid' END" },
+    S(time_ps),
+    S(requests),
+    S(pkts_sent),
+    S(pkts_dropped),
+    S(mbps),
+    S(util_ppm),
+    S(cc_hit),
+    S(cc_miss),
+    S(cc_conflict),
+    S(iotlb_hit),
+    S(iotlb_miss),
+    S(iotlb_conflict),
+    S(l2_hit),
+    S(l2_miss),
+    S(l2_conflict),
+    S(l3_hit),
+    S(l3_miss),
+    S(l3_conflict),
+    S(pf_accesses),
+    S(pf_predictions),
+    S(pf_correct),
+    S(pf_incorrect),
+    S(pf_fill),
+    S(pf_fill_same),
+    S(pf_hit),
+    S(pf_miss),
+    S(jain_ppm),
+};
+static const struct column provenance[] = {
+    { "sweep", HEX("w.id") },
+    { "epoch", "r.epoch" },
+    { "attempt", "r.n" },
+    { "agent", "g.name" },
+    { "boot", "g.boot" },
+    { "host", FACT("host") },
+    { "started", "CASE WHEN r.started_ms IS NOT NULL THEN " TIME("r.started_ms") " END" },
+    { "duration_ms", "r.duration_us / 1000" },
+    { "engine", "CASE WHEN n.id IS NOT NULL THEN " HEX("n.id") " END" },
+    { "isa", FACT("isa") },
+    { "threads", "r.threads" },
+    { "cpu", FACT("cpu") },
+    { "microcode", FACT("microcode") },
+    { "kernel", FACT("kernel") },
+    { "governor", FACT("governor") },
+    { "logs",
+      "(SELECT json_extract(c.json,'$.logs') FROM t_recipe c WHERE c.trace = r.trace LIMIT 1)" },
+    { "qemu_series", "NULL" },
+    { "accel", FACT("accel") },
+    { "error", "r.error" },
+    { "task", "r.task" },
+};
+enum {
+    N_COLUMNS = ARRAY_LEN(columns),
+    N_PROVENANCE = ARRAY_LEN(provenance),
+    N_ALL = N_COLUMNS + N_PROVENANCE,
+};
+const size_t store_n_columns = N_COLUMNS, store_n_provenance = N_PROVENANCE;
+
+const struct column *store_column(size_t i)
+{
+    return i < N_COLUMNS ? &columns[i] : &provenance[i - N_COLUMNS];
+}
+
+/* The views are made anew when a store is opened for writing: they follow the program, not the file. */
+/* clang-format off */
+static const char views[] =
+    "DROP VIEW IF EXISTS sweeps; DROP VIEW IF EXISTS attempts; DROP VIEW IF EXISTS agents;"
+    "DROP VIEW IF EXISTS artefacts; DROP VIEW IF EXISTS results;"
+    "CREATE VIEW sweeps AS SELECT " HEX("id") " AS sweep, seq, name, CASE state WHEN 0 THEN 'queued' WHEN 1 THEN"
+    " 'running' WHEN 2 THEN 'done' WHEN 3 THEN 'failed' ELSE 'cancelled' END AS state, held, priority, points, done,"
+    " failed, invalid, known, equal, late, differing, " TIME("submitted_ms") " AS submitted, " TIME("ended_ms")
+    " AS ended FROM t_sweep;"
+    "CREATE VIEW attempts AS SELECT a.task, a.epoch, a.n, " HEX("w.id") " AS sweep, a.kind, g.name AS agent,"
+    " a.points, " TIME("a.granted_ms") " AS granted, " TIME("a.ended_ms") " AS ended, a.cause, a.exit, a.signal,"
+    " a.tail FROM t_attempt a LEFT JOIN t_sweep w ON w.seq = a.sweep LEFT JOIN t_agent g ON g.install = a.install;"
+    "CREATE VIEW agents AS SELECT name, " HEX("install") " AS install, version, labels, boot, cores, memory_mib,"
+    " CASE kvm WHEN 1 THEN 'usable' ELSE 'unusable' END AS kvm, drained, " TIME("last_seen_ms")
+    " AS last_seen, facts FROM t_agent;"
+    "CREATE VIEW artefacts AS SELECT " HEX("id") " AS id, size_b, kind, name, " TIME("added_ms")
+    " AS added, by FROM t_artefact;";
+/* clang-format on */
+
+const char store_results_from[] =
+    " FROM t_row r JOIN t_sweep w ON w.seq = r.sweep LEFT JOIN t_trace t ON t.num = r.trace"
+    " LEFT JOIN t_reg g ON g.num = r.reg LEFT JOIN t_engine n ON n.num = r.engine";
+
+static int has_column(struct store *st, const char *table, const char *prefix, const char *name)
+{
+    sqlite3_stmt *s = NULL;
+    char col[96];
+    snprintf(col, sizeof(col), "%s%s", prefix, name);
+    if (sqlite3_prepare_v2(st->db, "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2", -1, &s,
+                           NULL) != SQLITE_OK)
+        return 0;
+    sqlite3_bind_text(s, 1, table, -1, SQLITE_STATIC);
+    sqlite3_bind_text(s, 2, col, -1, SQLITE_STATIC);
+    int has = sqlite3_step(s) == SQLITE_ROW;
+    sqlite3_finalize(s);
+    return has;
+}
+
+static int add_columns(struct store *st, struct err *e)
+{
+    char sql[160];
+    for (size_t i = 0; i < (size_t)ARCH_N + ROW_STATS_N; i++) {
+        const char *prefix = i < ARCH_N ? "a_" : "s_";
+        const char *name = i < ARCH_N ? arch_names[i] : row_stats_names[i - ARCH_N];
+        if (has_column(st, "t_row", prefix, name))
+            continue;
+        snprintf(sql, sizeof(sql), "ALTER TABLE t_row ADD COLUMN %s%s INTEGER", prefix, name);
+        int r = db_exec(st, sql, e, "new column");
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int make_views(struct store *st, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(64 << 10);
+    int r = buf_adds(&b, views);
+    if (r >= 0)
+        r = buf_adds(&b, "CREATE VIEW results AS SELECT ");
+    for (size_t i = 0; r >= 0 && i < N_ALL; i++)
+        r = buf_addf(&b, "%s%s AS \"%s\"", i ? ", " : "", store_column(i)->expr,
+                     store_column(i)->name);
+    if (r >= 0)
+        r = buf_addf(&b, "%s;", store_results_from);
+    return r < 0 ? err_sys(e, -r, "%s: views", st->path)
+                 : db_exec(st, (const char *)b.data, e, "views");
+}
+
+int db_version(struct store *st, uint64_t *ret, struct err *e)
+{
+    sqlite3_stmt *s = NULL;
+    int rc = sqlite3_prepare_v2(st->db, "PRAGMA user_version", -1, &s, NULL);
+    if (rc == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW) {
+        *ret = db_u64(s, 0);
+        rc = SQLITE_OK;
+    }
+    int r = rc == SQLITE_OK ? 0 : db_error(st, rc, e, "read");
+    sqlite3_finalize(s);
+    if (r < 0)
+        return r;
+    return *ret > STORE_VERSION
+               ? err_set(e, SF_EFORMAT,
+                         "%s: store of version %" PRIu64 ", this program knows up to %d", st->path,
+                         *ret, (int)STORE_VERSION)
+               : 0;
+}
+
+int db_migrate(struct store *st, struct err *e)
+{
+    uint64_t v = 0;
+    int r = db_version(st, &v, e);
+    if (r >= 0)
+        r = store_begin(st, e);
+    char sql[64];
+    for (; r >= 0 && v < STORE_VERSION; v++) {
+        r = db_exec(st, schemas[v], e, "migrate");
+        snprintf(sql, sizeof(sql), "PRAGMA user_version = %" PRIu64, v + 1);
+        if (r >= 0)
+            r = db_exec(st, sql, e, "migrate");
+    }
+    if (r >= 0)
+        r = add_columns(st, e);
+    if (r >= 0)
+        r = make_views(st, e);
+    if (r >= 0)
+        return store_commit(st, e);
+    store_rollback(st);
+    return r;
+}
+static const char *names_[N_ALL];
+const char *const *store_column_names(void)
+{
+    for (size_t i = 0; i < N_ALL && !names_[i]; i++)
+        names_[i] = store_column(i)->name;
+    return names_;
+}

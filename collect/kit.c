@@ -156,9 +156,10 @@ static char *last_line(struct buf *b)
     return strdup(nl ? nl + 1 : b->len ? s : "");
 }
 
-/* Run one script of the kit: first its --check, then, if that says no and we may, for real. */
-static int make(const char *what, const char *script, const char *arg1, const char *arg2,
-                bool check, bool may_build, char **ret, struct err *e)
+/* Run one script of the kit: first its --check, then, if that says no and we may, for real. takes: seconds that this is
+ * expected to take here. */
+static int make(const char *what, unsigned takes, const char *script, const char *arg1,
+                const char *arg2, bool check, bool may_build, char **ret, struct err *e)
 {
     CLEANUP(freep) char *dir = NULL;
     int r = kit_unpack(&dir, e);
@@ -179,7 +180,13 @@ static int make(const char *what, const char *script, const char *arg1, const ch
         }
         if (!may_build)
             return err_set(e, SF_EFAILED, "%s: not prepared on this host; run sh %s", what, path);
-        log_info("%s is not in the cache yet: preparing it once", what);
+        if (takes < 60)
+            log_info("%s is not in the cache yet: making it once, about %u s", what, takes);
+        else
+            log_info(
+                "%s is not in the cache yet: building it once, about %u min on this host's idle "
+                "cores",
+                what, (takes + 30) / 60);
     }
     CLEANUP(buf_clear) struct buf out = BUF_INIT(OUT_MAX);
     char *argv[] = { (char *)"sh", path, (char *)arg1, (char *)arg2, NULL };
@@ -251,7 +258,10 @@ int kit_look(const char *path, struct kit_qemu *ret, struct err *e)
 int kit_qemu(bool may_build, struct kit_qemu *ret, struct err *e)
 {
     CLEANUP(freep) char *path = NULL;
-    int r = make("QEMU", "build.sh", NULL, NULL, true, may_build, &path, e);
+    /* measured on two cores: a minute to fetch and configure, two to compile */
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned takes = 60 + 250 / (unsigned)(cores > 0 ? cores : 1);
+    int r = make("QEMU", takes, "build.sh", NULL, NULL, true, may_build, &path, e);
     return r < 0 ? r : kit_look(path, ret, e);
 }
 
@@ -278,11 +288,11 @@ void kit_qemu_clear(struct kit_qemu *q)
 
 int kit_image(bool may_build, char **ret, struct err *e)
 {
-    return make("guest image", "guest/image.sh", NULL, NULL, true, may_build, ret, e);
+    return make("guest image", 15, "guest/image.sh", NULL, NULL, true, may_build, ret, e);
 }
 
 int kit_nested(bool may_build, const char *qemu, char **ret, struct err *e)
 {
     (void)may_build; /* put together from what is there: seconds, no network */
-    return make("L1 image", "guest/image.sh", "--nested", qemu, false, true, ret, e);
+    return make("L1 image", 5, "guest/image.sh", "--nested", qemu, false, true, ret, e);
 }

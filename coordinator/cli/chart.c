@@ -230,7 +230,8 @@ static void line_name(const json_t *sheet, size_t row, const int col[], size_t n
         if (col[i] != DESIGN)
             name = json_string_value(
                 json_array_get(json_object_get(sheet, "columns"), (size_t)col[i]));
-        bool bare = col[i] == DESIGN || !strcmp(name, "name") || !strcmp(name, "rules");
+        bool bare = col[i] == DESIGN || !strcmp(name, "design") || !strcmp(name, "name") ||
+                    !strcmp(name, "rules");
         if (!bare)
             snprintf(label, sizeof(label), "%.80s ", name);
         for (char *p = label; *p; p++)

@@ -346,7 +346,7 @@ static const struct opt quickstart_opts[] = {
       .kind = OPT_STR,
       .off = offsetof(struct quickstart_opt, out) },
     { .name = "offline",
-      .help = "fetch nothing; the quickstart never does, its set-up script may",
+      .help = "no live collection, nothing fetched: only the logs that come along",
       .kind = OPT_FLAG,
       .off = offsetof(struct quickstart_opt, offline) },
     { .name = "logs",
@@ -514,11 +514,14 @@ const struct verb fleet_verbs[] = {
       .args = "",
       .summary = "see it all on this host: real logs, a fleet, a sweep, a picture",
       .details =
-          "Starts a coordinator and two agents on loopback, runs a sweep of 48 points over real\n"
-          "IOMMU logs, writes results.csv, plot.svg and report.html, and stops everything, also\n"
-          "after Ctrl-C. The store stays under $XDG_DATA_HOME/siofleet/quickstart: a second run\n"
-          "reuses what it knows. Delete that folder to start from nothing.",
+          "Collects the log of a guest with 4 network cards on this host (the first time this builds\n"
+          "the patched QEMU: minutes, with progress), starts a coordinator and two agents on loopback,\n"
+          "runs a sweep of 48 points over real IOMMU logs and one of 6 over its own, writes results.csv,\n"
+          "plot.svg and report.html, and stops everything, also after Ctrl-C. Log and store stay under\n"
+          "$XDG_DATA_HOME/siofleet/quickstart: a second run reuses what it knows. Delete that folder to\n"
+          "start from nothing.",
       .examples = "siofleet quickstart                 # table, and where the files are\n"
+                  "siofleet quickstart --offline       # with the logs that come along: seconds\n"
                   "siofleet quickstart --out ./demo    # files in ./demo",
       .opts = quickstart_opts,
       .opts_size = sizeof(struct quickstart_opt),

@@ -28,13 +28,16 @@ int procs_start(struct procs *ps, const char *name, char *const argv[], const ch
     if (ps->n == PROCS_MAX)
         return err_set(e, ENOSPC, "%s: too many processes", name);
     struct proc *p = &ps->p[ps->n];
-    *p = (struct proc){ .log = strdup(log) };
+    *p = (struct proc){ .log = log ? strdup(log) : NULL };
     snprintf(p->name, sizeof(p->name), "%s", name);
-    CLEANUP(closep) int out = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_APPEND, 0644);
+    CLEANUP(closep)
+    int out = log ? open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_APPEND, 0644)
+                  : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
     CLEANUP(closep) int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (!p->log || out < 0 || null < 0) {
+    if ((log && !p->log) || out < 0 || null < 0) {
+        int code = log && !p->log ? ENOMEM : errno;
         free(p->log);
-        return err_sys(e, p->log ? errno : ENOMEM, "%s", log);
+        return err_sys(e, code, "%s", log ? log : name);
     }
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     fflush(NULL);
@@ -66,8 +69,8 @@ int procs_start(struct procs *ps, const char *name, char *const argv[], const ch
 static void last_line(const char *path, char *out, size_t room)
 {
     struct buf b = BUF_INIT(LOG_MAX);
-    snprintf(out, room, "it said nothing");
-    if (file_read(path, &b, NULL) >= 0 && b.len) {
+    snprintf(out, room, "%s", path ? "it said nothing" : "what it said stands above");
+    if (path && file_read(path, &b, NULL) >= 0 && b.len) {
         char *s = (char *)b.data;
         size_t n = strlen(s);
         while (n && s[n - 1] == '\n')
@@ -138,6 +141,21 @@ int procs_ready(struct proc *p, const char *path, uint64_t timeout_ms, const vol
     }
     buf_clear(&b);
     return r < 0 ? r : 0;
+}
+
+int procs_wait(struct proc *p, const volatile int *stop, int *status, struct err *e)
+{
+    int st;
+    for (pid_t r; (r = waitpid(p->pid, &st, WNOHANG)) != p->pid;) {
+        if (r < 0 && errno != EINTR)
+            return err_sys(e, errno, "%s", p->name);
+        if (stop && *stop)
+            return err_set(e, ECANCELED, "%s: interrupted", p->name);
+        nap(20);
+    }
+    p->pid = 0;
+    *status = WIFSIGNALED(st) ? 128 + WTERMSIG(st) : WEXITSTATUS(st);
+    return 0;
 }
 
 /* Waits up to grace_ms for its end. */

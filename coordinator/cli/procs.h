@@ -18,7 +18,7 @@ enum { PROCS_MAX = 8 };
 struct proc {
     pid_t pid; /* 0 = not running */
     char name[32];
-    char *log; /* owned: file that takes its stdout and stderr */
+    char *log; /* owned: file that takes its stdout and stderr; NULL = our stderr takes both */
 };
 
 struct procs {
@@ -26,7 +26,7 @@ struct procs {
     size_t n;
 };
 
-/* Run argv[0] (a path). log: truncated and copied. The new one is ps->p[ps->n - 1]. -errno. */
+/* Run argv[0] (a path). log: truncated and copied; NULL = our stderr. The new one is ps->p[ps->n - 1]. -errno. */
 int procs_start(struct procs *ps, const char *name, char *const argv[], const char *log,
                 struct err *e);
 
@@ -34,6 +34,10 @@ int procs_start(struct procs *ps, const char *name, char *const argv[], const ch
  * line it said); -ECANCELED when *stop is set. *ret: new reference. */
 int procs_ready(struct proc *p, const char *path, uint64_t timeout_ms, const volatile int *stop,
                 json_t **ret, struct err *e);
+
+/* Wait until p has ended by itself. *status: its exit status, 128 + n when a signal n ended it. -ECANCELED when *stop is set;
+ * then, as ever, procs_stop() ends it. */
+int procs_wait(struct proc *p, const volatile int *stop, int *status, struct err *e);
 
 /* Whether all still run; -SF_EFAILED names the first that does not, with the last line it said. */
 int procs_check(struct procs *ps, struct err *e);

@@ -1,5 +1,6 @@
-/* quickstart: the whole way on one host. A coordinator and two agents as separate processes on loopback, real keys, real
- * logs, a sweep, its results as CSV, picture and page; then everything is stopped.
+/* quickstart: the whole way on one host. A log collected here from a real guest, a coordinator and two agents as separate
+ * processes on loopback, real keys, real logs, two sweeps, their results as CSV, picture and page; then everything is
+ * stopped.
  *
  * The store stays (under $XDG_DATA_HOME), so that a second run shows what a fleet does with what it knows: nothing again.
  */
@@ -14,6 +15,7 @@
 
 #include "coordinator/cli/chart.h"
 #include "coordinator/cli/fleet_run.h"
+#include "coordinator/cli/live.h"
 #include "coordinator/cli/procs.h"
 #include "coordinator/cli/sheet.h"
 #include "proto/base/clean.h"
@@ -49,6 +51,17 @@ static const char SWEEP[] =
     "logs = logs/e1000-24nic-*.log.zst\n"
     "tenants = 4,24,72,120\n" SIZES(SECTION, default) SIZES(SECTION, hypertrio);
 
+/* The log collected here is a series of its own: one guest's cards, so 1 to 4 tenants. */
+static const char SWEEP_LIVE[] =
+    "# Written by siofleet quickstart: 3 traces x 2 architectures.\n"
+    "[sweep]\n"
+    "name = quickstart-live\n"
+    "\n"
+    "[trace]\n"
+    "logs = " LIVE_LOG "\n"
+    "devices_per_log = 4\n"
+    "tenants = 1,2,4\n" SECTION(default, 64, 8) SECTION(hypertrio, 64, 8);
+
 struct quick {
     const struct quickstart_opt *o;
     char *dir;  /* store and keys */
@@ -58,8 +71,12 @@ struct quick {
     struct procs procs;
     char endpoint[128];
     struct client *cl;
-    char sweep[ID_HEX_LEN]; /* "" = none submitted */
+    char sweep
+        [2]
+        [ID_HEX_LEN]; /* of the logs that come along, of the one collected here; "" = not submitted */
     uint64_t points, known;
+    bool live, live_kept;   /* there is a log collected here; by an earlier run */
+    struct err live_why;    /* why there is none, though it was wanted */
     uint64_t seen, seen_ms; /* points at the last change, and when */
 };
 
@@ -130,7 +147,7 @@ static int prepare(struct quick *q, struct err *e)
             q->o->logs ? q->o->logs : "--logs");
     CLEANUP(freep)
     char *run = at(q, "run"), *link = at(q, "logs"), *ini = at(q, "sweep.ini"),
-         *lock = at(q, "lock");
+         *live = at(q, "sweep-live.ini"), *lock = at(q, "lock");
     int r = dir_make(run, 0700, e);
     r = r < 0 ? r : dir_make(q->out, 0755, e);
     if (r < 0)
@@ -146,7 +163,22 @@ static int prepare(struct quick *q, struct err *e)
     unlink(link);
     if (symlink(logs, link) < 0)
         return err_sys(e, errno, "%s", link);
-    return file_write(ini, SWEEP, sizeof(SWEEP) - 1, 0644, true, e);
+    r = file_write(ini, SWEEP, sizeof(SWEEP) - 1, 0644, true, e);
+    return r < 0 ? r : file_write(live, SWEEP_LIVE, sizeof(SWEEP_LIVE) - 1, 0644, true, e);
+}
+
+/* Without a log of its own the quickstart goes on with those that come along, and says so at its end. */
+static int collect(struct quick *q, struct err *e)
+{
+    if (q->o->offline)
+        return 0;
+    struct procs one = { .n = 0 };
+    int r = live_collect(&one, q->self, q->dir, &fleet_stop, &q->live_kept, &q->live_why);
+    procs_stop(&one, STOP_MS);
+    q->live = r >= 0;
+    if (r == -ECANCELED)
+        return err_set(e, ECANCELED, "%s", q->live_why.text);
+    return 0;
 }
 
 /* ---- the fleet */
@@ -264,34 +296,35 @@ static int watch(void *ctx, const json_t *sweep, struct err *e)
                    STALL_MS / 1000, q->dir, said);
 }
 
-static int run_sweep(struct quick *q, struct err *e)
+static int run_sweep(struct quick *q, int which, struct err *e)
 {
     CLEANUP(freep)
     char *server = at(q, "coordinator/keys/coordinator.pub"),
-         *key = at(q, "coordinator/keys/admin"), *ini = at(q, "sweep.ini");
+         *key = at(q, "coordinator/keys/admin"),
+         *ini = at(q, which ? "sweep-live.ini" : "sweep.ini");
     struct client_opt co = { .connect = q->endpoint, .server_key = server, .key = key };
     struct msg_submitted sub;
     CLEANUP(sweep_free) struct sweep *s = NULL;
     int r = sweep_open(ini, &s, e);
-    r = r < 0 ? r : client_open(&co, READY_MS, &fleet_stop, &q->cl, e);
+    r = r < 0 || q->cl ? r : client_open(&co, READY_MS, &fleet_stop, &q->cl, e);
     r = r < 0 ? r : sweep_send(q->cl, s, NULL, &sub, e);
     if (r < 0)
         return r;
-    id_hex(&sub.sweep, q->sweep);
-    q->points = sub.points;
-    q->known = sub.known;
-    fprintf(stderr,
-            "sweep: %" PRIu64
-            " points: 4, 24, 72 and 120 tenants of real logs x 12 architectures\n",
-            sub.points);
+    id_hex(&sub.sweep, q->sweep[which]);
+    q->points += sub.points;
+    q->seen_ms = 0;
+    fprintf(stderr, "sweep: %" PRIu64 " points: %s\n", sub.points,
+            which ? "1, 2 and 4 tenants of the log collected here x 2 architectures"
+                  : "4, 24, 72 and 120 tenants of real logs x 12 architectures");
     json_t *doc = NULL;
-    r = sweep_follow(q->cl, q->sweep, 0, watch, q, &doc, e);
+    r = sweep_follow(q->cl, q->sweep[which], 0, watch, q, &doc, e);
     if (r >= 0 && sweep_verdict(q->cl, doc) != 0)
         r = err_set(e, SF_EFAILED, "quickstart: the sweep did not succeed; see %s/*.log", q->dir);
     /* `known` of the last document counts points that became known through a trace made earlier, too */
-    uint64_t known;
-    if (r >= 0 && json_get_u64(doc, "known", &known, NULL) >= 0 && known > q->known)
-        q->known = known;
+    uint64_t known = 0;
+    if (r >= 0)
+        json_get_u64(doc, "known", &known, NULL);
+    q->known += known > sub.known ? known : sub.known;
     json_decref(doc);
     if (r == -ETIMEDOUT || r == -SF_ENOFLEET) {
         struct err why;
@@ -305,18 +338,28 @@ static int run_sweep(struct quick *q, struct err *e)
 
 static int ask_rows(struct quick *q, bool provenance, json_t **ret, struct err *e)
 {
-    const char *one[1] = { q->sweep };
-    struct results_opt ro = { .sweep = { .v = one, .n = 1 }, .provenance = provenance };
+    const char *ids[2] = { q->sweep[0], q->sweep[1] };
+    struct results_opt ro = { .sweep = { .v = ids, .n = q->live ? 2 : 1 },
+                              .provenance = provenance };
     return results_ask(&ro, q->cl, sheet_collect, ret, e);
 }
 
+static bool is_live(const json_t *sheet, size_t row)
+{
+    char room[CELL_LEN];
+    return !strcmp(cell_text(sheet_cell(sheet, row, sheet_col(sheet, "name")), room),
+                   "quickstart-live");
+}
+
 /* The y of a design at one number of tenants and one IOTLB size, in ppm; -1 = no such row. */
-static double util(const json_t *sheet, bool hyper, const char *tenants, const char *entries)
+static double util(const json_t *sheet, bool live, bool hyper, const char *tenants,
+                   const char *entries)
 {
     char room[CELL_LEN];
     for (size_t i = 0; i < sheet_n_rows(sheet); i++) {
         double v;
-        if (strcmp(cell_text(sheet_cell(sheet, i, sheet_col(sheet, "tenants")), room), tenants) !=
+        if (is_live(sheet, i) != live ||
+            strcmp(cell_text(sheet_cell(sheet, i, sheet_col(sheet, "tenants")), room), tenants) !=
                 0 ||
             strcmp(cell_text(sheet_cell(sheet, i, sheet_col(sheet, "iotlb_entries")), room),
                    entries) != 0)
@@ -332,7 +375,31 @@ static double util(const json_t *sheet, bool hyper, const char *tenants, const c
 static const char *const TENANTS[] = { "4", "24", "72", "120" };
 static const char *const ENTRIES[] = { "64", "128", "256", "512", "1024", "2048" };
 
-static void print_table(const json_t *sheet)
+static void add_cell(struct table *t, double ppm)
+{
+    if (ppm < 0)
+        table_cell(t, "-");
+    else
+        table_cell(t, "%.1f%%", ppm / 10000);
+}
+
+/* The same rows with a column that tells the log collected here from the others: the chart's series. Shares the cells. */
+static json_t *with_design(const json_t *sheet)
+{
+    json_t *copy =
+        json_pack("{s:o, s:[]}", "columns", json_copy(json_object_get(sheet, "columns")), "rows");
+    json_array_append_new(json_object_get(copy, "columns"), json_string("design"));
+    for (size_t i = 0; i < sheet_n_rows(sheet); i++) {
+        json_t *row = json_copy(json_array_get(json_object_get(sheet, "rows"), i));
+        const char *d = sheet_design(sheet, i);
+        json_array_append_new(row,
+                              json_sprintf("%s%s", is_live(sheet, i) ? "live " : "", d ? d : ""));
+        json_array_append_new(json_object_get(copy, "rows"), row);
+    }
+    return copy;
+}
+
+static void print_table(const struct quick *q, const json_t *sheet)
 {
     static const char *const names[] = { "design",     "IOTLB",      "4 tenants",
                                          "24 tenants", "72 tenants", "120 tenants" };
@@ -341,15 +408,25 @@ static void print_table(const json_t *sheet)
         for (size_t s = 0; s < ARRAY_LEN(ENTRIES); s++) {
             table_cell(t, h ? "hypertrio" : "default");
             table_cell(t, "%s", ENTRIES[s]);
-            for (size_t k = 0; k < ARRAY_LEN(TENANTS); k++) {
-                double u = util(sheet, h, TENANTS[k], ENTRIES[s]);
-                if (u < 0)
-                    table_cell(t, "-");
-                else
-                    table_cell(t, "%.1f%%", u / 10000);
-            }
+            for (size_t k = 0; k < ARRAY_LEN(TENANTS); k++)
+                add_cell(t, util(sheet, false, h, TENANTS[k], ENTRIES[s]));
         }
     printf("Utilisation of a 200 Gb/s link, by design and IOTLB entries:\n\n");
+    if (t)
+        table_print(t, stdout);
+    table_free(&t);
+    if (!q->live)
+        return;
+    static const char *const few[] = { "1", "2", "4" };
+    static const char *const heads[] = { "design", "IOTLB", "1 tenant", "2 tenants", "4 tenants" };
+    t = table_new(heads, ARRAY_LEN(heads));
+    for (int h = 0; t && h < 2; h++) {
+        table_cell(t, h ? "hypertrio" : "default");
+        table_cell(t, "%s", ENTRIES[0]);
+        for (size_t k = 0; k < ARRAY_LEN(few); k++)
+            add_cell(t, util(sheet, true, h, few[k], ENTRIES[0]));
+    }
+    printf("\nThe log collected on this host:\n\n");
     if (t)
         table_print(t, stdout);
     table_free(&t);
@@ -360,7 +437,7 @@ static int write_results(struct quick *q, json_t **ret_sheet, struct err *e)
     CLEANUP(freep)
     char *csv = path_fmt("%s/results.csv", q->out), *svg = path_fmt("%s/plot.svg", q->out),
          *html = path_fmt("%s/report.html", q->out), *text = NULL;
-    json_t *sheet = NULL, *prov = NULL;
+    json_t *sheet = NULL, *prov = NULL, *drawn = NULL;
     struct chart c = { 0 };
     struct buf b = BUF_INIT(PLOT_SVG_MAX);
     size_t n = 0;
@@ -380,9 +457,10 @@ static int write_results(struct quick *q, json_t **ret_sheet, struct err *e)
             r = err_sys(e, ENOMEM, "%s", csv);
     }
     r = r < 0 ? r : file_write(csv, text, n, 0644, true, e);
-    char title[160], lead[300];
+    char title[160], lead[400];
     if (r >= 0) {
-        double d = util(sheet, false, "120", "64"), h = util(sheet, true, "120", "64");
+        double d = util(sheet, false, false, "120", "64"),
+               h = util(sheet, false, true, "120", "64");
         snprintf(title, sizeof(title),
                  "120 tenants on one 200 Gb/s link: default uses %.0f %%, hypertrio %.0f %%",
                  d / 10000, h / 10000);
@@ -391,16 +469,22 @@ static int write_results(struct quick *q, json_t **ret_sheet, struct err *e)
                  " points of the I/O-translation model over IOMMU logs of real guests with 24 "
                  "network cards each: utilisation of a 200 Gb/s link against the number of "
                  "tenants, for the default design and for hypertrio (partitioned caches, a "
-                 "deeper queue, prefetching), with IOTLBs of 64 to 2048 entries.",
-                 q->points);
+                 "deeper queue, prefetching), with IOTLBs of 64 to 2048 entries.%s",
+                 q->points,
+                 q->live ? " The series called live come from a guest with 4 cards that ran on "
+                           "this host."
+                         : "");
         struct chart_want w = {
             .x = "tenants",
             .y = "util_ppm",
             .series = "design,iotlb_entries",
             .title = title,
-            .subtitle = "IOMMU logs of real 24-NIC guests; IOTLBs of 64 to 2048 entries"
+            .subtitle = q->live ? "IOMMU logs of real 24-NIC guests, and live: of a 4-NIC guest on "
+                                  "this host"
+                                : "IOMMU logs of real 24-NIC guests; IOTLBs of 64 to 2048 entries"
         };
-        r = chart_make(prov, &w, &c, e);
+        drawn = with_design(prov);
+        r = drawn ? chart_make(drawn, &w, &c, e) : err_sys(e, ENOMEM, "%s", svg);
         r = r < 0 ? r : chart_svg(&c, &b, e);
         r = r < 0 ? r : write_out(svg, &b, true, e);
         buf_reset(&b);
@@ -409,6 +493,7 @@ static int write_results(struct quick *q, json_t **ret_sheet, struct err *e)
     }
     chart_clear(&c);
     buf_clear(&b);
+    json_decref(drawn);
     json_decref(prov);
     *ret_sheet = sheet;
     return r < 0 ? r : 0;
@@ -419,10 +504,11 @@ static int write_results(struct quick *q, json_t **ret_sheet, struct err *e)
 static void stop_fleet(struct quick *q, bool failed)
 {
     /* tasks outlive their agent on purpose, so an unfinished sweep is called off first */
-    if (failed && q->cl && q->sweep[0]) {
-        fleet_stop = 0;
-        client_control(q->cl, "cancel", q->sweep, NULL, NULL);
-    }
+    for (int i = 0; i < 2; i++)
+        if (failed && q->cl && q->sweep[i][0]) {
+            fleet_stop = 0;
+            client_control(q->cl, "cancel", q->sweep[i], NULL, NULL);
+        }
     client_free(&q->cl);
     procs_stop(&q->procs, failed ? STOP_NOW_MS : STOP_MS);
     if (q->dir) {
@@ -430,6 +516,16 @@ static void stop_fleet(struct quick *q, bool failed)
         if (run)
             dir_remove(run, NULL);
     }
+}
+
+/* {log, kept, error}; null with --offline. */
+static json_t *live_json(const struct quick *q)
+{
+    if (q->o->offline)
+        return json_null();
+    CLEANUP(freep) char *log = at(q, LIVE_LOG);
+    return json_pack("{s:o, s:b, s:o}", "log", q->live ? json_str(log) : json_null(), "kept",
+                     q->live_kept, "error", q->live ? json_null() : json_str(q->live_why.text));
 }
 
 int run_quickstart(struct cli *c, void *opts, int argc, char **argv)
@@ -445,8 +541,10 @@ int run_quickstart(struct cli *c, void *opts, int argc, char **argv)
     fleet_signals();
     int r = prepare(&q, &e);
     bool locked = r >= 0;
+    r = r < 0 ? r : collect(&q, &e);
     r = r < 0 ? r : start_fleet(&q, &e);
-    r = r < 0 ? r : run_sweep(&q, &e);
+    r = r < 0 ? r : run_sweep(&q, 0, &e);
+    r = r < 0 || !q.live ? r : run_sweep(&q, 1, &e);
     r = r < 0 ? r : write_results(&q, &sheet, &e);
     if (locked)
         stop_fleet(&q, r < 0);
@@ -464,16 +562,21 @@ int run_quickstart(struct cli *c, void *opts, int argc, char **argv)
              *html = path_fmt("%s/report.html", q.out);
         if (o->json) {
             status = cli_json(
-                c, json_pack("{s:s, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "schema",
+                c, json_pack("{s:s, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "schema",
                              "siofleet.quickstart/1", "out", json_str(q.out), "agents", AGENTS,
                              "points", json_u64(q.points), "reused", json_u64(q.known), "seconds",
                              json_u64((ms + 500) / 1000), "csv", json_str(csv), "svg",
-                             json_str(svg), "html", json_str(html)));
+                             json_str(svg), "html", json_str(html), "live", live_json(&q)));
         } else {
-            print_table(sheet);
+            print_table(&q, sheet);
             printf("\n%" PRIu64 " points, %" PRIu64 " of them reused, %.1f s\n%s\n%s\n%s\n",
                    q.points, q.known, (double)ms / 1000, csv, svg, html);
             status = cli_flush(c);
+        }
+        if (status == 0 && !o->offline && !q.live) {
+            /* all the rest is there; what was asked for and is not makes the status */
+            struct cli text = { .verb = c->verb };
+            status = cli_fail(&text, &q.live_why);
         }
     }
     json_decref(sheet);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "collect/cpio.h"
+#include "collect/net.h"
 #include "collect/stack_int.h"
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
@@ -221,10 +222,10 @@ static bool listens(int port)
     return false;
 }
 
-static int free_port(void)
+static int free_port(struct in_addr a)
 {
     CLEANUP(closep) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr = a };
     socklen_t n = sizeof(sa);
     if (fd < 0 || bind(fd, (struct sockaddr *)&sa, n) < 0 ||
         getsockname(fd, (struct sockaddr *)&sa, &n) < 0)
@@ -234,8 +235,11 @@ static int free_port(void)
 
 int start_peer(struct stack *s, uint64_t i, struct err *e)
 {
+    struct in_addr on = { htonl(INADDR_LOOPBACK) };
+    if (s->c->tap)
+        on = net_host_addr((unsigned)i);
     for (int attempt = 0; attempt < 5; attempt++) {
-        int port = free_port();
+        int port = free_port(on);
         if (port < 0)
             return err_sys(e, -port, "iperf3: no free port");
         struct args a = { .n = 0 };
@@ -245,7 +249,7 @@ int start_peer(struct stack *s, uint64_t i, struct err *e)
         arg2(&a, "--library-path", "%s/host/lib", s->env->image);
         arg(&a, "%s/host/iperf3", s->env->image);
         arg(&a, "-s");
-        arg2(&a, "-B", "127.0.0.1");
+        arg2(&a, "-B", "%s", inet_ntoa(on));
         arg2(&a, "-p", "%d", port);
         struct proc *p;
         int r = spawn(s, name, &a, NULL, &p, e);
@@ -282,14 +286,23 @@ static void device_args(const struct stack *s, struct args *a, uint64_t i, int n
                  n, n + 1, slot);
         return;
     }
-    if (net_fd >= 0)
+    if (c->tap)
+        arg2(a, "-netdev", "tap,id=n%u,fd=%d%s", n, net_fd, s->vhost ? ",vhost=on" : "");
+    else if (net_fd >= 0)
         arg2(a, "-netdev", "stream,id=n%u,server=off,addr.type=fd,addr.str=%d", n, net_fd);
     else
         arg2(a, "-netdev", "user,id=n%u,net=10.0.%u.0/24,host=10.0.%u.2,ipv6=off", n, n + 11,
              n + 11);
-    const char *model = strcmp(c->model, "virtio") == 0 ? "virtio-net-pci" : c->model;
-    arg2(a, "-device", "%s,netdev=n%u,addr=0x%x,mac=52:54:00:00:01:%02x,romfile=%s", model, n, slot,
-         n + 1, strcmp(c->model, "virtio") == 0 ? ",iommu_platform=on,disable-legacy=on" : "");
+    bool virtio = strcmp(c->model, "virtio") == 0;
+    char place[32];
+    snprintf(place, sizeof(place), "addr=0x%x", slot);
+    if (c->ats) { /* a PCI Express capability, which devices on the root bus lack */
+        arg2(a, "-device", "pcie-root-port,id=rp%u,chassis=%u,addr=0x%x", n, n + 1, slot);
+        snprintf(place, sizeof(place), "bus=rp%u,addr=0x0", n);
+    }
+    arg2(a, "-device", "%s,netdev=n%u,%s,mac=52:54:00:00:01:%02x,romfile=%s%s",
+         virtio ? "virtio-net-pci" : c->model, n, place, n + 1,
+         virtio ? ",iommu_platform=on,disable-legacy=on" : "", c->ats ? ",ats=on" : "");
 }
 
 int start_l1(struct stack *s, const int net_fds[], struct err *e)
@@ -298,7 +311,7 @@ int start_l1(struct stack *s, const int net_fds[], struct err *e)
     bool nest = c->guests > 0;
     struct lines l;
     struct args a = { .n = 0 };
-    int keep[4 + CONF_NICS_MAX], n_keep = 0;
+    int keep[4 + CONF_NICS_MAX + 1], n_keep = 0;
     int r = make_initrd(s, "l1", nest ? "nest" : "l1", 0, s->initrd, sizeof(s->initrd), e);
     if (r < 0)
         return r;
@@ -320,14 +333,13 @@ int start_l1(struct stack *s, const int net_fds[], struct err *e)
     arg2(&a, "-cpu", "%s%s%s", s->env->kvm ? "host" : "max", nest && !s->env->kvm ? ",npt=off" : "",
          lazy ? ",phys-bits=46" : "");
     arg2(&a, "-smp", "%" PRIu64, c->vcpus);
+    char ring[32] = "";
     if (has_ring(c))
-        arg2(&a, "-device", "intel-iommu,intremap=on,caching-mode=%s,trace-ring=%d",
-             c->caching_mode ? "on" : "off", s->ring.fd);
-    else
-        arg2(&a, "-device", "intel-iommu,intremap=on,caching-mode=%s",
-             c->caching_mode ? "on" : "off");
+        snprintf(ring, sizeof(ring), ",trace-ring=%d", s->ring.fd);
+    arg2(&a, "-device", "intel-iommu,intremap=on,caching-mode=%s%s%s",
+         c->caching_mode ? "on" : "off", c->ats ? ",device-iotlb=on" : "", ring);
     for (uint64_t i = 0; i < c->nics; i++)
-        device_args(s, &a, i, nest ? net_fds[i] : -1);
+        device_args(s, &a, i, net_fds[i]);
     if (c->disk) {
         arg2(&a, "-drive", "file=%s,if=none,id=root,snapshot=on", c->disk);
         arg2(&a, "-device", "virtio-blk-pci,drive=root,addr=0x1e");
@@ -352,9 +364,10 @@ int start_l1(struct stack *s, const int net_fds[], struct err *e)
     keep[n_keep++] = l.mon[1];
     if (has_ring(c))
         keep[n_keep++] = s->ring.fd;
-    for (uint64_t i = 0; nest && i < c->nics && n_keep + 1 < (int)ARRAY_LEN(keep); i++)
-        keep[n_keep++] = net_fds[i];
-    keep[n_keep < (int)ARRAY_LEN(keep) ? n_keep : (int)ARRAY_LEN(keep) - 1] = -1;
+    for (uint64_t i = 0; i < c->nics; i++)
+        if (net_fds[i] >= 0)
+            keep[n_keep++] = net_fds[i];
+    keep[n_keep] = -1;
     r = spawn(s, "l1", &a, keep, &s->l1.proc, e);
 out:
     args_clear(&a);
@@ -383,7 +396,9 @@ int start_client(struct stack *s, uint64_t i, int net_fd, struct err *e)
     arg2(&a, "-accel", "%s", s->env->kvm ? "kvm" : "tcg");
     arg2(&a, "-cpu", "%s", s->env->kvm ? "host" : "max");
     arg2(&a, "-m", "160M");
-    arg2(&a, "-netdev", "stream,id=n0,server=off,addr.type=fd,addr.str=%d", net_fd);
+    arg2(&a, "-netdev",
+         s->c->tap ? "tap,id=n0,fd=%d" : "stream,id=n0,server=off,addr.type=fd,addr.str=%d",
+         net_fd);
     arg2(&a, "-device",
          "virtio-net-pci,netdev=n0,mac=52:54:00:01:01:%02x,romfile=", (unsigned)i + 1);
     arg2(&a, "-kernel", "%s/vmlinux", s->env->image);

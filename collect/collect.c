@@ -93,8 +93,7 @@ static json_t *lacks(const struct collection *k)
         json_array_append_new(a, json_string("invalidate"));
         json_array_append_new(a, json_string("fault"));
     }
-    if (access("/dev/vhost-net", R_OK | W_OK) < 0 || k->c->tracer == TRACER_LOG ||
-        k->c->tracer == TRACER_STOCK)
+    if (!stack_asks(k->c) || (k->c->tracer != TRACER_RING && k->c->tracer != TRACER_BOTH))
         json_array_append_new(a, json_string("ats"));
     return a;
 }
@@ -346,6 +345,8 @@ static uint64_t how_many(const struct collection *k)
              mem = mem_available() / (stack_memory(k->c, why, sizeof(why)) + 1);
     if (k->o->jobs)
         n = k->o->jobs;
+    if (k->c->tap && !k->c->guests)
+        n = 1; /* the host's ends have fixed addresses */
     if (n > mem)
         n = mem;
     if (n > JOBS_MAX)
@@ -462,24 +463,67 @@ static bool empty_folder(const char *path)
     return empty;
 }
 
+static const char *image_name(const struct collection *k)
+{
+    const char *slash = strrchr(k->image, '/');
+    return slash ? slash + 1 : k->image;
+}
+
+/* A user's own files by content; a disk, which may be large, by name, size and time. */
+static int own_files(const struct collect_conf *c, json_t *j, struct err *e)
+{
+    const struct {
+        const char *key, *path;
+    } files[] = { { "kernel", c->kernel }, { "initrd", c->initrd }, { "script", c->script } };
+    char hex[ID_HEX_LEN];
+    struct stat st;
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        struct id id;
+        if (!files[i].path)
+            continue;
+        int r = cid_file(files[i].path, &id, NULL, e);
+        if (r < 0)
+            return r;
+        id_hex(&id, hex);
+        json_object_set_new(j, files[i].key, json_string(hex));
+    }
+    if (!c->disk)
+        return 0;
+    if (stat(c->disk, &st) < 0)
+        return err_sys(e, errno, "%s", c->disk);
+    json_object_set_new(j, "disk",
+                        json_pack("[o, o, o]", json_str(c->disk), json_u64((uint64_t)st.st_size),
+                                  json_u64((uint64_t)st.st_mtime)));
+    return 0;
+}
+
 /* What makes two runs the same: the INI's meaning and the parts they run on. Kept beside the results so that a second
  * start with the same folder only makes what is missing. */
 static int own_folder(struct collection *k, struct err *e)
 {
     const struct collect_conf *c = k->c;
-    json_t *j = json_pack("{s:s, s:i, s:s, s:i, s:I, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:b, s:i, "
-                          "s:b, s:s, s:s, s:I, s:I, s:I, s:s, s:s}",
-                          "profile", c->profile, "nics", (int)c->nics, "model", c->model, "guests",
-                          (int)c->guests, "memory", (json_int_t)c->memory_b, "vcpus", (int)c->vcpus,
-                          "accel", (int)c->accel, "tracer", (int)c->tracer, "icount", c->icount,
-                          "thp", c->thp, "cm", c->caching_mode, "strict", c->strict, "boot",
-                          c->include_boot, "kind", (int)c->kind, "udp", c->udp, "direction",
-                          c->direction, "rate", c->rate, "duration", (json_int_t)c->duration_ms,
-                          "bytes", (json_int_t)c->bytes_b, "length", (json_int_t)c->length_b,
-                          "qemu", k->qemu.hash, "script", c->script ? c->script : "");
+    json_t *j =
+        json_pack("{s:s, s:i, s:s, s:i, s:I, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:b, s:i, "
+                  "s:b, s:s, s:s, s:I, s:I, s:I, s:s, s:s}",
+                  "profile", c->profile, "nics", (int)c->nics, "model", c->model, "guests",
+                  (int)c->guests, "memory", (json_int_t)c->memory_b, "vcpus", (int)c->vcpus,
+                  "accel", (int)c->accel, "tracer", (int)c->tracer, "icount", c->icount, "thp",
+                  c->thp, "cm", c->caching_mode, "strict", c->strict, "boot", c->include_boot,
+                  "kind", (int)c->kind, "udp", c->udp, "direction", c->direction, "rate", c->rate,
+                  "duration", (json_int_t)c->duration_ms, "bytes", (json_int_t)c->bytes_b, "length",
+                  (json_int_t)c->length_b, "qemu", k->qemu.hash, "image", image_name(k));
     struct id id;
     if (!j)
         return err_set(e, ENOMEM, "collection");
+    if (c->ats)
+        json_object_set_new(j, "ats", json_true());
+    if (c->tap)
+        json_object_set_new(j, "net", json_string("tap"));
+    int own = own_files(c, j, e);
+    if (own < 0) {
+        json_decref(j);
+        return own;
+    }
     json_hash(j, &id);
     json_decref(j);
     id_hex(&id, k->key);
@@ -562,6 +606,10 @@ int collect_local(const struct collect_conf *c, const struct collect_opts *o, js
     if (c->guests > CONF_GUESTS_TRIED)
         log_warn("%s: %" PRIu64 " L2 guests are untested until somebody ran them (tried: up to %d)",
                  c->path, c->guests, CONF_GUESTS_TRIED);
+    if (c->ats && !stack_asks(c))
+        log_warn("%s: ats = yes, but no card will ask for translations: that takes net = tap and "
+                 "/dev/vhost-net; the guest's device-IOTLB invalidations are all there is to see",
+                 c->path);
     r = prepare(&k, e);
     if (r < 0)
         goto out;
@@ -595,13 +643,12 @@ int collect_local(const struct collect_conf *c, const struct collect_opts *o, js
     if (r < 0)
         goto out;
     r = run_all(&k, e);
-    *ret = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:{s:s, s:o, s:s}, s:s, s:o}", "schema",
-        "siofleet.collection/1", "collection", k.id, "profile", c->profile, "accel",
-        k.kvm ? "kvm" : "tcg", "tracer", conf_tracer_name(c->tracer), "lacks", lacks(&k), "qemu",
-        "version", k.qemu.version, "series",
-        k.qemu.series[0] ? json_string(k.qemu.series) : json_null(), "hash", k.qemu.hash, "image",
-        strrchr(k.image, '/') ? strrchr(k.image, '/') + 1 : k.image, "runs", sorted(k.runs));
+    *ret = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:{s:s, s:o, s:s}, s:s, s:o}", "schema",
+                     "siofleet.collection/1", "collection", k.id, "profile", c->profile, "accel",
+                     k.kvm ? "kvm" : "tcg", "tracer", conf_tracer_name(c->tracer), "lacks",
+                     lacks(&k), "qemu", "version", k.qemu.version, "series",
+                     k.qemu.series[0] ? json_string(k.qemu.series) : json_null(), "hash",
+                     k.qemu.hash, "image", image_name(&k), "runs", sorted(k.runs));
     if (r == 0 && !*ret)
         r = err_set(e, ENOMEM, "collection");
     if (*ret && save_json(k.out, "collection.json", *ret, r < 0 ? NULL : e) < 0 && r == 0)

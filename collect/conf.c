@@ -32,6 +32,11 @@ static const char quick_ini[] =
     "tracer = ring\n"
     "caching_mode = yes\n"
     "invalidation = lazy\n"
+    "; virtio only: cards that may ask for translations; does so where the host offers vhost and "
+    "net = tap\n"
+    "ats = no\n"
+    "; socket (no root) or tap\n"
+    "net = socket\n"
     "include_boot = no\n"
     "allow_drops = no\n"
     "\n"
@@ -82,7 +87,9 @@ static const char tenants_ini[] =
     "inside L1\n"
     "#   ...                                                                                  /\n"
     "#\n"
-    "# No root, no taps. Tried with up to 4 L2s; more are untested until somebody ran them.\n"
+    "# No root, no taps, unless net = tap: then a bridge with two taps for each pair. Tried with "
+    "up to 4\n"
+    "# L2s; more are untested until somebody ran them.\n"
     "[collect]\n"
     "profile = tenants\n"
     "runs = 1\n"
@@ -95,6 +102,8 @@ static const char tenants_ini[] =
     "; no = 4 KiB pages for the L2s, yes = 2 MiB pages\n"
     "thp = yes\n"
     "caching_mode = yes\n"
+    "; socket or tap (root, or a network namespace of your own)\n"
+    "net = socket\n"
     "\n"
     "[workload]\n"
     "kind = iperf3\n"
@@ -164,6 +173,7 @@ static const char *const kinds[] = { "iperf3", "disk", "script", NULL };
 static const char *const protos[] = { "tcp", "udp", NULL };
 static const char *const directions[] = { "tx", "rx", "both", NULL };
 static const char *const invalidations[] = { "lazy", "strict", NULL };
+static const char *const nets[] = { "socket", "tap", NULL };
 
 const char *conf_tracer_name(enum conf_tracer t)
 {
@@ -276,6 +286,13 @@ static int set_collect(struct collect_conf *c, const struct ini *ini, const stru
         c->strict = r == 1;
         return r < 0 ? r : 0;
     }
+    if (KEY("ats"))
+        return flag(place, v, &c->ats, e);
+    if (KEY("net")) {
+        r = choice(place, v, nets, e);
+        c->tap = r == 1;
+        return r < 0 ? r : 0;
+    }
     if (KEY("include_boot"))
         return flag(place, v, &c->include_boot, e);
     if (KEY("allow_drops"))
@@ -360,6 +377,11 @@ static int check(struct collect_conf *c, struct err *e)
     if (c->icount >= 0 && (c->vcpus > 1 || nested || c->accel == ACCEL_KVM))
         return err_set(e, SF_EUSAGE, "%s: icount needs one vCPU, TCG and no nested guests",
                        c->path);
+    if (c->ats && (strcmp(c->model, "virtio") != 0 || nested))
+        return err_set(e, SF_EUSAGE, "%s: ats = yes needs nic_model = virtio, outside of tenants",
+                       c->path);
+    if (c->tap && conf_is_disk(c->model))
+        return err_set(e, SF_EUSAGE, "%s: net = tap needs NICs", c->path);
     if (c->include_boot && c->tracer == TRACER_OFF)
         return err_set(e, SF_EUSAGE, "%s: include_boot needs a tracer", c->path);
     return 0;

@@ -24,6 +24,8 @@ struct collect_conf {
     enum conf_tracer tracer;
     int icount; /* -1 = off, else the shift */
     bool thp, caching_mode, strict, include_boot, allow_drops;
+    bool ats; /* NICs with ATS behind root ports of their own, and a device-IOTLB in the IOMMU */
+    bool tap; /* taps (tenants: and bridges) instead of sockets and user networks */
     uint64_t timeout_ms;                 /* 0 = by the number of guests */
     char *kernel, *initrd, *disk, *qemu; /* NULL = own */
     enum conf_kind kind;

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "collect/net.h"
 #include "collect/stack_int.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -176,12 +177,29 @@ static void vm_clear(struct vm *v)
     buf_clear(&v->words);
 }
 
+/* What card i is plugged into: fds[0] goes to L1's QEMU, fds[1] to its client's; -1 = QEMU's own user network. */
+static int connect_nic(struct stack *s, unsigned i, int fds[2], struct err *e)
+{
+    const struct collect_conf *c = s->c;
+    bool virtio = strcmp(c->model, "virtio") == 0;
+    if (c->tap && !s->env->vm_dir)
+        return err_set(e, EINVAL, "net = tap: no state folder");
+    if (c->tap && c->guests)
+        return net_pair(s->env->vm_dir, i, virtio, fds, e);
+    if (c->tap)
+        return net_host(s->env->vm_dir, i, virtio, &fds[0], e);
+    if (c->guests && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return err_sys(e, errno, "socketpair");
+    return 0;
+}
+
 static int start(struct stack *s, struct err *e)
 {
     const struct collect_conf *c = s->c;
-    int nets[CONF_GUESTS_MAX][2], mine[CONF_GUESTS_MAX], r = 0;
-    for (size_t i = 0; i < CONF_GUESTS_MAX; i++)
-        nets[i][0] = nets[i][1] = -1;
+    int nets[CONF_NICS_MAX][2], mine[CONF_NICS_MAX], r = 0;
+    for (size_t i = 0; i < CONF_NICS_MAX; i++)
+        nets[i][0] = nets[i][1] = mine[i] = -1;
+    s->vhost = stack_asks(c);
     if (has_ring(c)) {
         r = ring_new(&s->ring, RING_RECORDS, e);
         if (r < 0)
@@ -195,23 +213,19 @@ static int start(struct stack *s, struct err *e)
     }
     if (c->kind == WORK_DISK)
         r = make_disks(s, e);
-    if (r == 0 && c->guests) {
-        for (uint64_t i = 0; r == 0 && i < c->guests; i++) {
-            if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, nets[i]) < 0)
-                r = err_sys(e, errno, "socketpair");
-            mine[i] = nets[i][0];
-            if (r == 0)
-                r = start_client(s, i, nets[i][1], e);
-        }
-    } else if (r == 0 && c->kind == WORK_IPERF3) {
-        for (uint64_t i = 0; r == 0 && i < c->nics; i++)
+    for (uint64_t i = 0; r == 0 && i < c->nics && !conf_is_disk(c->model); i++) {
+        r = connect_nic(s, (unsigned)i, nets[i], e);
+        mine[i] = nets[i][0];
+        if (r == 0 && c->guests)
+            r = start_client(s, i, nets[i][1], e);
+        else if (r == 0 && c->kind == WORK_IPERF3)
             r = start_peer(s, i, e);
     }
     if (r == 0 && whole_run(c))
         r = trace_start(s, false, e);
     if (r == 0)
         r = start_l1(s, mine, e);
-    for (size_t i = 0; i < CONF_GUESTS_MAX; i++) {
+    for (size_t i = 0; i < CONF_NICS_MAX; i++) {
         closep(&nets[i][0]);
         closep(&nets[i][1]);
     }
@@ -294,6 +308,11 @@ void stack_result_clear(struct stack_result *r)
     json_decref(r->workload);
     json_decref(r->commands);
     *r = (struct stack_result){ 0 };
+}
+
+bool stack_asks(const struct collect_conf *c)
+{
+    return c->ats && c->tap && access("/dev/vhost-net", R_OK | W_OK) == 0;
 }
 
 uint64_t stack_memory(const struct collect_conf *c, char *why, size_t room)

@@ -45,5 +45,8 @@ int stack_run(const struct collect_conf *c, const struct stack_env *env, const c
               struct stack_result *ret, struct err *e);
 void stack_result_clear(struct stack_result *r);
 
+/* Whether cards of this run ask the IOMMU for translations that they keep (ATS): the kernel's vhost does, nothing else. */
+bool stack_asks(const struct collect_conf *c);
+
 /* Host memory a run needs, in bytes, with the sum as text for a refusal (at least 160 bytes). */
 uint64_t stack_memory(const struct collect_conf *c, char *why, size_t room);

@@ -13,6 +13,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "collect/net.h"
 #include "proto/base/buf.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -65,7 +66,7 @@ int vm_register(const char *profile, const char *collection, unsigned run, const
 
 void vm_unregister(struct vm_state *v)
 {
-    if (v->dir)
+    if (v->dir && net_sweep(v->dir))
         dir_remove(v->dir, NULL);
     closep(&v->lock_fd);
     free(v->dir);
@@ -95,6 +96,8 @@ static void sweep_one(const char *dir)
     while (f && fscanf(f, "%d %" SCNu64, &pid, &started) == 2)
         if (pid > 1 && started && start_time(pid) == started)
             kill(pid, SIGKILL);
+    if (!net_sweep(dir))
+        return; /* for a start in the namespace that has its bridges */
     CLEANUP(json_decrefp) json_t *j = json ? json_load_file(json, 0, NULL) : NULL;
     const char *part = json_string_value(json_object_get(j, "part"));
     const char *base = part ? strrchr(part, '/') : NULL;

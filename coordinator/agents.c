@@ -7,6 +7,7 @@
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "proto/base/num.h"
 #include "proto/format/trace.h"
 
 int hub_engine(struct hub *h, const struct id *engine, uint64_t *ret_num, struct err *e)
@@ -270,6 +271,7 @@ void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
              (w->stats_len != ROW_STATS_BYTES ||
               row_stats_unpack(w->stats, w->stats_len, &row.stats, NULL) < 0))) {
             foreign++;
+            r = store_aside(h->store, &row, "foreign", a->info.install, now, &e);
             continue;
         }
         r = store_put_row(h->store, &row, now, &e);
@@ -284,9 +286,20 @@ void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
                                                            m->task, m->epoch, m->n } });
         }
         n_late += late && r >= 0;
+        if (r == PUT_EQUAL || (late && r >= 0)) {
+            int k = store_aside(h->store, &row, r == PUT_EQUAL ? "duplicate" : "late",
+                                a->info.install, now, &e);
+            r = k < 0 ? k : r;
+        }
     }
-    if (r >= 0 && l && n_late)
-        r = store_sweep_late(h->store, l->seq, n_late, &e);
+    if (r >= 0 && l && (n_late || foreign))
+        r = store_sweep_late(h->store, l->seq, n_late, foreign, &e);
+    if (r >= 0 && !l) { /* of no sweep here: counted for the store as a whole */
+        uint64_t all = 0;
+        r = store_get(h->store, "foreign", &all, &e);
+        if (r >= 0)
+            r = store_set(h->store, "foreign", all + m->n_rows, &e);
+    }
     if (r < 0) {
         hub_fail(h, &e);
         return;
@@ -399,6 +412,36 @@ static void last_line(const uint8_t *tail, size_t n, char out[160])
     }
 }
 
+/* Why an attempt failed, as rows and `why` say it. What the program said itself needs no more words: the text is then the one
+ * of the same failure on one host. */
+static void say_cause(const char *cause, const struct msg_task_end *m, uint64_t timeout_ms,
+                      const char *line, char out[200])
+{
+    char what[80], time[NUM_MS_LEN];
+    const char *sig = sigabbrev_np((int)m->signal);
+    if (!strcmp(cause, "exit") && *line) {
+        snprintf(out, 200, "%s", line);
+        return;
+    }
+    if (!strcmp(cause, "timeout")) {
+        snprintf(out, 200, "timeout after %s", num_ms_text(timeout_ms, time));
+        return;
+    }
+    if (!strcmp(cause, "exit"))
+        snprintf(what, sizeof(what), "exit status %" PRIu64, m->exit);
+    else if (!strcmp(cause, "signal") && sig)
+        snprintf(what, sizeof(what), "killed by SIG%s", sig);
+    else if (!strcmp(cause, "signal"))
+        snprintf(what, sizeof(what), "killed by signal %" PRIu64, m->signal);
+    else if (!strcmp(cause, "oom"))
+        snprintf(what, sizeof(what), "killed for want of memory");
+    else if (!strcmp(cause, "space"))
+        snprintf(what, sizeof(what), "no space left on its agent");
+    else
+        snprintf(what, sizeof(what), "%s", cause);
+    snprintf(out, 200, "%s%s%s", what, *line ? ": " : "", line);
+}
+
 void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end *m)
 {
     struct hub_agent *a = agent_of(h, p);
@@ -406,7 +449,7 @@ void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end
         return;
     struct err e = { 0 };
     const struct sched_task *t = sched_task(&h->sched, m->task);
-    bool open = t && t->epoch == m->epoch && t->n == m->n && t->state != TASK_QUEUED;
+    bool open = t && t->epoch == m->epoch && t->n == m->n && !task_waits(t);
     const char *cause = m->cause;
     char line[160];
     int r = 0;
@@ -437,7 +480,7 @@ void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end
     if (!open)
         return;
     char text[200];
-    snprintf(text, sizeof(text), "%s%s%s", cause, *line ? ": " : "", line);
+    say_cause(cause, m, t->timeout_ms, line, text);
     hub_event(h, &(struct sched_event){ .type = EV_END,
                                         .end = { m->task, m->epoch, m->n, cause, text } });
 }

@@ -11,7 +11,6 @@
 
 enum { KNOWN_IN_PLAN = 200000, LS_PAGE = 2000, SQL_MS = 2000 };
 
-
 static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
 {
     char hex[ID_HEX_LEN], when[CLOCK_RFC3339_LEN];
@@ -24,11 +23,15 @@ static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
     uint64_t running = 0;
     if (s)
         LIST_EACH(i, n, &s->tasks)
-    running += LIST_OF(i, struct sched_task, by_sweep)->state != TASK_QUEUED;
+    running += !task_waits(LIST_OF(i, struct sched_task, by_sweep));
     json_t *j = json_object();
     json_object_set_new(j, "sweep", json_string(hex));
     json_object_set_new(j, "name", json_str(w->name));
-    json_object_set_new(j, "state", json_string(sweep_state_name(w->state, w->held)));
+    bool rest = true;
+    uint64_t quarantined = s && w->state <= SWEEP_RUNNING ? sched_quarantined(s, &rest) : 0;
+    json_object_set_new(
+        j, "state",
+        json_string(!rest && !w->held ? "quarantined" : sweep_state_name(w->state, w->held)));
     json_object_set_new(j, "points", json_u64(w->points));
     json_object_set_new(j, "done", json_u64(w->done + w->invalid));
     json_object_set_new(j, "failed", json_u64(w->failed));
@@ -39,6 +42,8 @@ static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
     json_object_set_new(j, "duplicate_equal", json_u64(w->equal));
     json_object_set_new(j, "late", json_u64(w->late));
     json_object_set_new(j, "differing", json_u64(w->differing));
+    json_object_set_new(j, "foreign", json_u64(w->foreign));
+    json_object_set_new(j, "quarantined", json_u64(quarantined));
     json_object_set_new(j, "priority", json_u64(w->priority));
     json_object_set_new(j, "submitted", json_string(when));
     clock_rfc3339(w->ended_ms, when);
@@ -81,7 +86,9 @@ static int ls_agent(void *ctx, const struct store_agent *a)
     const struct sched_agent *s = sched_agent(&p->h->sched, a->install);
     uint32_t running = s ? s->n_tasks[0] + s->n_tasks[1] : 0;
     bool alive = s && s->alive;
-    const char *state = !alive ? "lost" : !a->drained ? "ready" : running ? "draining" : "drained";
+    const char *state = s ? s->stopped ? "stopped" : NULL : a->stopped ? "stopped" : NULL;
+    if (!state)
+        state = !alive ? "lost" : !a->drained ? "ready" : running ? "draining" : "drained";
     uint64_t seen = live ? live->last_seen_ms : a->last_seen_ms, now = clock_wall_ms();
     json_t *labels = json_object();
     CLEANUP(freep) char *text = strdup(a->labels);

@@ -35,6 +35,31 @@ uint64_t sched_left(const struct sched_sweep *w)
     return w->todo.total + w->in_tasks;
 }
 
+uint64_t sched_quarantined(const struct sched_sweep *w, bool *ret_rest)
+{
+    uint64_t points = 0, made_by_none = 0;
+    LIST_EACH(p, n, &w->tasks)
+    {
+        const struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+        if (t->state == TASK_QUARANTINED)
+            points += t->left.total;
+    }
+    for (size_t k = 0; k < w->todo.n; k++)
+        for (uint64_t lo = w->todo.v[k].lo; lo < w->todo.v[k].hi;) {
+            uint64_t no = w->plan.trace_of(w->plan.ctx, lo),
+                     end = w->plan.trace_end(w->plan.ctx, lo);
+            if (end > w->todo.v[k].hi || end <= lo)
+                end = w->todo.v[k].hi;
+            const struct sched_task *t = no < w->n_traces ? w->trace[no]->task : NULL;
+            if (t && t->state == TASK_QUARANTINED && !w->trace[no]->ready)
+                made_by_none += end - lo;
+            lo = end;
+        }
+    points += made_by_none;
+    *ret_rest = !points || points < sched_left(w);
+    return points;
+}
+
 struct sched_trace *sched_find_trace(const struct sched *s, const struct id *key)
 {
     struct sched_trace *t = map_get(&s->traces, sched_key(key->b));
@@ -62,6 +87,7 @@ void sched_clear(struct sched *s)
             map_get(&s->traces, s->traces.slot[i].key) == s->traces.slot[i].val)
             free(s->traces.slot[i].val);
     free(s->order);
+    free(s->gone);
     map_clear(&s->agents);
     map_clear(&s->tasks);
     map_clear(&s->sweeps);
@@ -83,8 +109,14 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
         return sched_ev_beat(s, ev, now_ms, out, e);
     case EV_GONE:
         a = sched_agent(s, ev->agent.install);
-        if (a)
-            a->accept = false;
+        if (!a)
+            return 0;
+        a->accept = false;
+        if (a->stopping &&
+            list_empty(&a->tasks)) { /* it went in order: nothing is lost, nobody is silent */
+            a->alive = false;
+            a->stopped = true;
+        }
         return 0;
     case EV_SWEEP:
         return sched_ev_sweep(s, ev, out, e);
@@ -96,7 +128,7 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
             return 0;
         tr->ready = true;
         tr->failed = false;
-        if (tr->task && tr->task->state == TASK_QUEUED)
+        if (tr->task && task_waits(tr->task))
             sched_end_task(s, tr->task);
         return 0;
     }
@@ -130,7 +162,7 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
         if (ev->type == EV_CANCEL_TASK)
             return sched_cancel_task(s, t, out);
         t->not_before_ms = 0;
-        return 0;
+        return t->state == TASK_QUARANTINED ? sched_free_quarantine(s, t, out) : 0;
     case EV_DRAIN:
         a = sched_agent(s, ev->agent.install);
         if (!a)
@@ -139,7 +171,7 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
         return 0;
     case EV_REDO:
         w = sched_sweep(s, ev->sweep.seq);
-        return w ? sched_redo(w, ev) : err_set(e, ENOENT, "sweep is over");
+        return w ? sched_redo(s, w, ev, out) : err_set(e, ENOENT, "sweep is over");
     case EV_STOP:
         s->draining = true;
         return 0;

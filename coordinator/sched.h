@@ -37,6 +37,10 @@ enum {
     SCHED_BACKOFF_MAX_MS = 60000,
     SCHED_DECLINE_MS = 1000,  /* an agent that declined is left alone for so long */
     SCHED_FAIL_RANGE = 10000, /* points given up in one action */
+    SCHED_RETRIES = 3,        /* of a task whose sweep does not say */
+    SCHED_KILLS = 3,          /* agents that a task takes with it before it is quarantined */
+    SCHED_BLAME = 3, /* tasks that failed on an agent and went well on another: it is drained */
+    SCHED_AVOID_MS = 30000, /* a task that failed on an agent waits so long for another one */
 };
 
 enum task_kind { TASK_POINTS = 0, TASK_TRACE = 1 };
@@ -44,8 +48,19 @@ enum task_kind { TASK_POINTS = 0, TASK_TRACE = 1 };
 /* queued    waits for an agent (and for its back-off)
  * leased    granted; renewed by beats and rows
  * orphan    open in the store when this coordinator started; its agent may claim it within one
- * lease stopping  the agent was told to end it ended     gone from memory */
-enum task_state { TASK_QUEUED, TASK_LEASED, TASK_ORPHAN, TASK_STOPPING, TASK_ENDED, TASK_STATES };
+ *           lease
+ * stopping  the agent was told to end it
+ * quarantined  it took SCHED_KILLS agents with it: waits for a person (EV_RETRY_TASK, EV_REDO)
+ * ended     gone from memory */
+enum task_state {
+    TASK_QUEUED,
+    TASK_LEASED,
+    TASK_ORPHAN,
+    TASK_STOPPING,
+    TASK_ENDED,
+    TASK_QUARANTINED,
+    TASK_STATES
+};
 
 enum task_move {
     MOVE_GRANT,   /* to an agent */
@@ -53,6 +68,8 @@ enum task_move {
     MOVE_REQUEUE, /* silent, declined, failed with tries left */
     MOVE_STOP,    /* told to end */
     MOVE_END,     /* done, given up, cancelled */
+    MOVE_QUARANTINE,
+    MOVE_FREE, /* out of quarantine */
     TASK_MOVES
 };
 /* Where a move leads, or -1 where it is not allowed. */
@@ -62,9 +79,12 @@ struct sched_agent {
     uint8_t install[16];
     uint64_t boot;
     uint32_t cores;
-    bool alive;   /* heard within one lease */
-    bool accept;  /* as the agent itself says */
-    bool drained; /* as the operator says */
+    bool alive;     /* heard within one lease */
+    bool accept;    /* as the agent itself says */
+    bool drained;   /* as the operator says */
+    bool stopping;  /* its last beat took nothing and held nothing: it ends in order */
+    bool stopped;   /* and then it went */
+    uint32_t blame; /* tasks in a row that failed here and went well elsewhere */
     uint64_t heard_ms, not_before_ms;
     struct list tasks;   /* leased, orphan, stopping */
     uint32_t n_tasks[2]; /* by kind */
@@ -81,6 +101,20 @@ struct sched_trace {
     char why[200];           /* when failed */
 };
 
+/* An agent, as a task took it along: this boot never came back. */
+struct sched_kill {
+    uint8_t install[16];
+    uint64_t boot;
+};
+
+/* What went wrong with a task so far. Most tasks have none of it. */
+struct sched_past {
+    struct sched_kill kill[SCHED_KILLS];
+    uint32_t n_kills, n_failed_on;
+    struct sched_agent *failed_on[SCHED_KILLS]; /* the last ones; borrowed */
+    char why[160];                              /* of the last attempt that failed */
+};
+
 struct sched_task {
     uint64_t num, epoch, n;
     enum task_kind kind;
@@ -89,11 +123,15 @@ struct sched_task {
     struct sched_trace *trace;
     struct sched_agent *agent;      /* while leased, orphan or stopping */
     struct list by_agent, by_sweep; /* by_sweep: or in the list of trace tasks */
+    uint64_t boot;                  /* of the agent when it was granted or claimed */
     uint64_t lease_ms, not_before_ms, timeout_ms;
-    uint32_t fails, retries, granted;
+    uint32_t fails, retries;
     bool cancelled;    /* by name: what is left of it is given up */
+    bool runs;         /* its agent says that it runs, and does not only hold it */
+    bool noted;        /* the store has a note of it (ACT_NOTE) */
     struct spans left; /* points without an accepted result */
     uint64_t total;
+    struct sched_past *past; /* owned; NULL = nothing went wrong yet */
 };
 
 /* How a sweep unfolds: functions of its recipe alone. */
@@ -131,6 +169,8 @@ struct sched {
     struct list agent_list, trace_tasks;
     struct sched_sweep **order; /* priority down, then age */
     size_t n_order, room_order;
+    uint64_t *gone; /* noted tasks that ended: the store forgets them at the next tick */
+    size_t n_gone, room_gone;
     uint64_t tick_ms;   /* of the last tick */
     uint64_t bad_moves; /* moves that the table does not allow: always 0 */
     bool draining;      /* this coordinator is about to stop: nothing new is granted */
@@ -141,7 +181,7 @@ enum sched_event_type {
     EV_BEAT,  /* agent */
     EV_GONE,  /* agent.install: its connection closed; leases run on, but nothing new is granted */
     EV_SWEEP, /* sweep: accepted just now, or found in the store at a start */
-    EV_RESTORE,      /* restore: an attempt that was open at a start */
+    EV_RESTORE, /* restore: an attempt that was open at a start, or a task that waited after a failure */
     EV_TRACE_READY,  /* trace: is at the coordinator, whoever made it */
     EV_POINT,        /* point: has its first result */
     EV_END,          /* end: an attempt is over, as its agent says */
@@ -151,9 +191,9 @@ enum sched_event_type {
     EV_HOLD,         /* sweep.seq */
     EV_RELEASE,      /* sweep.seq */
     EV_PRIORITY,     /* sweep.seq, sweep.priority */
-    EV_RETRY_TASK,   /* end.task: forget its back-off */
+    EV_RETRY_TASK,   /* end.task: forget its back-off, free it from quarantine */
     EV_DRAIN,        /* agent.install, agent.accept (0 = drain) */
-    EV_REDO, /* sweep.seq, sweep.todo (borrowed): these points, which had failed, are to run again */
+    EV_REDO, /* sweep.seq, sweep.todo (borrowed): these points, which had failed, are to run again, and tasks in quarantine */
     EV_STOP, /* this coordinator ends: grant nothing more */
     EV_TICK, /* leases, back-offs, grants. After each group of events, and at least every few 100 ms
               */
@@ -194,7 +234,12 @@ struct sched_event {
             uint8_t install[16];
             struct spans *points; /* taken; of a points task: those without a result */
             uint64_t total;
-            uint32_t fails;
+            uint32_t fails, n_kills;
+            const struct sched_kill *kills; /* borrowed; at most SCHED_KILLS */
+            const char *why;                /* may be NULL */
+            bool open; /* an attempt was; else it waited, and install, epoch and n say nothing */
+            bool quarantined; /* unless open */
+            bool noted;       /* the store has a note of it */
         } restore;
         struct {
             struct id key;
@@ -223,6 +268,9 @@ enum sched_action_type {
     ACT_SWEEP_OVER,   /* sweep: every point has a row, or the sweep was cancelled */
     ACT_SWEEP_GONE,   /* sweep, user: forgotten here; nothing refers to its plan any more */
     ACT_AGENT_LOST,   /* agent, n = tasks requeued */
+    ACT_AGENT_BAD,    /* agent, text: it was drained, as others do well what fails there */
+    ACT_NOTE, /* task, kind, sweep, key, points, fails, kills, quarantined, text: to be kept over a restart */
+    ACT_FORGET, /* task: of a note */
 };
 
 struct sched_action {
@@ -232,7 +280,9 @@ struct sched_action {
     enum task_kind kind;
     struct id key;
     size_t first, count; /* of spans (points) or refs */
-    uint32_t fails;
+    uint32_t fails, n_kills;
+    struct sched_kill kills[SCHED_KILLS];
+    bool quarantined, news; /* of a note; news: it was put into quarantine by this step */
     void *user;
     char text[200];
 };
@@ -269,9 +319,18 @@ struct sched_task *sched_task(const struct sched *s, uint64_t num);
 struct sched_sweep *sched_sweep(const struct sched *s, uint64_t seq);
 struct sched_agent *sched_agent(const struct sched *s, const uint8_t install[16]);
 uint64_t sched_left(const struct sched_sweep *w); /* points without a result */
+/* Points that wait in quarantine. *ret_rest: whether anything of the sweep can still go on by itself. */
+uint64_t sched_quarantined(const struct sched_sweep *w, bool *ret_rest);
+/* Before try number fails + 1: 1 s, 2 s, ... 60 s, and up to a quarter more, so that what failed together does not come
+ * together. */
+uint64_t sched_back_off(struct rng *rng, uint32_t fails);
 /* Time to the end of a sweep with the cores that are here; UINT64_MAX = not known. */
 uint64_t sched_eta_ms(const struct sched *s, const struct sched_sweep *w);
 const char *task_state_name(enum task_state st); /* of the contract: "queued", "running", ... */
+static inline bool task_waits(const struct sched_task *t) /* has no agent */
+{
+    return t->state == TASK_QUEUED || t->state == TASK_QUARANTINED;
+}
 
 /* What must hold between two steps. Returns 0, or -SF_EINTEGRITY with the broken rule.
  * O(everything): for tests. */

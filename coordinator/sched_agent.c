@@ -16,6 +16,9 @@ static int renew(struct sched *s, struct sched_agent *a, const struct sched_ref 
         if (sched_same(t, refs[i].epoch, refs[i].n) && t->agent == a && t->state != TASK_STOPPING) {
             sched_move(s, t, MOVE_CLAIM);
             t->lease_ms = now + s->cfg.lease_ms;
+            if (refs[i].state != 3) /* ended is not running: it is of the boot that ran it */
+                t->boot = a->boot;
+            t->runs |= refs[i].state == 2;
             continue;
         }
         if (refs[i].state == 3)
@@ -56,11 +59,15 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
     a->accept = ev->agent.accept;
     a->drained = ev->agent.drained;
     a->user = ev->agent.user;
+    a->stopping = a->stopped = false;
+    int r = !reborn && !a->alive ? sched_revive(s, a, out) : 0;
+    if (r < 0)
+        return r;
     a->alive = true;
     a->heard_ms = now;
     a->not_before_ms = 0;
     struct sched_action *w;
-    int r = sched_act(out, ACT_WELCOME, &w);
+    r = sched_act(out, ACT_WELCOME, &w);
     if (r < 0)
         return r;
     w->agent = a;
@@ -76,7 +83,7 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
         for (size_t i = 0; i < ev->agent.n_refs && !named; i++)
             named = t->num == ev->agent.refs[i].task &&
                     sched_same(t, ev->agent.refs[i].epoch, ev->agent.refs[i].n);
-        if (!named && (r = sched_lose(s, t, "lost", now, out)) < 0)
+        if (!named && (r = sched_lose(s, t, "lost", true, now, out)) < 0)
             return r;
     }
     return 0;
@@ -91,18 +98,46 @@ int sched_ev_beat(struct sched *s, const struct sched_event *ev, uint64_t now,
     if (a->boot != ev->agent.boot)
         return err_set(e, SF_EREFUSED, "boot %llu is fenced by boot %llu of the same install",
                        (unsigned long long)ev->agent.boot, (unsigned long long)a->boot);
+    struct sched_action *d;
+    int r = sched_act(out, ACT_DROP, &d); /* first of all: the caller fills it in */
+    if (r < 0)
+        return r;
+    size_t at = out->n - 1;
+    if (!a->alive && (r = sched_revive(s, a, out)) < 0)
+        return r;
+    d = &out->v[at];
     a->alive = true;
     a->heard_ms = now;
     a->accept = ev->agent.accept;
-    struct sched_action *d;
-    int r = sched_act(out, ACT_DROP, &d);
-    if (r < 0)
-        return r;
+    a->stopping = !ev->agent.accept && !ev->agent.n_refs;
+    a->stopped = false;
     d->agent = a;
     return renew(s, a, ev->agent.refs, ev->agent.n_refs, now, out, d);
 }
 
 /* ---- restored attempts */
+
+/* An agent that is known by its install only, until it says hello: boot 0. */
+static int orphan_agent(struct sched *s, const uint8_t install[16], struct sched_agent **ret)
+{
+    *ret = sched_agent(s, install);
+    if (*ret)
+        return 0;
+    struct sched_agent *a = calloc(1, sizeof(*a));
+    if (!a)
+        return -ENOMEM;
+    memcpy(a->install, install, 16);
+    int r = map_put(&s->agents, sched_key(a->install), a);
+    if (r < 0) {
+        free(a);
+        return r;
+    }
+    a->cores = 1;
+    list_init(&a->tasks);
+    list_add(&s->agent_list, &a->all);
+    *ret = a;
+    return 0;
+}
 
 int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now,
                      struct sched_actions *out, struct err *e)
@@ -128,35 +163,39 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
     if (!tr || (ev->restore.kind == TASK_TRACE && (tr->ready || tr->task)))
         return err_set(e, ENOENT, "task %llu: nobody needs it",
                        (unsigned long long)ev->restore.task);
-    struct sched_agent *a = sched_agent(s, ev->restore.install);
-    int r;
-    if (!a) { /* known by name of its install only, until it says hello: boot 0 */
-        a = calloc(1, sizeof(*a));
-        if (!a)
-            return -ENOMEM;
-        memcpy(a->install, ev->restore.install, 16);
-        r = map_put(&s->agents, sched_key(a->install), a);
-        if (r < 0) {
-            free(a);
-            return r;
-        }
-        a->cores = 1;
-        list_init(&a->tasks);
-        list_add(&s->agent_list, &a->all);
-    }
+    struct sched_agent *a = NULL;
+    int r = ev->restore.open ? orphan_agent(s, ev->restore.install, &a) : 0;
+    if (r < 0)
+        return r;
     struct sched_task *t;
     r = sched_new_task(s, ev->restore.kind, w, tr, ev->restore.task, &t);
     if (r < 0)
         return r;
-    t->epoch = ev->restore.epoch;
-    t->n = ev->restore.n;
     t->total = ev->restore.total;
     t->fails = ev->restore.fails;
     t->timeout_ms = ev->restore.timeout_ms;
-    t->retries = w ? w->retries : 3;
-    t->state = TASK_ORPHAN;
-    t->lease_ms = s->start_ms + s->cfg.lease_ms > now ? s->start_ms + s->cfg.lease_ms : now;
-    sched_join(t, a);
+    t->retries = w ? w->retries : SCHED_RETRIES;
+    t->noted = ev->restore.noted;
+    if (ev->restore.n_kills || (ev->restore.why && *ev->restore.why)) {
+        struct sched_past *p = sched_past(t);
+        if (!p)
+            return -ENOMEM;
+        p->n_kills = ev->restore.n_kills < SCHED_KILLS ? ev->restore.n_kills : SCHED_KILLS;
+        memcpy(p->kill, ev->restore.kills, p->n_kills * sizeof(*p->kill));
+        snprintf(p->why, sizeof(p->why), "%s", ev->restore.why ? ev->restore.why : "");
+    }
+    if (a) {
+        t->epoch = ev->restore.epoch;
+        t->n = ev->restore.n;
+        t->state = TASK_ORPHAN;
+        t->lease_ms = s->start_ms + s->cfg.lease_ms > now ? s->start_ms + s->cfg.lease_ms : now;
+        sched_join(t, a);
+    } else if (ev->restore.quarantined && sched_past(t)) {
+        t->state = TASK_QUARANTINED;
+    } else { /* how long it had waited is not known: it waits its whole time again */
+        t->n = ev->restore.n;
+        t->not_before_ms = now + sched_back_off(&s->rng, t->fails);
+    }
     if (w) {
         /* only what still waits may be in it: results and other tasks come first */
         for (size_t i = 0; i < ev->restore.points->n; i++) {
@@ -174,8 +213,7 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
         w->in_tasks += t->left.total;
         spans_clear(ev->restore.points);
     }
-    (void)out;
-    return 0;
+    return w && !t->left.total && task_waits(t) ? sched_finish(s, t, out) : 0;
 }
 
 /* ---- leases that ran out */
@@ -194,7 +232,7 @@ int sched_expire(struct sched *s, uint64_t now, struct sched_actions *out)
             if (now <= t->lease_ms)
                 continue;
             lost++;
-            if ((r = sched_lose(s, t, "lost", now, out)) < 0)
+            if ((r = sched_lose(s, t, "lost", silent, now, out)) < 0)
                 return r;
         }
         if (silent && list_empty(&a->tasks)) {

@@ -16,10 +16,12 @@ static int check_task(const struct sched *s, const struct sched_task *t, struct 
         return broken(e, "an ended task is still here", t->num);
     if (sched_task(s, t->num) != t)
         return broken(e, "a task is not in the table", t->num);
-    if ((t->state == TASK_QUEUED) != !t->agent)
-        return broken(e, "a task has an agent exactly while it is not queued", t->num);
-    if (t->state != TASK_QUEUED && (!t->n || t->epoch > s->cfg.epoch))
+    if (task_waits(t) != !t->agent)
+        return broken(e, "a task has an agent exactly while it does not wait", t->num);
+    if (!task_waits(t) && (!t->n || t->epoch > s->cfg.epoch))
         return broken(e, "a running task has an attempt of this epoch or an earlier one", t->num);
+    if (t->state == TASK_QUARANTINED && (!t->noted || !t->past || t->past->n_kills > SCHED_KILLS))
+        return broken(e, "what is in quarantine is noted with its reason", t->num);
     if (t->num >= s->cfg.next_task)
         return broken(e, "task numbers only grow", t->num);
     if (!spans_ok(&t->left))

@@ -50,9 +50,45 @@ static int want_traces(struct sched *s, struct sched_sweep *w, struct sched_acti
     return 0;
 }
 
+static int forget(struct sched *s, struct sched_actions *out)
+{
+    for (; s->n_gone; s->n_gone--) {
+        struct sched_action *a;
+        int r = sched_act(out, ACT_FORGET, &a);
+        if (r < 0)
+            return r;
+        a->task = s->gone[s->n_gone - 1];
+    }
+    return 0;
+}
+
 static bool takes(const struct sched_agent *a, uint64_t now)
 {
     return a->alive && a->accept && !a->drained && now >= a->not_before_ms;
+}
+
+/* A task that failed here is left to another agent, if there is one, for a while: whose fault it was shows then. */
+static bool better_elsewhere(const struct sched *s, const struct sched_task *t,
+                             const struct sched_agent *a, uint64_t now)
+{
+    const struct sched_past *p = t->past;
+    if (!p || now >= t->not_before_ms + SCHED_AVOID_MS)
+        return false;
+    bool here = false;
+    for (uint32_t i = 0; i < p->n_failed_on; i++)
+        here |= p->failed_on[i] == a;
+    if (!here)
+        return false;
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        const struct sched_agent *o = LIST_OF(q, struct sched_agent, all);
+        bool failed = !takes(o, now);
+        for (uint32_t i = 0; i < p->n_failed_on; i++)
+            failed |= p->failed_on[i] == o;
+        if (!failed)
+            return true;
+    }
+    return false;
 }
 
 static int grant(struct sched *s, struct sched_task *t, struct sched_agent *a, uint64_t now,
@@ -66,7 +102,8 @@ static int grant(struct sched *s, struct sched_task *t, struct sched_agent *a, u
     sched_join(t, a);
     t->epoch = s->cfg.epoch;
     t->n++;
-    t->granted++;
+    t->boot = a->boot;
+    t->runs = false;
     t->lease_ms = now + s->cfg.lease_ms;
     g->agent = a;
     g->task = t->num;
@@ -109,13 +146,14 @@ static int grant_traces(struct sched *s, uint64_t now, struct sched_actions *out
         {
             struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
             uint32_t slots = a->cores < SCHED_TRACE_SLOTS ? a->cores : SCHED_TRACE_SLOTS;
-            if (takes(a, now) && a->n_tasks[TASK_TRACE] < slots &&
+            if (takes(a, now) && !better_elsewhere(s, t, a, now) &&
+                a->n_tasks[TASK_TRACE] < slots &&
                 (!best || (uint64_t)a->n_tasks[TASK_TRACE] * best->cores <
                               (uint64_t)best->n_tasks[TASK_TRACE] * a->cores))
                 best = a;
         }
         if (!best)
-            return 0;
+            continue;
         int r = grant(s, t, best, now, out);
         if (r < 0)
             return r;
@@ -162,7 +200,8 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
         LIST_EACH(p, n, &w->tasks)
         {
             struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
-            if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready)
+            if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready ||
+                better_elsewhere(s, t, a, now))
                 continue;
             r = grant(s, t, a, now, out);
             return r < 0 ? r : 1;
@@ -225,8 +264,8 @@ int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
             return r;
         i -= before - s->n_order; /* it may be gone */
     }
-    if (s->draining)
-        return 0;
+    if ((r = forget(s, out)) < 0 || s->draining)
+        return r;
     if ((r = grant_traces(s, now, out)) < 0)
         return r;
     uint64_t all_cores = 0;

@@ -11,6 +11,15 @@ int sched_act_ref(struct sched_actions *o, struct sched_action *a, const struct 
 /* sched_task.c: tasks */
 void sched_move(struct sched *s, struct sched_task *t, enum task_move m);
 void sched_join(struct sched_task *t, struct sched_agent *a);
+void sched_leave(struct sched_task *t);
+struct sched_past *
+sched_past(struct sched_task *t); /* made when it has none; NULL without memory */
+/* What a restart must know of a task: to the store. news: it was put into quarantine just now. */
+int sched_note(struct sched_task *t, bool news, struct sched_actions *out);
+/* Out of quarantine, with a clean record. */
+int sched_free_quarantine(struct sched *s, struct sched_task *t, struct sched_actions *out);
+/* This boot of an agent is alive after all: nobody killed it. */
+int sched_revive(struct sched *s, const struct sched_agent *a, struct sched_actions *out);
 bool sched_same(const struct sched_task *t, uint64_t epoch, uint64_t n);
 int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
                    struct sched_trace *tr, uint64_t num, struct sched_task **ret);
@@ -22,8 +31,8 @@ void sched_end_task(struct sched *s, struct sched_task *t);
 int sched_finish(struct sched *s, struct sched_task *t, struct sched_actions *out);
 int sched_give_up(struct sched_sweep *w, const struct spans *pts, const char *text,
                   struct sched_actions *out);
-/* Silent: an agent, or one of its tasks. */
-int sched_lose(struct sched *s, struct sched_task *t, const char *cause, uint64_t now,
+/* An attempt is over without a word about it. host: as its agent fell silent, or came back without it. */
+int sched_lose(struct sched *s, struct sched_task *t, const char *cause, bool host, uint64_t now,
                struct sched_actions *out);
 int sched_stop(struct sched *s, struct sched_task *t, struct sched_actions *out);
 int sched_ev_point(struct sched *s, const struct sched_event *ev, uint64_t now,
@@ -42,7 +51,8 @@ int sched_ev_sweep(struct sched *s, const struct sched_event *ev, struct sched_a
                    struct err *e);
 int sched_cancel_sweep(struct sched *s, struct sched_sweep *w, struct sched_actions *out);
 int sched_cancel_task(struct sched *s, struct sched_task *t, struct sched_actions *out);
-int sched_redo(struct sched_sweep *w, const struct sched_event *ev);
+int sched_redo(struct sched *s, struct sched_sweep *w, const struct sched_event *ev,
+               struct sched_actions *out);
 
 /* sched_agent.c */
 int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,

@@ -20,7 +20,7 @@ static void drop_trace(struct sched *s, struct sched_trace *t)
         return;
     if (!t->task)
         sched_free_trace(s, t);
-    else if (t->task->state == TASK_QUEUED)
+    else if (task_waits(t->task))
         sched_end_task(s, t->task);
     /* else: it goes with its task */
 }
@@ -170,7 +170,7 @@ int sched_cancel_sweep(struct sched *s, struct sched_sweep *w, struct sched_acti
     LIST_EACH(p, n, &w->tasks)
     {
         struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
-        if (t->state == TASK_QUEUED) {
+        if (task_waits(t)) {
             w->in_tasks -= t->left.total;
             sched_end_task(s, t);
         } else if ((r = sched_stop(s, t, out)) < 0) {
@@ -189,7 +189,7 @@ int sched_cancel_sweep(struct sched *s, struct sched_sweep *w, struct sched_acti
         }
         if (wanted)
             continue;
-        if (t->state == TASK_QUEUED)
+        if (task_waits(t))
             sched_end_task(s, t);
         else if ((r = sched_stop(s, t, out)) < 0)
             return r;
@@ -203,12 +203,12 @@ int sched_cancel_task(struct sched *s, struct sched_task *t, struct sched_action
         t->retries = 0;
         t->trace->failed = true;
         snprintf(t->trace->why, sizeof(t->trace->why), "trace task was cancelled");
-        if (t->state != TASK_QUEUED)
+        if (!task_waits(t))
             return sched_stop(s, t, out);
         sched_end_task(s, t);
         return 0;
     }
-    if (t->state == TASK_QUEUED) {
+    if (task_waits(t)) {
         int r = sched_give_up(t->sweep, &t->left, "cancelled", out);
         return r < 0 ? r : sched_finish(s, t, out);
     }
@@ -216,12 +216,24 @@ int sched_cancel_task(struct sched *s, struct sched_task *t, struct sched_action
     return sched_stop(s, t, out);
 }
 
-int sched_redo(struct sched_sweep *w, const struct sched_event *ev)
+int sched_redo(struct sched *s, struct sched_sweep *w, const struct sched_event *ev,
+               struct sched_actions *out)
 {
+    int r = 0;
     if (w->over)
         return -EBUSY; /* not forgotten yet: a moment later it comes as a fresh EV_SWEEP */
-    for (uint32_t i = 0; i < w->n_traces; i++)
-        if (!w->trace[i]->task)
+    for (uint32_t i = 0; i < w->n_traces; i++) {
+        struct sched_task *t = w->trace[i]->task;
+        if (!t)
             w->trace[i]->failed = false;
+        else if (t->state == TASK_QUARANTINED && (r = sched_free_quarantine(s, t, out)) < 0)
+            return r;
+    }
+    LIST_EACH(p, n, &w->tasks)
+    {
+        struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+        if (t->state == TASK_QUARANTINED && (r = sched_free_quarantine(s, t, out)) < 0)
+            return r;
+    }
     return spans_add_all(&w->todo, ev->sweep.todo); /* they had a row: no task holds them */
 }

@@ -6,12 +6,15 @@
 #include <string.h>
 
 const signed char task_moves[TASK_STATES][TASK_MOVES] = {
-    /*                  grant        claim        requeue      stop           end */
-    [TASK_QUEUED] = { TASK_LEASED, -1, -1, -1, TASK_ENDED },
-    [TASK_LEASED] = { -1, TASK_LEASED, TASK_QUEUED, TASK_STOPPING, TASK_ENDED },
-    [TASK_ORPHAN] = { -1, TASK_LEASED, TASK_QUEUED, TASK_STOPPING, TASK_ENDED },
-    [TASK_STOPPING] = { -1, TASK_STOPPING, -1, TASK_STOPPING, TASK_ENDED },
-    [TASK_ENDED] = { -1, -1, -1, -1, -1 },
+    /*                  grant        claim        requeue      stop           end         quarantine       free */
+    [TASK_QUEUED] = { TASK_LEASED, -1, -1, -1, TASK_ENDED, -1, -1 },
+    [TASK_LEASED] = { -1, TASK_LEASED, TASK_QUEUED, TASK_STOPPING, TASK_ENDED, TASK_QUARANTINED,
+                      -1 },
+    [TASK_ORPHAN] = { -1, TASK_LEASED, TASK_QUEUED, TASK_STOPPING, TASK_ENDED, TASK_QUARANTINED,
+                      -1 },
+    [TASK_STOPPING] = { -1, TASK_STOPPING, -1, TASK_STOPPING, TASK_ENDED, -1, -1 },
+    [TASK_ENDED] = { -1, -1, -1, -1, -1, -1, -1 },
+    [TASK_QUARANTINED] = { -1, -1, -1, -1, TASK_ENDED, -1, TASK_QUEUED },
 };
 
 const char *task_state_name(enum task_state st)
@@ -23,6 +26,8 @@ const char *task_state_name(enum task_state st)
     case TASK_ORPHAN:
     case TASK_STOPPING:
         return "running";
+    case TASK_QUARANTINED:
+        return "quarantined";
     default:
         return "done";
     }
@@ -96,6 +101,7 @@ int sched_act_ref(struct sched_actions *o, struct sched_action *a, const struct 
 void sched_free_task(struct sched_task *t)
 {
     spans_clear(&t->left);
+    free(t->past);
     free(t);
 }
 
@@ -108,7 +114,7 @@ void sched_move(struct sched *s, struct sched_task *t, enum task_move m)
         t->state = (enum task_state)to;
 }
 
-static void leave(struct sched_task *t)
+void sched_leave(struct sched_task *t)
 {
     if (!t->agent)
         return;
@@ -119,7 +125,7 @@ static void leave(struct sched_task *t)
 
 void sched_join(struct sched_task *t, struct sched_agent *a)
 {
-    leave(t);
+    sched_leave(t);
     t->agent = a;
     list_add(&a->tasks, &t->by_agent);
     a->n_tasks[t->kind]++;
@@ -131,13 +137,19 @@ void sched_free_trace(struct sched *s, struct sched_trace *t)
     free(t);
 }
 
-/* End a task: it leaves every table. Its points must be out of it. */
 void sched_end_task(struct sched *s, struct sched_task *t)
 {
     sched_move(s, t, MOVE_END);
-    leave(t);
+    sched_leave(t);
     list_del(&t->by_sweep);
     map_del(&s->tasks, t->num);
+    if (t->noted) { /* a note that is not forgotten for want of memory is harmless: nobody needs the task any more */
+        uint64_t *v = sched_grown(s->gone, s->n_gone, &s->room_gone, sizeof(*v));
+        if (v) {
+            s->gone = v;
+            v[s->n_gone++] = t->num;
+        }
+    }
     struct sched_trace *tr = t->kind == TASK_TRACE ? t->trace : NULL;
     sched_free_task(t);
     if (tr) {
@@ -174,15 +186,14 @@ int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
     return 0;
 }
 
-static uint64_t back_off(struct sched *s, uint32_t fails)
+uint64_t sched_back_off(struct rng *rng, uint32_t fails)
 {
     uint64_t ms = SCHED_BACKOFF_MS;
     for (uint32_t i = 1; i < fails && ms < SCHED_BACKOFF_MAX_MS; i++)
         ms *= 2;
     if (ms > SCHED_BACKOFF_MAX_MS)
         ms = SCHED_BACKOFF_MAX_MS;
-    return ms +
-           rng_below(&s->rng, ms / 4 + 1); /* so that what failed together does not come together */
+    return ms + rng_below(rng, ms / 4 + 1);
 }
 
 bool sched_same(const struct sched_task *t, uint64_t epoch, uint64_t n)
@@ -237,16 +248,207 @@ int sched_finish(struct sched *s, struct sched_task *t, struct sched_actions *ou
     return w ? sched_settle(s, w, out) : 0;
 }
 
-/* An attempt is over and not all came of it. count: it was the task's own fault. */
-static int again(struct sched *s, struct sched_task *t, bool count, const char *text, uint64_t now,
-                 struct sched_actions *out)
+/* ---- what went wrong */
+
+struct sched_past *sched_past(struct sched_task *t)
+{
+    if (!t->past)
+        t->past = calloc(1, sizeof(*t->past));
+    return t->past;
+}
+
+int sched_note(struct sched_task *t, bool news, struct sched_actions *out)
+{
+    struct sched_action *a;
+    int r = sched_act(out, ACT_NOTE, &a);
+    if (r < 0)
+        return r;
+    a->task = t->num;
+    a->kind = t->kind;
+    a->sweep = t->sweep ? t->sweep->seq : 0;
+    a->user = t->sweep ? t->sweep->user : NULL;
+    a->key = t->trace->key;
+    a->fails = t->fails;
+    a->quarantined = t->state == TASK_QUARANTINED;
+    a->news = news;
+    if (t->past) {
+        a->n_kills = t->past->n_kills;
+        memcpy(a->kills, t->past->kill, sizeof(a->kills));
+        snprintf(a->text, sizeof(a->text), "%s", t->past->why);
+    }
+    for (size_t i = 0; i < t->left.n; i++)
+        if ((r = sched_act_span(out, a, t->left.v[i].lo, t->left.v[i].hi)) < 0)
+            return r;
+    t->noted = true;
+    return 0;
+}
+
+int sched_free_quarantine(struct sched *s, struct sched_task *t, struct sched_actions *out)
+{
+    sched_move(s, t, MOVE_FREE);
+    t->not_before_ms = 0;
+    t->fails = 0;
+    if (t->past)
+        t->past->n_kills = t->past->n_failed_on = 0;
+    return sched_note(t, false, out);
+}
+
+static int revive_task(struct sched *s, struct sched_task *t, const struct sched_agent *a,
+                       struct sched_actions *out)
+{
+    if (!t->past)
+        return 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->past->n_kills; i++)
+        if (memcmp(t->past->kill[i].install, a->install, 16) || t->past->kill[i].boot != a->boot)
+            t->past->kill[n++] = t->past->kill[i];
+    if (n == t->past->n_kills)
+        return 0;
+    t->past->n_kills = n;
+    if (t->state != TASK_QUARANTINED)
+        return sched_note(t, false, out);
+    sched_move(s, t, MOVE_FREE);
+    return sched_note(t, false, out);
+}
+
+int sched_revive(struct sched *s, const struct sched_agent *a, struct sched_actions *out)
+{
+    int r = 0;
+    for (size_t i = 0; i < s->n_order; i++)
+        LIST_EACH(p, n, &s->order[i]->tasks)
+    if ((r = revive_task(s, LIST_OF(p, struct sched_task, by_sweep), a, out)) < 0)
+        return r;
+    LIST_EACH(p, n, &s->trace_tasks)
+    if ((r = revive_task(s, LIST_OF(p, struct sched_task, by_sweep), a, out)) < 0)
+        return r;
+    return r;
+}
+
+/* The task ran on an agent that fell silent as a whole. 1 = that was one too many. */
+static int note_kill(struct sched_task *t)
+{
+    struct sched_past *p = sched_past(t);
+    if (!p)
+        return -ENOMEM;
+    const struct sched_agent *a = t->agent;
+    for (uint32_t i = 0; i < p->n_kills; i++)
+        if (!memcmp(p->kill[i].install, a->install, 16) && p->kill[i].boot == t->boot)
+            return 0;
+    if (p->n_kills < SCHED_KILLS) {
+        memcpy(p->kill[p->n_kills].install, a->install, 16);
+        p->kill[p->n_kills++].boot = t->boot;
+    }
+    snprintf(p->why, sizeof(p->why), "its agent fell silent while it ran");
+    return p->n_kills >= SCHED_KILLS;
+}
+
+static int note_failure(struct sched_task *t, const char *text)
+{
+    struct sched_past *p = sched_past(t);
+    if (!p)
+        return -ENOMEM;
+    snprintf(p->why, sizeof(p->why), "%s", text);
+    for (uint32_t i = 0; i < p->n_failed_on; i++)
+        if (p->failed_on[i] == t->agent) { /* the newest stands last */
+            memmove(&p->failed_on[i], &p->failed_on[i + 1],
+                    (p->n_failed_on - i - 1) * sizeof(*p->failed_on));
+            p->n_failed_on--;
+            break;
+        }
+    if (p->n_failed_on == SCHED_KILLS)
+        memmove(&p->failed_on[0], &p->failed_on[1], --p->n_failed_on * sizeof(*p->failed_on));
+    p->failed_on[p->n_failed_on++] = t->agent;
+    return 0;
+}
+
+/* A task that failed elsewhere went well here: that speaks against those agents, not against the task. */
+static int blame(const struct sched_task *t, struct sched_actions *out)
+{
+    struct sched_agent *good = t->agent;
+    if (good)
+        good->blame = 0;
+    for (uint32_t i = 0; good && t->past && i < t->past->n_failed_on; i++) {
+        struct sched_agent *a = t->past->failed_on[i];
+        if (a == good || ++a->blame < SCHED_BLAME || a->drained)
+            continue;
+        struct sched_action *x;
+        int r = sched_act(out, ACT_AGENT_BAD, &x);
+        if (r < 0)
+            return r;
+        a->drained = true;
+        a->blame = 0;
+        x->agent = a;
+        snprintf(x->text, sizeof(x->text),
+                 "%d tasks in a row failed here and went well on other agents; the last: %.120s",
+                 (int)SCHED_BLAME, t->past->why);
+    }
+    return 0;
+}
+
+/* ---- attempts that end */
+
+/* How an attempt ended that did not bring all of it. */
+enum fault {
+    FAULT_NONE, /* declined, given back, the store was full */
+    FAULT_LOST, /* nothing more was heard of it */
+    FAULT_OWN,  /* its own: exit, signal, out of memory, ... */
+};
+
+static int give_up_task(struct sched *s, struct sched_task *t, const char *text,
+                        struct sched_actions *out)
+{
+    char why[200];
+    snprintf(why, sizeof(why), "%s", text);
+    if (t->kind == TASK_TRACE) {
+        struct sched_trace *tr = t->trace;
+        tr->failed = true;
+        snprintf(tr->why, sizeof(tr->why), "trace could not be built: %.150s", why);
+        struct sched_action *a;
+        int r = sched_act(out, ACT_TRACE_FAILED, &a);
+        if (r < 0)
+            return r;
+        a->key = tr->key;
+        a->task = t->num;
+        snprintf(a->text, sizeof(a->text), "%s", why);
+        sched_end_task(s, t);
+        return 0;
+    }
+    int r = sched_give_up(t->sweep, &t->left, why, out);
+    return r < 0 ? r : sched_finish(s, t, out);
+}
+
+/* Failed twice: somewhere in it is a point that kills its program. Halves tell innocent points from guilty. */
+static int halve(struct sched *s, struct sched_task *t, struct sched_actions *out)
+{
+    struct sched_task *half;
+    int r = sched_new_task(s, TASK_POINTS, t->sweep, t->trace, 0, &half);
+    if (r < 0)
+        return r;
+    half->timeout_ms = t->timeout_ms;
+    half->retries = t->retries;
+    half->not_before_ms = t->not_before_ms;
+    if (t->past) {
+        if (!sched_past(half))
+            return -ENOMEM;
+        *half->past = *t->past;
+    }
+    r = spans_halve(&t->left, &half->left);
+    t->total = t->left.total;
+    half->total = half->left.total;
+    t->fails = half->fails = 1;
+    return r < 0 ? r : sched_note(half, false, out);
+}
+
+static int again(struct sched *s, struct sched_task *t, enum fault fault, const char *text,
+                 uint64_t now, struct sched_actions *out)
 {
     struct sched_sweep *w = t->sweep;
-    bool stopping = t->state == TASK_STOPPING;
+    bool stopping = t->state == TASK_STOPPING, count = fault == FAULT_OWN;
+    int r;
     if (t->kind == TASK_POINTS && (!t->left.total || w->cancelled))
         return sched_finish(s, t, out);
     if (t->cancelled) {
-        int r = sched_give_up(w, &t->left, "cancelled", out);
+        r = sched_give_up(w, &t->left, "cancelled", out);
         return r < 0 ? r : sched_finish(s, t, out);
     }
     if (t->kind == TASK_TRACE && (stopping || !t->trace->users || t->trace->ready)) {
@@ -257,53 +459,33 @@ static int again(struct sched *s, struct sched_task *t, bool count, const char *
         t->state = TASK_LEASED;
     }
     t->fails += count;
-    if (count && t->fails > t->retries && t->left.total <= 1) {
-        char why[200];
-        snprintf(why, sizeof(why), "%s", text);
-        if (t->kind == TASK_TRACE) {
-            struct sched_trace *tr = t->trace;
-            tr->failed = true;
-            snprintf(tr->why, sizeof(tr->why), "trace could not be built: %.150s", why);
-            struct sched_action *a;
-            int r = sched_act(out, ACT_TRACE_FAILED, &a);
-            if (r < 0)
-                return r;
-            a->key = tr->key;
-            a->task = t->num;
-            snprintf(a->text, sizeof(a->text), "%s", why);
-            sched_end_task(s, t);
-            return 0;
-        }
-        int r = sched_give_up(w, &t->left, why, out);
-        return r < 0 ? r : sched_finish(s, t, out);
+    if (count && t->fails > t->retries && t->left.total <= 1)
+        return give_up_task(s, t, text, out);
+    int killed = fault == FAULT_LOST && t->runs && t->boot ? note_kill(t) : 0;
+    if (killed < 0 || (count && (killed = note_failure(t, text)) < 0))
+        return killed;
+    bool kills = fault == FAULT_LOST && t->past && t->past->n_kills;
+    sched_leave(t);
+    if (killed && !count) {
+        sched_move(s, t, MOVE_QUARANTINE);
+        return sched_note(t, true, out);
     }
-    leave(t);
     sched_move(s, t, MOVE_REQUEUE);
-    t->not_before_ms = count ? now + back_off(s, t->fails) : now;
-    if (!count || t->kind == TASK_TRACE || t->left.total <= 1 || t->fails < 2)
-        return 0;
-    /* Failed twice: somewhere in it is a point that kills its program. Halves tell innocent points
-     * from guilty. */
-    struct sched_task *half;
-    int r = sched_new_task(s, TASK_POINTS, w, t->trace, 0, &half);
-    if (r < 0)
+    t->not_before_ms = count   ? now + sched_back_off(&s->rng, t->fails)
+                       : kills ? now + sched_back_off(&s->rng, t->past->n_kills)
+                               : now;
+    if (t->kind == TASK_POINTS && t->left.total > 1 &&
+        ((count && t->fails >= 2) || (kills && t->past->n_kills >= 2)) &&
+        (r = halve(s, t, out)) < 0)
         return r;
-    half->timeout_ms = t->timeout_ms;
-    half->retries = t->retries;
-    half->not_before_ms = t->not_before_ms;
-    r = spans_halve(&t->left, &half->left);
-    t->total = t->left.total;
-    half->total = half->left.total;
-    t->fails = half->fails = 1;
-    return r;
+    return count || kills ? sched_note(t, false, out) : 0;
 }
 
-/* Silent: an agent, or one of its tasks. */
-int sched_lose(struct sched *s, struct sched_task *t, const char *cause, uint64_t now,
+int sched_lose(struct sched *s, struct sched_task *t, const char *cause, bool host, uint64_t now,
                struct sched_actions *out)
 {
     int r = say_closed(t, cause, out);
-    return r < 0 ? r : again(s, t, false, cause, now, out);
+    return r < 0 ? r : again(s, t, host ? FAULT_LOST : FAULT_NONE, cause, now, out);
 }
 
 int sched_stop(struct sched *s, struct sched_task *t, struct sched_actions *out)
@@ -370,7 +552,7 @@ int sched_ev_point(struct sched *s, const struct sched_event *ev, uint64_t now,
     w->in_tasks -= (uint64_t)d;
     if (!holder->left.total && holder != by) {
         /* others did all of it */
-        if (holder->state == TASK_QUEUED)
+        if (task_waits(holder))
             return sched_finish(s, holder, out);
         if (holder->state == TASK_LEASED && ev->point.task) {
             int r = sched_stop(s, holder, out);
@@ -385,13 +567,16 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
                  struct sched_actions *out, struct err *e)
 {
     struct sched_task *t = sched_task(s, ev->end.task);
-    if (!sched_same(t, ev->end.epoch, ev->end.n) || t->state == TASK_QUEUED)
+    if (!sched_same(t, ev->end.epoch, ev->end.n) || task_waits(t))
         return err_set(e, ENOENT, "task %llu: attempt %llu/%llu is not open",
                        (unsigned long long)ev->end.task, (unsigned long long)ev->end.epoch,
                        (unsigned long long)ev->end.n);
     const char *cause = ev->end.cause ? ev->end.cause : "exit";
     const char *text = ev->end.text && *ev->end.text ? ev->end.text : cause;
     if (!strcmp(cause, "done")) {
+        int r = t->kind == TASK_TRACE || !t->left.total ? blame(t, out) : 0;
+        if (r < 0)
+            return r;
         if (t->kind == TASK_TRACE) {
             t->trace->ready = true;
             t->trace->failed = false;
@@ -402,8 +587,12 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
             return sched_finish(s, t, out);
         text = "ended without all of its rows";
     }
-    bool count = strcmp(cause, "cancelled") != 0 && strcmp(cause, "lost") != 0;
-    return again(s, t, count, text, now, out);
+    enum fault fault = !strcmp(cause, "cancelled") ? FAULT_NONE : FAULT_OWN;
+    if (!strcmp(
+            cause,
+            "lost")) /* told by a later boot: the host came up again; by the same one: only the task went */
+        fault = t->agent->boot > t->boot ? FAULT_LOST : FAULT_NONE;
+    return again(s, t, fault, text, now, out);
 }
 
 int sched_ev_decline(struct sched *s, const struct sched_event *ev, uint64_t now,
@@ -415,5 +604,5 @@ int sched_ev_decline(struct sched *s, const struct sched_event *ev, uint64_t now
                        (unsigned long long)ev->end.task, (unsigned long long)ev->end.epoch,
                        (unsigned long long)ev->end.n);
     t->agent->not_before_ms = now + SCHED_DECLINE_MS;
-    return sched_lose(s, t, ev->end.cause ? ev->end.cause : "declined", now, out);
+    return sched_lose(s, t, ev->end.cause ? ev->end.cause : "declined", false, now, out);
 }

@@ -179,6 +179,44 @@ static int load_one(void *ctx, const struct store_sweep *w)
     return 0;
 }
 
+static void restore_past(struct sched_event *ev, const struct store_task *note)
+{
+    static struct sched_kill kills[SCHED_KILLS]; /* for one step */
+    for (uint32_t i = 0; i < note->n_kills; i++) {
+        memcpy(kills[i].install, note->kill[i].install, 16);
+        kills[i].boot = note->kill[i].boot;
+    }
+    ev->restore.kills = kills;
+    ev->restore.n_kills = note->n_kills;
+    ev->restore.why = note->why;
+    ev->restore.noted = true;
+}
+
+/* A task that waited after a failure, or in quarantine. */
+static int restore_waiting(void *ctx, struct store_task *t)
+{
+    struct hub *h = ctx;
+    struct err e = { 0 };
+    struct sched_event ev = { .type = EV_RESTORE,
+                              .restore = { .task = t->task,
+                                           .n = t->n,
+                                           .sweep = t->sweep,
+                                           .kind =
+                                               strcmp(t->kind, "trace") ? TASK_POINTS : TASK_TRACE,
+                                           .key = t->key,
+                                           .points = &t->points,
+                                           .total = t->points.total,
+                                           .fails = (uint32_t)t->fails,
+                                           .quarantined = t->quarantined } };
+    const struct sched_sweep *w = sched_sweep(&h->sched, t->sweep);
+    ev.restore.timeout_ms = w ? w->timeout_ms : 0;
+    restore_past(&ev, t);
+    int r = sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, &e);
+    if (r >= 0 || r == -ENOMEM)
+        return r < 0 ? r : 0;
+    return store_forget_task(h->store, t->task, &e); /* its sweep is over, or its trace is here */
+}
+
 static int restore_one(void *ctx, struct store_attempt *a)
 {
     struct hub *h = ctx;
@@ -194,9 +232,17 @@ static int restore_one(void *ctx, struct store_attempt *a)
                                            .key = a->key,
                                            .points = &a->points,
                                            .total = a->points.total,
-                                           .fails = (uint32_t)a->fails } };
+                                           .fails = (uint32_t)a->fails,
+                                           .open = true } };
     memcpy(ev.restore.install, a->install, 16);
-    int r = sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, &e);
+    struct store_task note = { 0 };
+    int r = store_task(h->store, a->task, &note, &e);
+    if (r >= 0)
+        restore_past(&ev, &note);
+    spans_clear(&note.points);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    r = sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, &e);
     if (r >= 0)
         return 0;
     if (r == -ENOMEM)
@@ -223,6 +269,8 @@ static int restore(struct hub *h, struct err *e)
         r = store_sweeps(h->store, 0, true, load_one, h, e);
     if (r >= 0)
         r = store_open_attempts(h->store, restore_one, h, e);
+    if (r >= 0)
+        r = store_tasks(h->store, restore_waiting, h, e);
     return r < 0 ? r : store_commit(h->store, e);
 }
 
@@ -291,7 +339,17 @@ static void on_gone(struct hub *h, const struct peer *p)
     struct sched_event ev = { .type = EV_GONE };
     memcpy(ev.agent.install, a->info.install, 16);
     hub_step(h, &ev);
-    log_info("agent '%s' disconnected; its leases run on", a->info.name);
+    const struct sched_agent *s = sched_agent(&h->sched, a->info.install);
+    if (!s || !s->stopped) {
+        log_info("agent '%s' disconnected; its leases run on", a->info.name);
+        return;
+    }
+    log_info("agent '%s' stopped", a->info.name);
+    struct err e = { 0 };
+    uint64_t now = clock_wall_ms();
+    if (hub_write(h) && (store_agent_stopped(h->store, a->info.install, now, &e) < 0 ||
+                         store_event(h->store, now, "agent", a->info.name, "stopped", &e) < 0))
+        hub_fail(h, &e);
 }
 
 static int take_messages(struct hub *h, struct err *e)

@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 2 };
+enum { STORE_VERSION = 3 };
 
 struct store;
 
@@ -57,8 +57,8 @@ struct store_sweep {
     uint64_t priority, points;
     uint64_t done, failed, invalid,
         known; /* rows by status; known: of the done ones, how many were not run */
-    uint64_t equal, late, differing; /* results beside the accepted ones */
-    uint64_t submitted_ms, ended_ms; /* wall */
+    uint64_t equal, late, differing, foreign; /* results beside the accepted ones */
+    uint64_t submitted_ms, ended_ms;          /* wall */
 };
 
 /* Adds; sets s->seq. json: its recipe. -EEXIST when the request id is taken. */
@@ -77,7 +77,9 @@ int store_sweeps(struct store *st, uint64_t from, bool open_only,
 int store_sweep_state(struct store *st, uint64_t seq, enum sweep_state state, uint64_t ended_ms,
                       struct err *e);
 int store_sweep_held(struct store *st, uint64_t seq, bool held, struct err *e);
-int store_sweep_late(struct store *st, uint64_t seq, uint64_t n, struct err *e);
+/* Count rows of fenced attempts, and rows that are none of its points. */
+int store_sweep_late(struct store *st, uint64_t seq, uint64_t late, uint64_t foreign,
+                     struct err *e);
 const char *sweep_state_name(enum sweep_state s, bool held);
 
 /* ---- traces and artefacts */
@@ -115,8 +117,9 @@ struct store_agent {
     uint8_t install[16];
     char key[41], name[65], version[33], labels[1001];
     uint64_t boot, cores, memory_mib, last_seen_ms;
-    bool kvm, drained;
+    bool kvm, drained, stopped; /* stopped: it went in order, nobody waits for it */
     struct id engine;
+    char why[161]; /* of drained, when it was not a person; "" = none */
 };
 /* Adds or replaces (drained stays). *ret_reg: number of (install, boot, facts), for rows. facts: JSON text. -EEXIST when the
  * key belongs to another install. */
@@ -124,7 +127,11 @@ int store_add_agent(struct store *st, struct store_agent *a, const char *facts, 
                     struct err *e);
 /* The newest agent of that name; its install in hex works too. */
 int store_find_agent(struct store *st, const char *name, struct store_agent *ret, struct err *e);
-int store_agent_drained(struct store *st, const uint8_t install[16], bool drained, struct err *e);
+/* why: NULL = a person wanted it so. */
+int store_agent_drained(struct store *st, const uint8_t install[16], bool drained, const char *why,
+                        struct err *e);
+int store_agent_stopped(struct store *st, const uint8_t install[16], uint64_t wall_ms,
+                        struct err *e);
 int store_agent_seen(struct store *st, const uint8_t install[16], uint64_t wall_ms, struct err *e);
 int store_agents(struct store *st, int (*cb)(void *ctx, const struct store_agent *a), void *ctx,
                  struct err *e);
@@ -151,6 +158,11 @@ enum store_put { PUT_FIRST, PUT_EQUAL, PUT_DIFFERS, PUT_REPLACED };
 /* The first valid result wins; an equal one is counted; a different one is kept aside and counted (PUT_DIFFERS). A row
  * that the coordinator itself gave up on is replaced by a real one (PUT_REPLACED). Returns enum store_put or an error. */
 int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms, struct err *e);
+/* Keep word of a row that changed nothing: kind "late" (of a fenced attempt), "duplicate" or "foreign". The first
+ * STORE_ASIDE of a sweep; beyond them the counters tell. */
+enum { STORE_ASIDE = 10000 };
+int store_aside(struct store *st, const struct store_row *r, const char *kind,
+                const uint8_t install[16], uint64_t wall_ms, struct err *e);
 /* Copy a done row of this point from any sweep, made by one of n engines (numbers), as the row of (sweep, index).
  * Returns 1 = copied, 0 = not known. */
 int store_put_known(struct store *st, uint64_t sweep, uint64_t index, const struct id *point,
@@ -180,6 +192,31 @@ int store_end_attempt(struct store *st, uint64_t task, uint64_t epoch, uint64_t 
                       const void *tail, size_t tail_len, struct err *e);
 int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_attempt *a), void *ctx,
                         struct err *e);
+
+/* A task that failed, or that took agents with it: what a restart must know besides its attempts. */
+enum { STORE_KILLS = 3 };
+struct store_task {
+    uint64_t task, sweep; /* sweep 0 = of none: a trace task */
+    char kind[16];
+    struct id key;       /* of the trace or recipe */
+    struct spans points; /* owned by whoever fills it */
+    uint64_t fails, n;   /* n: its last attempt, when read */
+    bool quarantined;
+    uint32_t n_kills;
+    struct {
+        uint8_t install[16];
+        uint64_t boot;
+    } kill[STORE_KILLS];
+    char why[160];
+};
+int store_note_task(struct store *st, const struct store_task *t,
+                    struct err *e); /* adds or replaces */
+int store_forget_task(struct store *st, uint64_t task, struct err *e);
+/* -ENOENT when there is no note. */
+int store_task(struct store *st, uint64_t task, struct store_task *ret, struct err *e);
+/* Those without an open attempt, by number. cb returns 0 to go on; it may use the store. */
+int store_tasks(struct store *st, int (*cb)(void *ctx, struct store_task *t), void *ctx,
+                struct err *e);
 
 int store_next_task(struct store *st, uint64_t *ret,
                     struct err *e); /* a number that no attempt bears yet */

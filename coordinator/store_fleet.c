@@ -149,7 +149,8 @@ int store_artefact(struct store *st, const char *text, struct store_artefact *re
 /* ---- agents */
 
 #define AGENT_COLS                                                                                 \
-    "install,key,name,version,labels,boot,cores,memory_mib,kvm,drained,last_seen_ms,engine"
+    "install,key,name,version,labels,boot,cores,memory_mib,kvm,drained,last_seen_ms,engine,"       \
+    "drained_why,stopped"
 
 static void get_agent(sqlite3_stmt *s, struct store_agent *a)
 {
@@ -167,6 +168,8 @@ static void get_agent(sqlite3_stmt *s, struct store_agent *a)
     a->drained = db_u64(s, 9);
     a->last_seen_ms = db_u64(s, 10);
     db_id(s, 11, &a->engine);
+    db_text(s, 12, a->why, sizeof(a->why));
+    a->stopped = db_u64(s, 13);
 }
 
 int store_add_agent(struct store *st, struct store_agent *a, const char *facts, uint64_t *ret_reg,
@@ -180,7 +183,7 @@ int store_add_agent(struct store *st, struct store_agent *a, const char *facts, 
         " excluded.key, name = excluded.name, version = excluded.version, labels = excluded.labels,"
         " boot = excluded.boot, cores = excluded.cores, memory_mib = excluded.memory_mib, kvm ="
         " excluded.kvm, last_seen_ms = excluded.last_seen_ms, engine = excluded.engine, facts ="
-        " excluded.facts",
+        " excluded.facts, stopped = 0",
         e);
     if (!s)
         return -EIO;
@@ -244,12 +247,25 @@ int store_find_agent(struct store *st, const char *name, struct store_agent *ret
     return r < 0 ? r : r ? 0 : err_set(e, ENOENT, "%.128s: no such agent", name);
 }
 
-int store_agent_drained(struct store *st, const uint8_t install[16], bool drained, struct err *e)
+int store_agent_drained(struct store *st, const uint8_t install[16], bool drained, const char *why,
+                        struct err *e)
 {
-    sqlite3_stmt *s = db_use(st, "UPDATE t_agent SET drained = ? WHERE install = ?", e);
+    sqlite3_stmt *s =
+        db_use(st, "UPDATE t_agent SET drained = ?, drained_why = ? WHERE install = ?", e);
     if (!s)
         return -EIO;
-    db_bind(s, "ub", (uint64_t)drained, install, (size_t)16);
+    db_bind(s, "utb", (uint64_t)drained, why, install, (size_t)16);
+    return db_step(st, s, e, "agent");
+}
+
+int store_agent_stopped(struct store *st, const uint8_t install[16], uint64_t wall_ms,
+                        struct err *e)
+{
+    sqlite3_stmt *s =
+        db_use(st, "UPDATE t_agent SET stopped = 1, last_seen_ms = ? WHERE install = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "ub", wall_ms, install, (size_t)16);
     return db_step(st, s, e, "agent");
 }
 

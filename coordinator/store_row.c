@@ -133,6 +133,21 @@ int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms,
     return rc < 0 ? rc : PUT_DIFFERS;
 }
 
+int store_aside(struct store *st, const struct store_row *r, const char *kind,
+                const uint8_t install[16], uint64_t wall_ms, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st,
+                             "INSERT INTO t_aside(sweep,idx,kind,task,epoch,n,install,at_ms)"
+                             " SELECT ?1,?2,?3,?4,?5,?6,?7,?8 FROM t_sweep WHERE seq = ?1 AND"
+                             " late + equal + misfit <= ?9",
+                             e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uutuuubuu", r->sweep, r->index, kind, r->task, r->epoch, r->n, install, (size_t)16,
+            wall_ms, (uint64_t)STORE_ASIDE);
+    return db_step(st, s, e, "row");
+}
+
 /* The first row of a point that one of the engines made; the statement stands on it. 1 = found. */
 static int find_known(struct store *st, const struct id *point, const uint64_t engines[], size_t n,
                       sqlite3_stmt **ret, struct err *e)

@@ -64,7 +64,23 @@ static const char schema_2[] = "CREATE TABLE t_event(seq INTEGER PRIMARY KEY, at
                                " text TEXT NOT NULL) STRICT;"
                                "CREATE INDEX i_attempt_sweep ON t_attempt(sweep);";
 
-static const char *const schemas[STORE_VERSION] = { schema_1, schema_2 };
+static const char schema_3[] =
+    "CREATE TABLE t_task(task INTEGER PRIMARY KEY, sweep INTEGER, kind TEXT NOT NULL, key BLOB,"
+    " spans BLOB, fails INTEGER NOT NULL, quarantined INTEGER NOT NULL, kills BLOB, why TEXT)"
+    " STRICT;"
+    "ALTER TABLE t_agent ADD COLUMN drained_why TEXT;"
+    "ALTER TABLE t_agent ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE t_sweep ADD COLUMN misfit INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE t_aside(seq INTEGER PRIMARY KEY, sweep INTEGER NOT NULL, idx INTEGER NOT NULL,"
+    " kind TEXT NOT NULL, task INTEGER, epoch INTEGER, n INTEGER, install BLOB, at_ms INTEGER)"
+    " STRICT;"
+    "CREATE INDEX i_aside ON t_aside(sweep, idx);"
+    "CREATE TABLE t_canary(install BLOB NOT NULL, engine INTEGER NOT NULL, at_ms INTEGER NOT NULL,"
+    " sweep INTEGER NOT NULL, idx INTEGER NOT NULL, verdict TEXT NOT NULL,"
+    " PRIMARY KEY(install, engine)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX i_attempt_ended ON t_attempt(ended_ms) WHERE ended_ms IS NOT NULL;";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 

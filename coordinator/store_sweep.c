@@ -16,7 +16,7 @@ const char *sweep_state_name(enum sweep_state s, bool held)
 
 #define SWEEP_COLS                                                                                 \
     "seq,id,name,request_id,state,held,priority,points,done,failed,invalid,known,equal,late,"      \
-    "differing,submitted_ms,ended_ms"
+    "differing,submitted_ms,ended_ms,misfit"
 
 static void get_sweep(sqlite3_stmt *s, struct store_sweep *w)
 {
@@ -37,6 +37,7 @@ static void get_sweep(sqlite3_stmt *s, struct store_sweep *w)
     w->differing = db_u64(s, 14);
     w->submitted_ms = db_u64(s, 15);
     w->ended_ms = db_u64(s, 16);
+    w->foreign = db_u64(s, 17);
 }
 
 int store_add_sweep(struct store *st, struct store_sweep *w, const char *json, const char *by,
@@ -68,7 +69,7 @@ static int one_sweep(struct store *st, sqlite3_stmt *s, struct store_sweep *ret,
     if (r == 1) {
         get_sweep(s, ret);
         if (ret_json) {
-            const unsigned char *t = sqlite3_column_text(s, 17);
+            const unsigned char *t = sqlite3_column_text(s, 18);
             *ret_json = t ? strdup((const char *)t) : NULL;
             r = *ret_json ? 1 : -ENOMEM;
         }
@@ -120,7 +121,7 @@ int store_find_sweep(struct store *st, const char *text, struct store_sweep *ret
         uint64_t n = 0;
         if (r == 1) {
             get_sweep(s, ret);
-            n = db_u64(s, 17);
+            n = db_u64(s, 18);
         }
         sqlite3_reset(s);
         if (r < 0)
@@ -182,14 +183,16 @@ int store_sweep_held(struct store *st, uint64_t seq, bool held, struct err *e)
     return db_step(st, s, e, "sweep");
 }
 
-int store_sweep_late(struct store *st, uint64_t seq, uint64_t n, struct err *e)
+int store_sweep_late(struct store *st, uint64_t seq, uint64_t late, uint64_t foreign, struct err *e)
 {
-    sqlite3_stmt *s = db_use(st, "UPDATE t_sweep SET late = late + ? WHERE seq = ?", e);
+    sqlite3_stmt *s =
+        db_use(st, "UPDATE t_sweep SET late = late + ?, misfit = misfit + ? WHERE seq = ?", e);
     if (!s)
         return -EIO;
-    db_bind(s, "uu", n, seq);
+    db_bind(s, "uuu", late, foreign, seq);
     return db_step(st, s, e, "sweep");
 }
+
 /* ---- attempts */
 
 int store_add_attempt(struct store *st, const struct store_attempt *a, struct err *e)
@@ -230,6 +233,17 @@ int store_end_attempt(struct store *st, uint64_t task, uint64_t epoch, uint64_t 
     return db_step(st, s, e, "attempt");
 }
 
+/* 0 or -ENOMEM. */
+static int get_spans(sqlite3_stmt *s, int k, struct spans *ret)
+{
+    size_t bytes = (size_t)sqlite3_column_bytes(s, k);
+    const struct span *v = sqlite3_column_blob(s, k);
+    int r = 0;
+    for (size_t i = 0; r >= 0 && v && i < bytes / sizeof(*v); i++)
+        r = spans_add(ret, v[i].lo, v[i].hi);
+    return r;
+}
+
 int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_attempt *a), void *ctx,
                         struct err *e)
 {
@@ -257,10 +271,8 @@ int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_atte
         db_id(s, 5, &a.key);
         if (sqlite3_column_bytes(s, 6) == 16)
             memcpy(a.install, sqlite3_column_blob(s, 6), 16);
-        size_t bytes = (size_t)sqlite3_column_bytes(s, 7);
-        const struct span *v = sqlite3_column_blob(s, 7);
-        for (size_t i = 0; r >= 0 && v && i < bytes / sizeof(*v); i++)
-            r = spans_add(&a.points, v[i].lo, v[i].hi);
+        int bad = get_spans(s, 7, &a.points);
+        r = bad < 0 ? bad : r;
         sqlite3_reset(s);
         if (r >= 0)
             r = cb(ctx, &a);
@@ -271,9 +283,103 @@ int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_atte
     }
 }
 
+/* ---- notes of tasks */
+
+int store_note_task(struct store *st, const struct store_task *t, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "INSERT OR REPLACE INTO t_task VALUES(?,?,?,?,?,?,?,?,?)", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uztibuubt", t->task, t->sweep, t->kind, &t->key,
+            t->points.n ? (const void *)t->points.v : NULL, t->points.n * sizeof(struct span),
+            t->fails, (uint64_t)t->quarantined, t->n_kills ? (const void *)t->kill : NULL,
+            t->n_kills * sizeof(t->kill[0]), t->why);
+    return db_step(st, s, e, "task");
+}
+
+int store_forget_task(struct store *st, uint64_t task, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "DELETE FROM t_task WHERE task = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", task);
+    return db_step(st, s, e, "task");
+}
+
+#define TASK_COLS                                                                                  \
+    "task,sweep,kind,key,spans,fails,quarantined,kills,why,(SELECT max(n) FROM t_attempt a WHERE " \
+    "a.task = t_task.task)"
+
+static int get_task(sqlite3_stmt *s, struct store_task *t)
+{
+    *t = (struct store_task){ .task = db_u64(s, 0),
+                              .sweep = db_u64(s, 1),
+                              .fails = db_u64(s, 5),
+                              .quarantined = db_u64(s, 6),
+                              .n = db_u64(s, 9) };
+    db_text(s, 2, t->kind, sizeof(t->kind));
+    db_id(s, 3, &t->key);
+    db_text(s, 8, t->why, sizeof(t->why));
+    size_t bytes = (size_t)sqlite3_column_bytes(s, 7);
+    const void *kills = sqlite3_column_blob(s, 7);
+    t->n_kills = (uint32_t)(bytes / sizeof(t->kill[0]));
+    if (t->n_kills > STORE_KILLS)
+        t->n_kills = STORE_KILLS;
+    if (t->n_kills)
+        memcpy(t->kill, kills, t->n_kills * sizeof(t->kill[0]));
+    return get_spans(s, 4, &t->points);
+}
+
+static int one_task(struct store *st, sqlite3_stmt *s, struct store_task *ret, struct err *e)
+{
+    int r = db_step(st, s, e, "read");
+    int bad = r == 1 ? get_task(s, ret) : 0;
+    sqlite3_reset(s);
+    if (bad < 0)
+        spans_clear(&ret->points);
+    return r < 0 ? r : bad < 0 ? err_sys(e, -bad, "task") : r ? 0 : -ENOENT;
+}
+
+int store_task(struct store *st, uint64_t task, struct store_task *ret, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "SELECT " TASK_COLS " FROM t_task WHERE task = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", task);
+    return one_task(st, s, ret, e);
+}
+
+int store_tasks(struct store *st, int (*cb)(void *ctx, struct store_task *t), void *ctx,
+                struct err *e)
+{
+    uint64_t from = 0;
+    for (;;) {
+        sqlite3_stmt *s = db_use(st,
+                                 "SELECT " TASK_COLS " FROM t_task WHERE task >= ? AND NOT EXISTS("
+                                 "SELECT 1 FROM t_attempt o WHERE o.task = t_task.task AND"
+                                 " o.ended_ms IS NULL) ORDER BY task LIMIT 1",
+                                 e);
+        if (!s)
+            return -EIO;
+        db_bind(s, "u", from);
+        struct store_task t = { 0 };
+        int r = one_task(st, s, &t, e);
+        if (r < 0)
+            return r == -ENOENT ? 0 : r;
+        from = t.task + 1;
+        r = cb(ctx, &t);
+        spans_clear(&t.points);
+        if (r)
+            return r;
+    }
+}
+
 int store_next_task(struct store *st, uint64_t *ret, struct err *e)
 {
-    sqlite3_stmt *s = db_use(st, "SELECT coalesce(max(task), 0) + 1 FROM t_attempt", e);
+    sqlite3_stmt *s = db_use(st,
+                             "SELECT 1 + max(coalesce((SELECT max(task) FROM t_attempt), 0),"
+                             " coalesce((SELECT max(task) FROM t_task), 0))",
+                             e);
     if (!s)
         return -EIO;
     int r = db_step(st, s, e, "read");

@@ -338,6 +338,38 @@ static int sweep_over(struct hub *h, const struct sched_action *a, struct err *e
     return r < 0 ? r : store_event(h->store, now, "sweep", hex, text, e);
 }
 
+/* What a restart must know of a task that went wrong. */
+static int note_task(struct hub *h, const struct sched_action *a, const struct span *spans,
+                     struct err *e)
+{
+    struct store_task t = { .task = a->task,
+                            .sweep = a->sweep,
+                            .key = a->key,
+                            .fails = a->fails,
+                            .quarantined = a->quarantined,
+                            .n_kills = a->n_kills };
+    snprintf(t.kind, sizeof(t.kind), "%s", a->kind == TASK_TRACE ? "trace" : "points");
+    snprintf(t.why, sizeof(t.why), "%.159s", a->text);
+    for (uint32_t i = 0; i < a->n_kills; i++) {
+        memcpy(t.kill[i].install, a->kills[i].install, 16);
+        t.kill[i].boot = a->kills[i].boot;
+    }
+    int r = 0;
+    for (size_t i = 0; r >= 0 && i < a->count; i++)
+        r = spans_add(&t.points, spans[i].lo, spans[i].hi);
+    r = r < 0 ? err_sys(e, -r, "task %" PRIu64, a->task) : store_note_task(h->store, &t, e);
+    spans_clear(&t.points);
+    if (r < 0 || !a->news)
+        return r;
+    char subject[32], text[300];
+    snprintf(subject, sizeof(subject), "%" PRIu64, a->task);
+    snprintf(text, sizeof(text), "quarantined: %d agents fell silent while it ran",
+             (int)SCHED_KILLS);
+    log_error("task %s is %s; `siofleet why %s` names them, `siofleet retry %s` lets it go on",
+              subject, text, subject, subject);
+    return store_event(h->store, clock_wall_ms(), "task", subject, text, e);
+}
+
 /* Store one action; grants are collected in turn. */
 static int store_action(struct hub *h, const struct sched_actions *from,
                         const struct sched_action *a, struct turn *turn, struct err *e)
@@ -360,6 +392,20 @@ static int store_action(struct hub *h, const struct sched_actions *from,
         log_warn("task %" PRIu64 ": trace of recipe %.8s cannot be built, its points fail: %s",
                  a->task, hex, a->text);
         return store_event(h->store, now, "trace", hex, a->text, e);
+    }
+    case ACT_NOTE:
+        return note_task(h, a, from->spans + a->first, e);
+    case ACT_FORGET:
+        return store_forget_task(h->store, a->task, e);
+    case ACT_AGENT_BAD: {
+        struct hub_agent *ag = agent_of(a->agent);
+        log_error("agent '%s' is drained: %s", agent_name(a->agent), a->text);
+        if (ag) {
+            ag->info.drained = true;
+            snprintf(ag->info.why, sizeof(ag->info.why), "%.160s", a->text);
+        }
+        int r = store_agent_drained(h->store, a->agent->install, true, a->text, e);
+        return r < 0 ? r : store_event(h->store, now, "agent", agent_name(a->agent), a->text, e);
     }
     case ACT_AGENT_LOST:
         log_warn("agent '%s' silent for %" PRIu64 " ms, %" PRIu64 " tasks requeued",
@@ -421,7 +467,7 @@ static void send_action(struct hub *h, const struct sched_action *a)
 static bool stored_kind(enum sched_action_type t)
 {
     return t == ACT_CLOSE || t == ACT_GIVE_UP || t == ACT_SWEEP_OVER || t == ACT_TRACE_FAILED ||
-           t == ACT_AGENT_LOST;
+           t == ACT_AGENT_LOST || t == ACT_AGENT_BAD || t == ACT_NOTE || t == ACT_FORGET;
 }
 
 /* Keep what could not be stored for the next turn: grants are taken back, answers to agents are repeated by them. */
@@ -437,15 +483,16 @@ static void keep_actions(struct hub *h)
         h->kept.v = v;
         v[h->kept.n] = *a;
         v[h->kept.n].first = h->kept.n_spans;
-        if (a->type == ACT_GIVE_UP) {
+        size_t k = 0;
+        for (; k < a->count; k++) {
             struct span *sp =
                 grown(h->kept.spans, h->kept.n_spans, &h->kept.room_spans, sizeof(*sp));
             if (!sp)
-                continue;
+                break;
             h->kept.spans = sp;
-            sp[h->kept.n_spans++] = h->out.spans[a->first]; /* one range an action */
+            sp[h->kept.n_spans++] = h->out.spans[a->first + k];
         }
-        h->kept.n++;
+        h->kept.n += k == a->count;
     }
 }
 

@@ -338,15 +338,17 @@ static int control_agent(struct hub *h, const char *verb, const char *target, ch
     bool drain = !strcmp(verb, "drain");
     int r = store_find_agent(h->store, target, &a, e);
     if (r >= 0)
-        r = store_agent_drained(h->store, a.install, drain, e);
+        r = store_agent_drained(h->store, a.install, drain, NULL, e);
     if (r < 0)
         return r;
     struct sched_event ev = { .type = EV_DRAIN, .agent = { .accept = !drain } };
     memcpy(ev.agent.install, a.install, 16);
     hub_event(h, &ev);
     for (struct hub_agent *i = h->agents; i; i = i->next)
-        if (!memcmp(i->info.install, a.install, 16))
+        if (!memcmp(i->info.install, a.install, 16)) {
             i->info.drained = drain;
+            i->info.why[0] = 0;
+        }
     snprintf(text, 256, "agent '%.64s': %s", a.name,
              drain ? "takes nothing new, what runs ends" : "takes tasks again");
     return 0;

@@ -484,8 +484,9 @@ struct idle {
     char said[120]; /* "" = agents take work, as far as is known */
 };
 
-enum { READY, DRAINING, DRAINED, LOST, N_AGENT_STATES };
-static const char *const agent_states[N_AGENT_STATES] = { "ready", "draining", "drained", "lost" };
+enum { READY, DRAINING, DRAINED, STOPPED, LOST, N_AGENT_STATES };
+static const char *const agent_states[N_AGENT_STATES] = { "ready", "draining", "drained", "stopped",
+                                                          "lost" };
 
 static int count_agents(void *ctx, json_t *body, struct err *e)
 {
@@ -613,6 +614,14 @@ int sweep_verdict(struct client *cl, const json_t *sweep)
                 "siofleet: sweep %.16s: cancelled after %" PRIu64 " of %" PRIu64 " points\n", id,
                 num(sweep, "done"), points);
         return 5;
+    }
+    if (state && !strcmp(state, "quarantined")) {
+        fprintf(stderr,
+                "siofleet: sweep %.16s: %" PRIu64 " of %" PRIu64
+                " points are in quarantine; `siofleet why %.16s` says why, `siofleet retry %.16s` "
+                "lets them run again\n",
+                id, num(sweep, "quarantined"), points, id, id);
+        return 1;
     }
     if (failed || !state || strcmp(state, "done") != 0) {
         char why[WHY_LEN] = "";

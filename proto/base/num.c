@@ -1,6 +1,7 @@
 #include "proto/base/num.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Digits at *s into *ret; *s moves behind them. Returns 0, or -ERANGE, -EINVAL (no digit). */
@@ -73,4 +74,25 @@ int num_bool(const char *s, const char *place, uint64_t *ret, struct err *e)
             return 0;
         }
     return err_set(e, SF_EUSAGE, "%s: '%.64s' is neither yes nor no", place, s);
+}
+
+char *num_ms_text(uint64_t ms, char out[NUM_MS_LEN])
+{
+    static const struct {
+        uint64_t ms;
+        char name[4];
+    } units[] = { { 86400000, "d" }, { 3600000, "h" }, { 60000, "m" }, { 1000, "s" } };
+    for (size_t i = 0; i < sizeof(units) / sizeof(*units); i++) {
+        uint64_t tenths = ms / (units[i].ms / 10);
+        if (ms < units[i].ms)
+            continue;
+        if (tenths % 10)
+            snprintf(out, NUM_MS_LEN, "%llu.%llu %s", (unsigned long long)(tenths / 10),
+                     (unsigned long long)(tenths % 10), units[i].name);
+        else
+            snprintf(out, NUM_MS_LEN, "%llu %s", (unsigned long long)(tenths / 10), units[i].name);
+        return out;
+    }
+    snprintf(out, NUM_MS_LEN, "%llu ms", (unsigned long long)ms);
+    return out;
 }

@@ -16,6 +16,9 @@ int num_size(const char *s, const char *place, uint64_t *ret_b, struct err *e);
 
 /* Times: a number with ms, s, m or h: 500ms 10s 5m. */
 int num_ms(const char *s, const char *place, uint64_t *ret_ms, struct err *e);
+/* The other way, for people: "250 ms", "3.2 s", "10 m", "1.5 h", "2 d". Returns out. */
+enum { NUM_MS_LEN = 24 };
+char *num_ms_text(uint64_t ms, char out[NUM_MS_LEN]);
 
 /* yes/no (also true/false, on/off, 1/0). *ret is 1 or 0. */
 int num_bool(const char *s, const char *place, uint64_t *ret, struct err *e);

@@ -374,7 +374,8 @@ static void restore(struct world *w, uint64_t task, int no, uint64_t lo, uint64_
     struct spans pts = { 0 };
     spans_add(&pts, lo, hi);
     struct sched_event ev = { .type = EV_RESTORE,
-                              .restore = { .task = task,
+                              .restore = { .open = true,
+                                           .task = task,
                                            .epoch = 1,
                                            .n = 1,
                                            .sweep = 1,
@@ -906,6 +907,7 @@ Test(sched, random_histories_keep_every_point_once)
                 }
             }
             step(&w, &(struct sched_event){ .type = EV_TICK });
+            uint64_t freed[HELD], n_freed = 0;
             for (size_t i = 0; i < w.out.n; i++) {
                 const struct sched_action *x = &w.out.v[i];
                 if (x->type == ACT_GIVE_UP)
@@ -917,6 +919,8 @@ Test(sched, random_histories_keep_every_point_once)
                     }
                 if (x->type == ACT_SWEEP_GONE)
                     gone = true;
+                if (x->type == ACT_NOTE && x->news)
+                    freed[n_freed++ % HELD] = x->task; /* a person looks into it */
                 if (x->type != ACT_GRANT || (!calm && !rng_below(&r, 6)))
                     continue; /* the grant got lost */
                 int no = x->agent->install[0] - 1;
@@ -927,9 +931,258 @@ Test(sched, random_histories_keep_every_point_once)
                         memcpy(g->spans, w.out.spans + x->first, x->count * sizeof(struct span));
                 }
             }
+            for (uint64_t i = 0; i < n_freed && i < HELD; i++)
+                step(&w,
+                     &(struct sched_event){ .type = EV_RETRY_TASK, .end = { .task = freed[i] } });
         }
         cr_assert(gone, "seed %llu: the sweep never ended", (unsigned long long)seed);
         cr_assert_eq(accepted + given_up, points, "seed %llu", (unsigned long long)seed);
         world_clear(&w);
     }
+}
+
+/* Runs what is granted to agent no until it is said to run; the grant is in *g. */
+static void runs_on(struct world *w, int no, uint64_t boot, struct given *g)
+{
+    for (int i = 0; i < 200; i++) {
+        tick(w);
+        if (given(w, 0, g))
+            break;
+        w->now += 500;
+        beat(w, no, boot, NULL, 0);
+    }
+    struct sched_ref ref = ref_of(g, 2);
+    cr_assert_eq(beat(w, no, boot, &ref, 1), 0);
+}
+
+Test(sched, a_task_that_takes_three_agents_along_is_quarantined_until_retried)
+{
+    struct world w;
+    struct given g;
+    bool rest;
+    world_init(&w, 1);
+    sweep(&w, 1, 1, 1, 1, false, 1, 3, 0);
+    for (int i = 1; i <= 3; i++) {
+        hello(&w, i, 1, 1);
+        runs_on(&w, i, 1, &g);
+        w.now += LEASE + 1;
+        tick(&w);
+        cr_assert_eq(actions(&w, ACT_NOTE), 1, "each loss is kept over a restart");
+        cr_assert_eq(action(&w, ACT_NOTE, 0)->n_kills, (uint32_t)i);
+    }
+    cr_assert(action(&w, ACT_NOTE, 0)->quarantined && action(&w, ACT_NOTE, 0)->news);
+    cr_assert_eq(sched_task(&w.s, g.a.task)->state, TASK_QUARANTINED);
+    cr_assert_eq(sched_quarantined(sched_sweep(&w.s, 1), &rest), 1);
+    cr_assert(!rest, "nothing else can go on");
+    hello(&w, 4, 1, 1);
+    w.now += 100000;
+    beat(&w, 4, 1, NULL, 0);
+    tick(&w);
+    cr_assert(!given(&w, 0, &g), "the fourth is spared");
+    cr_assert_eq(actions(&w, ACT_GIVE_UP), 0);
+    uint64_t task = sched_sweep(&w.s, 1) ? 1 : 0;
+    cr_assert_eq(fresh(&w, &(struct sched_event){ .type = EV_RETRY_TASK, .end = { .task = task } }),
+                 0);
+    cr_assert_eq(action(&w, ACT_NOTE, 0)->n_kills, 0);
+    tick(&w);
+    cr_assert(given(&w, 0, &g));
+    sched_actions_reset(&w.out);
+    all_points(&w, &g.a, g.spans);
+    end(&w, &g.a, "done");
+    cr_assert_eq(actions(&w, ACT_SWEEP_OVER), 1);
+    tick(&w);
+    cr_assert_eq(actions(&w, ACT_FORGET), 1, "its note goes with it");
+    world_clear(&w);
+}
+
+Test(sched, an_agent_that_comes_back_with_its_boot_was_not_killed)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 1);
+    sweep(&w, 1, 1, 1, 1, false, 1, 3, 0);
+    for (int i = 0; i < 5; i++) { /* a flapping network, not a poison task */
+        hello(&w, 1, 1, 1);
+        runs_on(&w, 1, 1, &g);
+        w.now += LEASE + 1;
+        tick(&w);
+    }
+    cr_assert_eq(sched_task(&w.s, g.a.task)->past->n_kills, 1);
+    hello(&w, 2, 1, 1);
+    runs_on(&w, 2, 1, &g);
+    hello(&w, 2, 2, 1); /* the host came up again without it */
+    cr_assert_eq(sched_task(&w.s, g.a.task)->past->n_kills, 2);
+    runs_on(&w, 2, 2, &g);
+    hello(&w, 2, 3, 1);
+    cr_assert_eq(sched_task(&w.s, g.a.task)->state, TASK_QUARANTINED);
+    hello(&w, 1, 1, 1); /* the silent one was only away */
+    cr_assert_eq(sched_task(&w.s, g.a.task)->state, TASK_QUEUED);
+    world_clear(&w);
+}
+
+Test(sched, a_task_that_only_waits_kills_nobody)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 1);
+    sweep(&w, 1, 1, 1, 1, false, 1, 0, 0);
+    for (int i = 1; i < 6; i++) {
+        hello(&w, i, 1, 1);
+        tick(&w);
+        cr_assert(given(&w, 0, &g));
+        struct sched_ref ref = ref_of(&g, 1);
+        beat(&w, i, 1, &ref, 1);
+        w.now += LEASE + 1;
+        tick(&w);
+        cr_assert_eq(sched_task(&w.s, g.a.task)->state, TASK_QUEUED);
+    }
+    world_clear(&w);
+}
+
+Test(sched, failures_before_a_restart_count_after_it)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 2);
+    sweep(&w, 1, 1, 1, 1, false, 1, 3, 0);
+    struct spans pts = { 0 };
+    spans_add(&pts, 0, 1);
+    struct sched_event ev = { .type = EV_RESTORE,
+                              .restore = { .task = 7,
+                                           .n = 3,
+                                           .sweep = 1,
+                                           .kind = TASK_POINTS,
+                                           .key = key_of(1),
+                                           .points = &pts,
+                                           .total = 1,
+                                           .fails = 3,
+                                           .why = "signal",
+                                           .noted = true } };
+    cr_assert_eq(fresh(&w, &ev), 0);
+    spans_clear(&pts);
+    hello(&w, 1, 1, 1);
+    tick(&w);
+    cr_assert(!given(&w, 0, &g), "it waits its back-off");
+    runs_on(&w, 1, 1, &g);
+    cr_assert_eq(g.a.task, 7);
+    cr_assert_eq(g.a.n, 4, "attempts go on counting");
+    sched_actions_reset(&w.out);
+    end(&w, &g.a, "signal");
+    cr_assert_eq(actions(&w, ACT_GIVE_UP), 1, "that was its last");
+    world_clear(&w);
+}
+
+Test(sched, what_was_quarantined_before_a_restart_is_so_after_it)
+{
+    struct world w;
+    struct given g;
+    bool rest;
+    struct sched_kill kills[SCHED_KILLS] = { { { 1 }, 1 }, { { 2 }, 1 }, { { 3 }, 1 } };
+    world_init(&w, 2);
+    sweep(&w, 1, 10, 1, 1, false, 5, 3, 0);
+    struct spans pts = { 0 };
+    spans_add(&pts, 2, 7);
+    struct sched_event ev = { .type = EV_RESTORE,
+                              .restore = { .task = 7,
+                                           .n = 3,
+                                           .sweep = 1,
+                                           .kind = TASK_POINTS,
+                                           .key = key_of(1),
+                                           .points = &pts,
+                                           .total = 5,
+                                           .kills = kills,
+                                           .n_kills = 3,
+                                           .quarantined = true,
+                                           .noted = true } };
+    cr_assert_eq(fresh(&w, &ev), 0);
+    spans_clear(&pts);
+    cr_assert_eq(sched_quarantined(sched_sweep(&w.s, 1), &rest), 5);
+    cr_assert(rest, "the other points go on");
+    hello(&w, 9, 1, 1);
+    tick(&w);
+    for (size_t i = 0; given(&w, i, &g); i++)
+        for (size_t k = 0; k < g.a.count; k++)
+            cr_assert(g.spans[k].hi <= 2 || g.spans[k].lo >= 7);
+    world_clear(&w);
+}
+
+Test(sched, an_agent_that_fails_what_others_do_well_is_drained_and_named)
+{
+    struct world w;
+    world_init(&w, 1);
+    sweep(&w, 1, 40, 1, 1, false, 1, 3, 0);
+    hello(&w, 1, 1, 1);
+    hello(&w, 2, 1, 1);
+    bool bad = false;
+    for (int turn = 0; turn < 400 && !bad; turn++) {
+        w.now += 500;
+        beat(&w, 1, 1, NULL, 0);
+        beat(&w, 2, 1, NULL, 0);
+        tick(&w);
+        struct given g[8];
+        size_t n = 0;
+        while (n < 8 && given(&w, n, &g[n]))
+            n++;
+        for (size_t i = 0; i < n && !bad; i++) {
+            bool fails = g[i].a.agent == agent(&w, 1);
+            sched_actions_reset(&w.out);
+            if (!fails)
+                all_points(&w, &g[i].a, g[i].spans);
+            end(&w, &g[i].a, fails ? "exit" : "done");
+            const struct sched_action *x = action(&w, ACT_AGENT_BAD, 0);
+            if (x) {
+                cr_assert_eq(x->agent, agent(&w, 1));
+                bad = true;
+            }
+        }
+    }
+    cr_assert(bad);
+    cr_assert(agent(&w, 1)->drained);
+    cr_assert(!agent(&w, 2)->drained);
+    world_clear(&w);
+}
+
+Test(sched, a_task_that_fails_everywhere_speaks_against_no_agent)
+{
+    struct world w;
+    world_init(&w, 1);
+    sweep(&w, 1, 20, 1, 1, false, 1, 2, 0);
+    for (int i = 1; i <= 3; i++)
+        hello(&w, i, 1, 1);
+    for (int turn = 0; turn < 400 && sched_sweep(&w.s, 1); turn++) {
+        w.now += 500;
+        for (int i = 1; i <= 3; i++)
+            beat(&w, i, 1, NULL, 0);
+        tick(&w);
+        struct given g[8];
+        size_t n = 0;
+        while (n < 8 && given(&w, n, &g[n]))
+            n++;
+        for (size_t i = 0; i < n; i++) {
+            sched_actions_reset(&w.out);
+            end(&w, &g[i].a, "exit");
+            cr_assert_eq(actions(&w, ACT_AGENT_BAD), 0);
+        }
+    }
+    cr_assert_null(sched_sweep(&w.s, 1));
+    world_clear(&w);
+}
+
+Test(sched, an_agent_that_ends_in_order_is_not_lost)
+{
+    struct world w;
+    world_init(&w, 1);
+    hello(&w, 1, 1, 1);
+    struct sched_event ev = agent_event(EV_BEAT, 1, 1, 0);
+    ev.agent.accept = false;
+    cr_assert_eq(fresh(&w, &ev), 0);
+    ev = agent_event(EV_GONE, 1, 1, 0);
+    cr_assert_eq(fresh(&w, &ev), 0);
+    cr_assert(agent(&w, 1)->stopped && !agent(&w, 1)->alive);
+    w.now += LEASE + 1;
+    tick(&w);
+    cr_assert_eq(actions(&w, ACT_AGENT_LOST), 0);
+    hello(&w, 1, 2, 1);
+    cr_assert(!agent(&w, 1)->stopped && agent(&w, 1)->alive);
+    world_clear(&w);
 }

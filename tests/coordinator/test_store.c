@@ -187,6 +187,61 @@ Test(store, open_attempts_survive_and_ended_ones_do_not_come_back)
     store_free(&st);
 }
 
+static int see_task(void *ctx, struct store_task *t)
+{
+    struct store_task *all = ctx;
+    all[0].n++;
+    all[all[0].n] = *t;
+    t->points = (struct spans){ 0 };
+    return 0;
+}
+
+Test(store, what_went_wrong_with_a_task_survives)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    struct store_task t = { .task = 4, .sweep = 1, .kind = "points", .fails = 2, .n_kills = 2 };
+    snprintf(t.why, sizeof(t.why), "signal 11");
+    memset(t.kill[1].install, 9, 16);
+    t.kill[1].boot = 5;
+    spans_add(&t.points, 3, 6);
+    spans_add(&t.points, 8, 9);
+    cr_assert_eq(store_note_task(st, &t, &e), 0, "%s", e.text);
+    t.fails = 3;
+    t.quarantined = true;
+    cr_assert_eq(store_note_task(st, &t, &e), 0, "a later note replaces it: %s", e.text);
+    t.task = 900;
+    cr_assert_eq(store_note_task(st, &t, &e), 0);
+    spans_clear(&t.points);
+    for (uint64_t n = 1; n <= 2; n++) {
+        struct store_attempt a = { .task = 4, .epoch = 1, .n = n, .sweep = 1, .kind = "points" };
+        cr_assert_eq(store_add_attempt(st, &a, &e), 0);
+        cr_assert_eq(store_end_attempt(st, 4, 1, n, "signal", 0, 11, 5, "tail", 4, &e), 0);
+    }
+    struct store_attempt open = { .task = 900, .epoch = 1, .n = 1, .sweep = 1, .kind = "points" };
+    cr_assert_eq(store_add_attempt(st, &open, &e), 0);
+    store_free(&st);
+    st = opened();
+    struct store_task all[4] = { 0 };
+    cr_assert_eq(store_tasks(st, see_task, all, &e), 0, "%s", e.text);
+    cr_assert_eq(all[0].n, 1, "one with an open attempt comes with that");
+    cr_assert_eq(all[1].task, 4);
+    cr_assert_eq(all[1].n, 2);
+    cr_assert_eq(all[1].fails, 3);
+    cr_assert(all[1].quarantined);
+    cr_assert_eq(all[1].n_kills, 2);
+    cr_assert_eq(all[1].kill[1].boot, 5);
+    cr_assert_eq(all[1].points.total, 4);
+    cr_assert_str_eq(all[1].why, "signal 11");
+    spans_clear(&all[1].points);
+    uint64_t next = 0;
+    cr_assert_eq(store_next_task(st, &next, &e), 0);
+    cr_assert_eq(next, 901, "no number is given twice");
+    cr_assert_eq(store_forget_task(st, 4, &e), 0);
+    cr_assert_eq(store_task(st, 4, &t, &e), -ENOENT);
+    store_free(&st);
+}
+
 Test(store, one_coordinator_a_store_and_readers_beside_it)
 {
     struct store *st = opened(), *two = NULL;
@@ -368,7 +423,7 @@ Test(store, an_agents_key_belongs_to_one_install)
     memset(b.install, 1, 16);
     cr_assert_eq(store_add_agent(st, &a, "{\"cpu\":\"x\"}", &reg, &e), 0, "%s", e.text);
     cr_assert_eq(store_add_agent(st, &b, "{}", &reg2, &e), -EEXIST);
-    cr_assert_eq(store_agent_drained(st, a.install, true, &e), 0);
+    cr_assert_eq(store_agent_drained(st, a.install, true, NULL, &e), 0);
     a.boot = 2;
     cr_assert_eq(store_add_agent(st, &a, "{\"cpu\":\"x\"}", &reg2, &e), 0);
     cr_assert_neq(reg, reg2);
@@ -431,4 +486,31 @@ Test(store, a_newer_store_and_a_damaged_one_are_refused)
                  0);
     cr_assert_eq(store_open(dir, &st, &e), -SF_EINTEGRITY, "%s", e.text);
     cr_assert_eq(err_exit(e.code), 4);
+}
+
+Test(store, late_and_foreign_rows_are_counted_and_kept_up_to_a_cap)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t sweep = add_sweep(st, "a", "", 10, 1);
+    struct store_row r = row(sweep, 3, 5);
+    uint8_t install[16] = { 4 };
+    cr_assert_eq(store_sweep_late(st, sweep, 1, 2, &e), 0, "%s", e.text);
+    cr_assert_eq(store_aside(st, &r, "late", install, 99, &e), 0, "%s", e.text);
+    struct store_sweep w = sweep_now(st, sweep);
+    cr_assert_eq(w.late, 1);
+    cr_assert_eq(w.foreign, 2);
+    cr_assert_eq(store_sweep_late(st, sweep, STORE_ASIDE, 0, &e), 0);
+    cr_assert_eq(store_aside(st, &r, "late", install, 99, &e), 0);
+    sqlite3 *db;
+    sqlite3_stmt *s;
+    char path[600];
+    snprintf(path, sizeof(path), "%s/store.db", dir);
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_prepare_v2(db, "SELECT count(*) FROM t_aside", -1, &s, NULL), SQLITE_OK);
+    cr_assert_eq(sqlite3_step(s), SQLITE_ROW);
+    cr_assert_eq(sqlite3_column_int(s, 0), 1);
+    sqlite3_finalize(s);
+    sqlite3_close(db);
+    store_free(&st);
 }

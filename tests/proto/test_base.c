@@ -152,7 +152,8 @@ Test(file, only_a_regular_file_is_opened_as_input_and_nothing_waits)
     struct err e = { 0 };
     struct stat st;
     cr_assert_eq(mkfifo(fifo, 0600), 0);
-    cr_expect_eq(file_open_regular(fifo, &st, &e), -SF_EFORMAT); /* open(2) alone would wait for a writer */
+    cr_expect_eq(file_open_regular(fifo, &st, &e),
+                 -SF_EFORMAT); /* open(2) alone would wait for a writer */
     cr_expect_eq(file_open_regular(dir, &st, &e), -SF_EFORMAT);
     cr_expect_eq(file_open_regular("/dev/zero", &st, &e), -SF_EFORMAT);
     cr_expect_eq(file_open_regular(path, &st, &e), -ENOENT);
@@ -248,4 +249,15 @@ Test(clock, prints_rfc3339_in_utc_with_milliseconds)
     char out[CLOCK_RFC3339_LEN];
     clock_rfc3339(1234567890042ull, out);
     cr_assert_str_eq(out, "2009-02-13T23:31:30.042Z");
+}
+
+Test(base, times_are_said_in_plain_units)
+{
+    char s[NUM_MS_LEN];
+    cr_assert_str_eq(num_ms_text(0, s), "0 ms");
+    cr_assert_str_eq(num_ms_text(999, s), "999 ms");
+    cr_assert_str_eq(num_ms_text(3250, s), "3.2 s");
+    cr_assert_str_eq(num_ms_text(600000, s), "10 m");
+    cr_assert_str_eq(num_ms_text(5400000, s), "1.5 h");
+    cr_assert_str_eq(num_ms_text(2 * 86400000ull, s), "2 d");
 }

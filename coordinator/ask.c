@@ -11,6 +11,28 @@
 
 enum { KNOWN_IN_PLAN = 200000, LS_PAGE = 2000, SQL_MS = 2000 };
 
+const char *hub_sweep_state(struct hub *h, const struct store_sweep *w)
+{
+    const struct sched_sweep *s = sched_sweep(&h->sched, w->seq);
+    bool rest = true;
+    if (s && w->state <= SWEEP_RUNNING && !w->held)
+        sched_quarantined(s, &rest);
+    return rest ? sweep_state_name(w->state, w->held) : "quarantined";
+}
+
+const char *hub_agent_state(struct hub *h, const struct store_agent *a)
+{
+    const struct sched_agent *s = sched_agent(&h->sched, a->install);
+    if (!s || !s->alive)
+        return (s ? s->stopped : a->stopped) ? "stopped" : "lost";
+    return !a->drained ? "ready" : list_empty(&s->tasks) ? "drained" : "draining";
+}
+
+const char *hub_ended_state(const char *cause)
+{
+    return !strcmp(cause, "done") ? "done" : !strcmp(cause, "cancelled") ? "cancelled" : "failed";
+}
+
 static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
 {
     char hex[ID_HEX_LEN], when[CLOCK_RFC3339_LEN];
@@ -29,9 +51,7 @@ static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
     json_object_set_new(j, "name", json_str(w->name));
     bool rest = true;
     uint64_t quarantined = s && w->state <= SWEEP_RUNNING ? sched_quarantined(s, &rest) : 0;
-    json_object_set_new(
-        j, "state",
-        json_string(!rest && !w->held ? "quarantined" : sweep_state_name(w->state, w->held)));
+    json_object_set_new(j, "state", json_string(hub_sweep_state(h, w)));
     json_object_set_new(j, "points", json_u64(w->points));
     json_object_set_new(j, "done", json_u64(w->done + w->invalid));
     json_object_set_new(j, "failed", json_u64(w->failed));
@@ -85,10 +105,7 @@ static int ls_agent(void *ctx, const struct store_agent *a)
             live = i;
     const struct sched_agent *s = sched_agent(&p->h->sched, a->install);
     uint32_t running = s ? s->n_tasks[0] + s->n_tasks[1] : 0;
-    bool alive = s && s->alive;
-    const char *state = s ? s->stopped ? "stopped" : NULL : a->stopped ? "stopped" : NULL;
-    if (!state)
-        state = !alive ? "lost" : !a->drained ? "ready" : running ? "draining" : "drained";
+    const char *state = hub_agent_state(p->h, a);
     uint64_t seen = live ? live->last_seen_ms : a->last_seen_ms, now = clock_wall_ms();
     json_t *labels = json_object();
     CLEANUP(freep) char *text = strdup(a->labels);
@@ -138,7 +155,29 @@ static void ls_task(struct page *p, const struct sched_task *t)
     json_object_set_new(j, "attempt", json_u64(t->n));
     json_object_set_new(j, "points", json_u64(t->total));
     json_object_set_new(j, "done", json_u64(t->total - t->left.total));
+    json_object_set_new(j, "cause", json_null());
     json_array_append_new(p->items, j);
+}
+
+/* An attempt that ended, newest first. */
+static int ls_ended(void *ctx, const struct store_try *a)
+{
+    struct page *p = ctx;
+    char hex[ID_HEX_LEN];
+    id_hex(&a->sweep_id, hex);
+    json_t *j = json_object();
+    json_object_set_new(j, "task", json_u64(a->task));
+    json_object_set_new(j, "sweep", a->has_sweep ? json_string(hex) : json_null());
+    json_object_set_new(j, "kind", json_string(a->kind));
+    json_object_set_new(j, "state", json_string(hub_ended_state(a->cause)));
+    json_object_set_new(j, "agent", json_str(a->agent));
+    json_object_set_new(j, "epoch", json_u64(a->epoch));
+    json_object_set_new(j, "attempt", json_u64(a->n));
+    json_object_set_new(j, "points", json_u64(a->points));
+    json_object_set_new(j, "done", !strcmp(a->cause, "done") ? json_u64(a->points) : json_null());
+    json_object_set_new(j, "cause", json_string(a->cause));
+    json_array_append_new(p->items, j);
+    return 0;
 }
 
 static json_t *ls_doc(const char *kind, json_t *items)
@@ -150,9 +189,10 @@ static json_t *ls_doc(const char *kind, json_t *items)
     return j;
 }
 
-static int ask_ls(struct hub *h, const char *kind, const char *cursor, json_t **ret,
-                  char next[STORE_CURSOR], struct err *e)
+static int ask_ls(struct hub *h, const char *kind, const json_t *args, const char *cursor,
+                  json_t **ret, char next[STORE_CURSOR], struct err *e)
 {
+    uint64_t ended = 0;
     struct page p = { .h = h, .items = json_array() };
     int r = 0;
     if (*cursor && num_u64(cursor, 0, UINT64_MAX, "cursor", &p.skip, e) < 0) {
@@ -172,6 +212,10 @@ static int ask_ls(struct hub *h, const char *kind, const char *cursor, json_t **
             for (size_t k = 0; k < h->sched.n_order; k++)
                 LIST_EACH(i, n, &h->sched.order[k]->tasks)
             ls_task(&p, LIST_OF(i, struct sched_task, by_sweep));
+            json_get_u64(args, "ended", &ended, NULL);
+            if (!p.more && ended)
+                r = store_tries(h->store, TRIES_ENDED, 0, NULL, ended < LS_PAGE ? ended : LS_PAGE,
+                                ls_ended, &p, e);
         }
         if (p.more)
             snprintf(next, STORE_CURSOR, "%" PRIu64, p.skip + LS_PAGE);
@@ -255,9 +299,13 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
         r = store_ls_artefacts(h->store, m->cursor, &body, next, &e);
     else if (!strcmp(m->what, "ls-sweeps") || !strcmp(m->what, "ls-tasks") ||
              !strcmp(m->what, "ls-agents"))
-        r = ask_ls(h, m->what + 3, m->cursor, &doc, next, &e);
+        r = ask_ls(h, m->what + 3, args, m->cursor, &doc, next, &e);
     else if (!strcmp(m->what, "sweep"))
         r = ask_sweep(h, args, &doc, &e);
+    else if (!strcmp(m->what, "why"))
+        r = hub_why(h, args, &doc, &e);
+    else if (!strcmp(m->what, "audit"))
+        r = hub_audit(h, args, m->cursor, &doc, next, &e);
     else if (!strcmp(m->what, "artefact"))
         r = ask_artefact(h, args, &doc, &e);
     else if (!strcmp(m->what, "plan-known"))

@@ -95,6 +95,15 @@ int hub_note_trace(struct hub *h, const struct id *id, struct store_trace *ret, 
 /* ask.c: questions of users */
 void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m);
 
+const char *hub_sweep_state(struct hub *h, const struct store_sweep *w); /* as people see it */
+const char *hub_agent_state(struct hub *h, const struct store_agent *a);
+const char *hub_ended_state(const char *cause); /* of a task: "done", "cancelled", "failed" */
+
+/* why.c: documents of two questions */
+int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e);
+int hub_audit(struct hub *h, const json_t *args, const char *cursor, json_t **ret,
+              char next[STORE_CURSOR], struct err *e);
+
 /* users.c: messages of users that change something */
 void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m);
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m);

@@ -221,6 +221,43 @@ int store_tasks(struct store *st, int (*cb)(void *ctx, struct store_task *t), vo
 int store_next_task(struct store *st, uint64_t *ret,
                     struct err *e); /* a number that no attempt bears yet */
 
+/* ---- what became of it: for `why` and `audit` */
+
+struct store_try {
+    uint64_t task, epoch, n, sweep, points, granted_ms, ended_ms, exit,
+        signal;                          /* ended_ms 0 = open */
+    char kind[16], agent[65], cause[33]; /* cause "" = open */
+    const char *tail;                    /* last lines, "" = none; borrowed for the call */
+    struct id sweep_id;
+    bool has_sweep;
+};
+enum store_tries_of { TRIES_TASK, TRIES_SWEEP_BAD, TRIES_AGENT_BAD, TRIES_ENDED };
+/* Newest first, at most limit: all of a task (no), those of a sweep (no = seq) or of an agent (install) that ended otherwise
+ * than done, or the last that ended. cb returns 0 to go on, and may not use the store. */
+int store_tries(struct store *st, enum store_tries_of of, uint64_t no, const uint8_t install[16],
+                uint64_t limit, int (*cb)(void *ctx, const struct store_try *t), void *ctx,
+                struct err *e);
+/* Reasons of failed points, most frequent first: at most 20. */
+int store_failures(struct store *st, uint64_t sweep,
+                   int (*cb)(void *ctx, const char *error, uint64_t n, uint64_t first), void *ctx,
+                   struct err *e);
+/* Rows of a sweep from index `from` on, in order, at most limit. trace 0 = none. */
+struct store_seen {
+    uint64_t index, trace;
+    struct id point;
+    enum row_status status;
+    bool has_point;
+};
+int store_scan(struct store *st, uint64_t sweep, uint64_t from, uint64_t limit,
+               int (*cb)(void *ctx, const struct store_seen *r), void *ctx, struct err *e);
+/* Rows beside the accepted ones: kind "late", "duplicate", "foreign", "differing". */
+struct store_beside {
+    uint64_t index, task, epoch, n, at_ms;
+    char kind[16], agent[65];
+};
+int store_beside(struct store *st, uint64_t sweep, uint64_t limit, bool differing,
+                 int (*cb)(void *ctx, const struct store_beside *b), void *ctx, struct err *e);
+
 /* ---- questions */
 
 /* results: args {"sweeps":[TEXT...],"where":["K=V"|["K","V"]...],"provenance":bool}, in pages: body gets

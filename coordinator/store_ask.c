@@ -324,6 +324,128 @@ int store_sql(struct store *st, const json_t *args, uint64_t limit_ms, const cha
     return r < 0 && e && !e->code ? err_sys(e, -r, "sql: answer") : r;
 }
 
+#define TRY_COLS                                                                                   \
+    "SELECT a.task,a.epoch,a.n,a.sweep,a.points,a.granted_ms,a.ended_ms,a.exit,a.signal,a.kind,"   \
+    "coalesce(g.name, lower(hex(a.install))),a.cause,a.tail,w.id FROM t_attempt a LEFT JOIN"       \
+    " t_agent g ON g.install = a.install LEFT JOIN t_sweep w ON w.seq = a.sweep WHERE "
+
+int store_tries(struct store *st, enum store_tries_of of, uint64_t no, const uint8_t install[16],
+                uint64_t limit, int (*cb)(void *ctx, const struct store_try *t), void *ctx,
+                struct err *e)
+{
+    static const char *const sql[] = {
+        [TRIES_TASK] = TRY_COLS "a.task = ?1 ORDER BY a.n DESC LIMIT ?2",
+        [TRIES_SWEEP_BAD] = TRY_COLS "a.sweep = ?1 AND a.cause <> 'done' ORDER BY a.ended_ms DESC,"
+                                     " a.task, a.n DESC LIMIT ?2",
+        [TRIES_AGENT_BAD] = TRY_COLS "a.install = ?3 AND a.cause <> 'done' ORDER BY a.ended_ms"
+                                     " DESC LIMIT ?2",
+        [TRIES_ENDED] = TRY_COLS "a.ended_ms IS NOT NULL ORDER BY a.ended_ms DESC LIMIT ?2",
+    };
+    sqlite3_stmt *s = db_use(st, sql[of], e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uu", no, limit);
+    if (of == TRIES_AGENT_BAD)
+        sqlite3_bind_blob(s, 3, install, 16, SQLITE_TRANSIENT);
+    int r, stop = 0;
+    while (!stop && (r = db_step(st, s, e, "read")) == 1) {
+        struct store_try t = { .task = db_u64(s, 0),
+                               .epoch = db_u64(s, 1),
+                               .n = db_u64(s, 2),
+                               .sweep = db_u64(s, 3),
+                               .points = db_u64(s, 4),
+                               .granted_ms = db_u64(s, 5),
+                               .ended_ms = db_u64(s, 6),
+                               .exit = db_u64(s, 7),
+                               .signal = db_u64(s, 8) };
+        db_text(s, 9, t.kind, sizeof(t.kind));
+        db_text(s, 10, t.agent, sizeof(t.agent));
+        db_text(s, 11, t.cause, sizeof(t.cause));
+        const unsigned char *tail = sqlite3_column_text(s, 12);
+        t.tail = tail ? (const char *)tail : "";
+        t.has_sweep = sqlite3_column_type(s, 13) != SQLITE_NULL;
+        db_id(s, 13, &t.sweep_id);
+        stop = cb(ctx, &t);
+    }
+    sqlite3_reset(s);
+    return stop ? stop : r;
+}
+
+int store_failures(struct store *st, uint64_t sweep,
+                   int (*cb)(void *ctx, const char *error, uint64_t n, uint64_t first), void *ctx,
+                   struct err *e)
+{
+    sqlite3_stmt *s =
+        db_use(st,
+               "SELECT coalesce(error,''), count(*), min(idx) FROM t_row WHERE sweep = ? AND"
+               " status = 1 GROUP BY 1 ORDER BY 2 DESC, 3 LIMIT 20",
+               e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", sweep);
+    int r, stop = 0;
+    while (!stop && (r = db_step(st, s, e, "read")) == 1)
+        stop = cb(ctx, (const char *)sqlite3_column_text(s, 0), db_u64(s, 1), db_u64(s, 2));
+    sqlite3_reset(s);
+    return stop ? stop : r;
+}
+
+int store_scan(struct store *st, uint64_t sweep, uint64_t from, uint64_t limit,
+               int (*cb)(void *ctx, const struct store_seen *r), void *ctx, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st,
+                             "SELECT idx,trace,point,status FROM t_row WHERE sweep = ? AND idx >= ?"
+                             " ORDER BY idx LIMIT ?",
+                             e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uuu", sweep, from, limit);
+    int r, stop = 0;
+    while (!stop && (r = db_step(st, s, e, "read")) == 1) {
+        struct store_seen v = { .index = db_u64(s, 0),
+                                .trace = db_u64(s, 1),
+                                .status = (enum row_status)db_u64(s, 3),
+                                .has_point = sqlite3_column_type(s, 2) != SQLITE_NULL };
+        db_id(s, 2, &v.point);
+        stop = cb(ctx, &v);
+    }
+    sqlite3_reset(s);
+    return stop ? stop : r;
+}
+
+int store_beside(struct store *st, uint64_t sweep, uint64_t limit, bool differing,
+                 int (*cb)(void *ctx, const struct store_beside *b), void *ctx, struct err *e)
+{
+    sqlite3_stmt *s =
+        differing
+            ? db_use(st,
+                     "SELECT d.idx,d.task,d.epoch,d.n,d.at_ms,'differing',g.name FROM t_differing d"
+                     " LEFT JOIN t_reg g ON g.num = d.reg WHERE d.sweep = ? ORDER BY d.idx,"
+                     " d.rowid LIMIT ?",
+                     e)
+            : db_use(st,
+                     "SELECT d.idx,d.task,d.epoch,d.n,d.at_ms,d.kind,g.name FROM t_aside d LEFT"
+                     " JOIN t_agent g ON g.install = d.install WHERE d.sweep = ? ORDER BY d.seq"
+                     " LIMIT ?",
+                     e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uu", sweep, limit);
+    int r, stop = 0;
+    while (!stop && (r = db_step(st, s, e, "read")) == 1) {
+        struct store_beside b = { .index = db_u64(s, 0),
+                                  .task = db_u64(s, 1),
+                                  .epoch = db_u64(s, 2),
+                                  .n = db_u64(s, 3),
+                                  .at_ms = db_u64(s, 4) };
+        db_text(s, 5, b.kind, sizeof(b.kind));
+        db_text(s, 6, b.agent, sizeof(b.agent));
+        stop = cb(ctx, &b);
+    }
+    sqlite3_reset(s);
+    return stop ? stop : r;
+}
+
 int store_ls_artefacts(struct store *st, const char *cursor, struct buf *body,
                        char next[STORE_CURSOR], struct err *e)
 {

@@ -78,7 +78,8 @@ static const char schema_3[] =
     "CREATE TABLE t_canary(install BLOB NOT NULL, engine INTEGER NOT NULL, at_ms INTEGER NOT NULL,"
     " sweep INTEGER NOT NULL, idx INTEGER NOT NULL, verdict TEXT NOT NULL,"
     " PRIMARY KEY(install, engine)) STRICT, WITHOUT ROWID;"
-    "CREATE INDEX i_attempt_ended ON t_attempt(ended_ms) WHERE ended_ms IS NOT NULL;";
+    "CREATE INDEX i_attempt_ended ON t_attempt(ended_ms) WHERE ended_ms IS NOT NULL;"
+    "CREATE INDEX i_attempt_bad ON t_attempt(install, ended_ms) WHERE cause <> 'done';";
 
 static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3 };
 

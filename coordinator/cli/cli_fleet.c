@@ -8,6 +8,8 @@
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 
+enum { ENDED = 20 }; /* tasks that `ls tasks` shows beside those that are not over */
+
 volatile sig_atomic_t fleet_stop;
 
 static void on_signal(int sig)
@@ -132,7 +134,9 @@ int run_ls(struct cli *c, void *opts, int argc, char **argv)
     snprintf(what, sizeof(what), "ls-%s", kind);
     fleet_signals();
     int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
-    r = r < 0 ? r : client_ask(cl, what, NULL, collect_items, items, &e);
+    json_t *args = json_pack("{s:I}", "ended", (json_int_t)(o->ended.set ? o->ended.v : ENDED));
+    r = r < 0 ? r : client_ask(cl, what, args, collect_items, items, &e);
+    json_decref(args);
     int status;
     if (r < 0) {
         status = cli_fail(c, &e);
@@ -323,9 +327,21 @@ static const struct opt results_plot_opts[] = {
     CLIENT_OPTS(struct results_opt, fleet),
     { 0 },
 };
-static const struct opt ls_opts[] = { JSON_OPT(struct ls_opt),
-                                      CLIENT_OPTS(struct ls_opt, fleet),
-                                      { 0 } };
+static const struct opt ls_opts[] = {
+    { .name = "ended",
+      .arg = "N",
+      .help = "tasks: also the last N attempts that ended (default 20; 0 = none)",
+      .kind = OPT_U64,
+      .off = offsetof(struct ls_opt, ended),
+
+      .max = 2000 },
+    JSON_OPT(struct ls_opt),
+    CLIENT_OPTS(struct ls_opt, fleet),
+    { 0 },
+};
+static const struct opt why_opts[] = { JSON_OPT(struct why_opt),
+                                       CLIENT_OPTS(struct why_opt, fleet),
+                                       { 0 } };
 static const struct opt control_opts[] = { JSON_OPT(struct control_opt),
                                            CLIENT_OPTS(struct control_opt, fleet),
                                            { 0 } };
@@ -484,12 +500,43 @@ const struct verb fleet_verbs[] = {
       .details = NULL,
       .examples = "siofleet ls                 # sweeps: state, points done\n"
                   "siofleet ls agents          # hosts, cores, what they run, when last heard of\n"
+                  "siofleet ls tasks           # what waits and runs, and the last that ended\n"
                   "siofleet ls tasks --json    # for a script",
       .opts = ls_opts,
       .opts_size = sizeof(struct ls_opt),
       .min_args = 0,
       .max_args = 1,
       .run = run_ls },
+    { .name = "why",
+      .args = "ID",
+      .summary = "say why a sweep, task or agent is as it is",
+      .details =
+          "ID is a sweep (id, prefix, name or 'last'), the number of a task, or the name of an\n"
+          "agent. Says what it waits for, what failed and how often, who ran it, and how each\n"
+          "attempt ended, with the last lines it wrote.",
+      .examples = "siofleet why last       # the newest sweep: pending, running, failed\n"
+                  "siofleet why 41         # a task and all its attempts\n"
+                  "siofleet why kvm07      # an agent: drained, lost, what failed on it",
+      .opts = why_opts,
+      .opts_size = sizeof(struct why_opt),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_why },
+    { .name = "audit",
+      .args = "SWEEP",
+      .summary = "prove from the store that each point has one accepted result",
+      .details =
+          "Reads every row of the sweep, checks that each point of the recipe has one, that it is\n"
+          "the row of that point, and that the counters agree. Lists rows beside the accepted\n"
+          "ones: late (of an attempt that was over), duplicate, foreign, differing. Exit 4 when a\n"
+          "sweep that is done misses a point, or when a result differs from the accepted one.",
+      .examples = "siofleet audit last\n"
+                  "siofleet audit last --json | jq .missing",
+      .opts = why_opts,
+      .opts_size = sizeof(struct why_opt),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_audit },
     CONTROL("cancel", "ID...", "end sweeps or tasks",
             "Finished rows stay. Every process of a cancelled task is ended.",
             "siofleet cancel last        # the newest sweep\n"
@@ -500,7 +547,8 @@ const struct verb fleet_verbs[] = {
             control_opts),
     CONTROL("release", "ID...", "let held sweeps go on", NULL, "siofleet release last",
             control_opts),
-    CONTROL("retry", "ID...", "run failed or cancelled work again", NULL,
+    CONTROL("retry", "ID...", "run failed or cancelled work again",
+            "Also lets tasks out of quarantine: those that took three agents with them.",
             "siofleet retry 41                # a task\n"
             "siofleet retry last --failed     # the failed points of the newest sweep",
             retry_opts),
@@ -513,13 +561,17 @@ const struct verb fleet_verbs[] = {
     { .name = "quickstart",
       .args = "",
       .summary = "see it all on this host: real logs, a fleet, a sweep, a picture",
-      .details =
-          "Collects the log of a guest with 4 network cards on this host (the first time this builds\n"
-          "the patched QEMU: minutes, with progress), starts a coordinator and two agents on loopback,\n"
-          "runs a sweep of 48 points over real IOMMU logs and one of 6 over its own, writes results.csv,\n"
-          "plot.svg and report.html, and stops everything, also after Ctrl-C. Log and store stay under\n"
-          "$XDG_DATA_HOME/siofleet/quickstart: a second run reuses what it knows. Delete that folder to\n"
-          "start from nothing.",
+      .details = "Collects the log of a guest with 4 network cards on this host (the first time "
+                 "this builds\n"
+                 "the patched QEMU: minutes, with progress), starts a coordinator and two agents "
+                 "on loopback,\n"
+                 "runs a sweep of 48 points over real IOMMU logs and one of 6 over its own, writes "
+                 "results.csv,\n"
+                 "plot.svg and report.html, and stops everything, also after Ctrl-C. Log and store "
+                 "stay under\n"
+                 "$XDG_DATA_HOME/siofleet/quickstart: a second run reuses what it knows. Delete "
+                 "that folder to\n"
+                 "start from nothing.",
       .examples = "siofleet quickstart                 # table, and where the files are\n"
                   "siofleet quickstart --offline       # with the logs that come along: seconds\n"
                   "siofleet quickstart --out ./demo    # files in ./demo",

@@ -32,6 +32,7 @@ int run_results_plot(struct cli *c, void *o, int argc, char **argv);
 struct ls_opt {
     struct client_opt fleet;
     bool json;
+    struct opt_u64 ended;
 };
 int run_ls(struct cli *c, void *o, int argc, char **argv);
 
@@ -40,6 +41,13 @@ struct control_opt {
     bool json, failed;
 };
 int run_control(struct cli *c, void *o, int argc, char **argv);
+
+struct why_opt {
+    struct client_opt fleet;
+    bool json;
+};
+int run_why(struct cli *c, void *o, int argc, char **argv);
+int run_audit(struct cli *c, void *o, int argc, char **argv);
 
 struct quickstart_opt {
     bool json, offline;

@@ -1,0 +1,488 @@
+/* Why is it so, and is it whole: the questions "why" and "audit". */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/hub.h"
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/num.h"
+
+enum { REASONS_MAX = 40, TRIES_MAX = 20, LINES_MAX = 10, AUDIT_ROWS = 20000, AUDIT_LIST = 1000 };
+
+struct why {
+    struct hub *h;
+    json_t *reasons, *attempts;
+    uint64_t now; /* monotonic */
+};
+
+static void reason(struct why *y, const char *code, const char *fmt, ...)
+{
+    char text[600];
+    va_list ap;
+    if (json_array_size(y->reasons) >= REASONS_MAX)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    json_array_append_new(y->reasons,
+                          json_pack("{s:s, s:o}", "code", code, "text", json_str(text)));
+}
+
+/* ---- attempts */
+
+static json_t *last_lines(const char *tail)
+{
+    const char *at[LINES_MAX + 1];
+    size_t n = 0;
+    json_t *lines = json_array();
+    for (const char *p = tail; *p;) {
+        const char *end = strchrnul(p, '\n');
+        if (end > p) {
+            if (n == LINES_MAX)
+                memmove(at, at + 1, --n * sizeof(*at));
+            at[n++] = p;
+        }
+        p = *end ? end + 1 : end;
+    }
+    for (size_t i = 0; i < n; i++) {
+        CLEANUP(freep) char *line = strndup(at[i], strcspn(at[i], "\r\n"));
+        json_array_append_new(lines, json_str(line));
+    }
+    return lines;
+}
+
+static json_t *when(uint64_t wall_ms)
+{
+    char text[CLOCK_RFC3339_LEN];
+    if (!wall_ms)
+        return json_null();
+    clock_rfc3339(wall_ms, text);
+    return json_string(text);
+}
+
+static int add_try(void *ctx, const struct store_try *t)
+{
+    struct why *y = ctx;
+    bool exited = !strcmp(t->cause, "exit") || !strcmp(t->cause, "done");
+    json_t *j = json_object();
+    json_object_set_new(j, "epoch", json_u64(t->epoch));
+    json_object_set_new(j, "n", json_u64(t->n));
+    json_object_set_new(j, "agent", json_str(t->agent));
+    json_object_set_new(j, "cause", *t->cause ? json_str(t->cause) : json_null());
+    json_object_set_new(j, "exit", exited ? json_u64(t->exit) : json_null());
+    json_object_set_new(j, "signal", t->signal ? json_u64(t->signal) : json_null());
+    json_object_set_new(j, "last_lines", last_lines(t->tail));
+    json_object_set_new(j, "task", json_u64(t->task));
+    json_object_set_new(j, "kind", json_str(t->kind));
+    json_object_set_new(j, "points", json_u64(t->points));
+    json_object_set_new(j, "granted", when(t->granted_ms));
+    json_object_set_new(j, "ended", when(t->ended_ms));
+    json_array_append_new(y->attempts, j);
+    return 0;
+}
+
+/* ---- what waits */
+
+static const char *agent_name(const struct sched_agent *a)
+{
+    return a && a->user ? ((const struct hub_agent *)a->user)->info.name
+                        : "an agent not heard of yet";
+}
+
+/* Why nobody takes what is ready: the agents. Returns whether any could. */
+static bool why_agents(struct why *y)
+{
+    unsigned ready = 0, busy = 0, drained = 0, away = 0, closed = 0;
+    LIST_EACH(q, n, &y->h->sched.agent_list)
+    {
+        const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        if (!a->alive)
+            away++;
+        else if (a->drained)
+            drained++;
+        else if (!a->accept)
+            closed++;
+        else if (a->n_tasks[TASK_POINTS] >= SCHED_POINT_SLOTS)
+            busy++;
+        else
+            ready++;
+    }
+    if (!(ready + busy + drained + closed))
+        reason(y, "NO_AGENT", "no agent is connected (%u are known)", away);
+    else if (!(ready + busy))
+        reason(y, "NO_AGENT",
+               "no connected agent takes work: %u drained, %u closing or without disk space",
+               drained, closed);
+    else if (!ready)
+        reason(y, "BUSY", "all %u agents that take work have their hands full", busy);
+    return ready + busy;
+}
+
+static void why_past(struct why *y, const struct sched_task *t, const char *code)
+{
+    const struct sched_past *p = t->past;
+    char wait[NUM_MS_LEN];
+    if (t->state == TASK_QUARANTINED) {
+        char names[256] = "";
+        size_t at = 0;
+        for (uint32_t i = 0; p && i < p->n_kills && at < sizeof(names) - 70; i++) {
+            const struct sched_agent *a = sched_agent(&y->h->sched, p->kill[i].install);
+            at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", i ? ", " : "",
+                                   agent_name(a));
+        }
+        reason(y, "QUARANTINED",
+               "task %" PRIu64 " (%" PRIu64
+               " points): %u agents fell silent while it ran: %s; `siofleet "
+               "retry %" PRIu64 "` lets it go on",
+               t->num, t->left.total, p ? p->n_kills : 0, names, t->num);
+        return;
+    }
+    if (t->not_before_ms > y->now)
+        reason(y, code, "task %" PRIu64 ": tried again in %s, after %u failures; the last: %s",
+               t->num, num_ms_text(t->not_before_ms - y->now, wait), t->fails,
+               p && *p->why ? p->why : "?");
+    else if (p && *p->why)
+        reason(y, "TRIED", "task %" PRIu64 ": failed %u times; the last: %s", t->num, t->fails,
+               p->why);
+}
+
+static void why_task_state(struct why *y, const struct sched_task *t)
+{
+    switch (t->state) {
+    case TASK_LEASED:
+        reason(y, "RUNNING",
+               "task %" PRIu64 " is %s agent '%s': %" PRIu64 " of %" PRIu64 " points done", t->num,
+               t->runs ? "run by" : "held by", agent_name(t->agent), t->total - t->left.total,
+               t->total);
+        break;
+    case TASK_ORPHAN:
+        reason(y, "ORPHAN",
+               "task %" PRIu64
+               " was running on %s before this coordinator started; its agent may claim "
+               "it within one lease",
+               t->num, agent_name(t->agent));
+        break;
+    case TASK_STOPPING:
+        reason(y, "STOPPING", "task %" PRIu64 " is being ended by agent '%s'", t->num,
+               agent_name(t->agent));
+        break;
+    default:
+        break;
+    }
+    why_past(y, t, "BACK_OFF");
+}
+
+/* Traces that the sweep's points wait for. */
+static void why_traces(struct why *y, const struct sched_sweep *w)
+{
+    uint64_t idle = 0;
+    char hex[ID_HEX_LEN];
+    for (uint32_t i = 0; i < w->n_traces; i++) {
+        const struct sched_trace *tr = w->trace[i];
+        if (tr->ready)
+            continue;
+        id_hex(&tr->key, hex);
+        if (!tr->build)
+            reason(
+                y, "NO_TRACE",
+                "trace %.16s is not at the coordinator: an agent or user that has it must bring it",
+                hex);
+        else if (tr->task && tr->task->agent)
+            reason(y, "TRACE",
+                   "trace of recipe %.16s is being built: task %" PRIu64 " on agent '%s'", hex,
+                   tr->task->num, agent_name(tr->task->agent));
+        else if (tr->task && (tr->task->past || tr->task->state == TASK_QUARANTINED))
+            why_past(y, tr->task, "TRACE");
+        else
+            idle++;
+    }
+    if (idle)
+        reason(y, "TRACE", "%" PRIu64 " traces are not built yet", idle);
+}
+
+static void why_open_sweep(struct why *y, const struct store_sweep *w)
+{
+    const struct sched_sweep *s = sched_sweep(&y->h->sched, w->seq);
+    if (!s) {
+        reason(y, "UNREADABLE",
+               "this coordinator cannot read its recipe; its log at the start says why");
+        return;
+    }
+    if (s->held)
+        reason(y, "HELD", "it is held; `siofleet release %s` lets it go on", w->name);
+    if (y->h->full_told)
+        reason(y, "NO_SPACE", "the store cannot be written: %s", y->h->why.text);
+    unsigned running = 0;
+    LIST_EACH(p, n, &s->tasks)
+    {
+        const struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+        running += t->agent != NULL;
+        why_task_state(y, t);
+    }
+    why_traces(y, s);
+    if (running == 0 && s->todo.total && !s->held && why_agents(y)) {
+        for (size_t i = 0; i < y->h->sched.n_order && y->h->sched.order[i] != s; i++) {
+            const struct sched_sweep *o = y->h->sched.order[i];
+            const struct live *l = o->user;
+            if (!o->held && sched_left(o))
+                reason(y, "BEHIND",
+                       "sweep '%s' (priority %" PRIu64 ") goes first: %" PRIu64 " points left",
+                       l ? l->name : "?", o->priority, sched_left(o));
+        }
+    }
+    if (s->todo.total)
+        reason(y, "WAITING", "%" PRIu64 " of %" PRIu64 " points wait for their turn", s->todo.total,
+               s->points);
+}
+
+static int add_failure(void *ctx, const char *error, uint64_t n, uint64_t first)
+{
+    if (n == 1)
+        reason(ctx, "POINT_FAILED", "point %" PRIu64 ": %s", first,
+               error && *error ? error : "no reason given");
+    else
+        reason(ctx, "POINT_FAILED", "%" PRIu64 " points, the first %" PRIu64 ": %s", n, first,
+               error && *error ? error : "no reason given");
+    return 0;
+}
+
+static int why_sweep(struct why *y, const struct store_sweep *w, struct err *e)
+{
+    if (w->state <= SWEEP_RUNNING)
+        why_open_sweep(y, w);
+    else if (w->state == SWEEP_CANCELLED)
+        reason(y, "CANCELLED", "it was cancelled after %" PRIu64 " of %" PRIu64 " points",
+               w->done + w->invalid, w->points);
+    else if (w->state == SWEEP_DONE)
+        reason(y, "DONE",
+               "every one of its %" PRIu64 " points has a result (%" PRIu64
+               " known before, %" PRIu64 " invalid)",
+               w->points, w->known, w->invalid);
+    else
+        reason(y, "FAILED", "%" PRIu64 " of %" PRIu64 " points failed", w->failed, w->points);
+    int r = w->failed ? store_failures(y->h->store, w->seq, add_failure, y, e) : 0;
+    return r < 0
+               ? r
+               : store_tries(y->h->store, TRIES_SWEEP_BAD, w->seq, NULL, TRIES_MAX, add_try, y, e);
+}
+
+static int why_agent(struct why *y, const struct store_agent *a, const char **ret_state,
+                     struct err *e)
+{
+    const struct sched_agent *s = sched_agent(&y->h->sched, a->install);
+    char ago[NUM_MS_LEN];
+    uint64_t now = clock_wall_ms(), seen = a->last_seen_ms;
+    for (const struct hub_agent *i = y->h->agents; i; i = i->next)
+        if (!memcmp(i->info.install, a->install, 16) && i->last_seen_ms > seen)
+            seen = i->last_seen_ms;
+    num_ms_text(now > seen ? now - seen : 0, ago);
+    *ret_state = hub_agent_state(y->h, a);
+    if (!strcmp(*ret_state, "stopped"))
+        reason(y, "STOPPED", "it ended in order %s ago", ago);
+    else if (!strcmp(*ret_state, "lost"))
+        reason(y, "LOST", "nothing was heard of it for %s; what it ran was given to others", ago);
+    else if (!a->drained && s->accept)
+        reason(y, "READY", "it takes work: %u points tasks, %u trace tasks now",
+               s->n_tasks[TASK_POINTS], s->n_tasks[TASK_TRACE]);
+    if (a->drained)
+        reason(y, "DRAINED", "%s; `siofleet undrain %s` gives it work again",
+               *a->why ? a->why : "somebody drained it", a->name);
+    if (s && s->alive && !s->accept && !a->drained)
+        reason(y, "CLOSED", "it takes nothing new: it is ending, or its disk is full");
+    if (s && s->blame)
+        reason(y, "BLAME",
+               "%u tasks in a row failed here and went well on other agents (drained at %d)",
+               s->blame, (int)SCHED_BLAME);
+    if (s)
+        LIST_EACH(p, n, &s->tasks)
+    why_task_state(y, LIST_OF(p, struct sched_task, by_agent));
+    return store_tries(y->h->store, TRIES_AGENT_BAD, 0, a->install, TRIES_MAX, add_try, y, e);
+}
+
+static int why_task(struct why *y, uint64_t no, const char **ret_state, struct err *e)
+{
+    const struct sched_task *t = sched_task(&y->h->sched, no);
+    int r = store_tries(y->h->store, TRIES_TASK, no, NULL, TRIES_MAX, add_try, y, e);
+    if (r < 0)
+        return r;
+    if (t) {
+        *ret_state = task_state_name(t->state);
+        why_task_state(y, t);
+        if (t->sweep && t->sweep->held && task_waits(t))
+            reason(y, "HELD", "its sweep is held");
+        if (t->state == TASK_QUEUED && t->not_before_ms <= y->now)
+            why_agents(y);
+        return 0;
+    }
+    const json_t *last = json_array_get(y->attempts, 0);
+    if (!last)
+        return err_set(e, ENOENT, "%" PRIu64 ": no such task", no);
+    const char *cause = json_string_value(json_object_get(last, "cause"));
+    *ret_state = hub_ended_state(cause ? cause : "");
+    reason(y, !strcmp(*ret_state, "done") ? "DONE" : "ENDED",
+           "its last attempt ended: %s; its points went on in other tasks, or have their rows",
+           cause ? cause : "?");
+    return 0;
+}
+
+int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e)
+{
+    const char *text = json_string_value(json_object_get(args, "id"));
+    struct why y = {
+        .h = h, .reasons = json_array(), .attempts = json_array(), .now = clock_mono_ms()
+    };
+    const char *kind = "task", *state = "";
+    struct store_sweep w;
+    struct store_agent a;
+    uint64_t task;
+    char id[ID_HEX_LEN];
+    int r;
+    text = text ? text : "last";
+    snprintf(id, sizeof(id), "%.64s", text);
+    if (strlen(text) < 8 && num_u64(text, 1, UINT64_MAX, "task", &task, NULL) == 0) {
+        r = why_task(&y, task, &state, e);
+    } else if ((r = store_find_sweep(h->store, text, &w, e)) == 0) {
+        kind = "sweep";
+        id_hex(&w.id, id);
+        r = why_sweep(&y, &w, e);
+        state = hub_sweep_state(h, &w);
+    } else if (r == -ENOENT && store_find_agent(h->store, text, &a, NULL) == 0) {
+        kind = "agent";
+        r = why_agent(&y, &a, &state, e);
+    } else if (r == -ENOENT) {
+        err_set(e, ENOENT, "%.64s: no task, sweep or agent of this name", text);
+    }
+    if (r < 0) {
+        json_decref(y.reasons);
+        json_decref(y.attempts);
+        return r;
+    }
+    *ret = json_object();
+    json_object_set_new(*ret, "schema", json_string("siofleet.why/1"));
+    json_object_set_new(*ret, "id", json_str(id));
+    json_object_set_new(*ret, "kind", json_string(kind));
+    json_object_set_new(*ret, "state", json_string(state));
+    json_object_set_new(*ret, "reasons", y.reasons);
+    json_object_set_new(*ret, "attempts", y.attempts);
+    return 0;
+}
+
+/* ---- audit: one page a question. The first has the counters and what lies beside, each has rows. */
+
+struct audit {
+    struct live *l;
+    json_t *missing, *wrong;
+    uint64_t next, n_missing, listed, accepted, failed, rows;
+};
+
+static void miss(struct audit *a, uint64_t lo, uint64_t hi)
+{
+    a->n_missing += hi - lo;
+    for (uint64_t i = lo; i < hi && a->listed < AUDIT_LIST; i++, a->listed++)
+        json_array_append_new(a->missing, json_u64(i));
+}
+
+static int audit_row(void *ctx, const struct store_seen *r)
+{
+    struct audit *a = ctx;
+    const char *bad = NULL;
+    if (r->index > a->next)
+        miss(a, a->next, r->index < a->l->points ? r->index : a->l->points);
+    a->next = r->index + 1;
+    a->rows++;
+    a->accepted += r->status != ROW_FAILED;
+    a->failed += r->status == ROW_FAILED;
+    struct arch arch;
+    struct id point;
+    uint32_t t;
+    if (live_point(a->l, r->index, &t, &arch, &point) < 0)
+        bad = "no point of the sweep has this index";
+    else if (r->status == ROW_DONE && (!r->has_point || !r->trace))
+        bad = "a done row without its point or trace";
+    else if (r->status == ROW_DONE && a->l->tr[t].num &&
+             (a->l->tr[t].num != r->trace || !id_eq(&point, &r->point)))
+        bad = "its row is of another point or trace than the recipe says";
+    if (bad && json_array_size(a->wrong) < AUDIT_LIST)
+        json_array_append_new(a->wrong,
+                              json_pack("{s:o, s:s}", "index", json_u64(r->index), "reason", bad));
+    return 0;
+}
+
+static int add_beside(void *ctx, const struct store_beside *b)
+{
+    json_array_append_new(
+        ctx, json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "index", json_u64(b->index), "kind",
+                       b->kind, "task", json_u64(b->task), "epoch", json_u64(b->epoch), "n",
+                       json_u64(b->n), "agent", json_str(b->agent), "at", when(b->at_ms)));
+    return 0;
+}
+
+static int audit_head(struct hub *h, const struct store_sweep *w, json_t *j, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    json_t *differing = json_array(), *beside = json_array();
+    id_hex(&w->id, hex);
+    json_object_set_new(j, "duplicate_equal", json_u64(w->equal));
+    json_object_set_new(j, "late", json_u64(w->late));
+    json_object_set_new(j, "foreign", json_u64(w->foreign));
+    json_object_set_new(j, "differing", differing);
+    json_object_set_new(j, "beside", beside);
+    json_object_set_new(j, "n_differing", json_u64(w->differing));
+    json_object_set_new(j, "sweep", json_string(hex));
+    json_object_set_new(j, "name", json_str(w->name));
+    json_object_set_new(j, "state", json_string(hub_sweep_state(h, w)));
+    json_object_set_new(j, "counted", json_u64(w->done + w->invalid));
+    int r = store_beside(h->store, w->seq, AUDIT_LIST, true, add_beside, differing, e);
+    return r < 0 ? r : store_beside(h->store, w->seq, AUDIT_LIST, false, add_beside, beside, e);
+}
+
+int hub_audit(struct hub *h, const json_t *args, const char *cursor, json_t **ret,
+              char next[STORE_CURSOR], struct err *e)
+{
+    const char *text = json_string_value(json_object_get(args, "id"));
+    struct store_sweep w;
+    uint64_t from = 0;
+    CLEANUP(freep) char *json = NULL;
+    if (*cursor && num_u64(cursor, 0, UINT64_MAX, "cursor", &from, e) < 0)
+        return -SF_EUSAGE;
+    int r = store_find_sweep(h->store, text ? text : "last", &w, e);
+    if (r >= 0)
+        r = store_sweep(h->store, w.seq, &w, &json, e);
+    if (r < 0)
+        return r;
+    struct live *l = NULL;
+    json_t *recipe = json_loads(json, 0, NULL);
+    r = recipe ? live_new(recipe, &l, e)
+               : err_set(e, SF_EINTEGRITY, "sweep '%.100s': its recipe is damaged", w.name);
+    json_decref(recipe);
+    if (r >= 0)
+        r = hub_look_up_traces(h, l, e);
+    if (r < 0) {
+        live_free(&l);
+        return r;
+    }
+    struct audit a = { .l = l, .missing = json_array(), .wrong = json_array(), .next = from };
+    r = store_scan(h->store, w.seq, from, AUDIT_ROWS, audit_row, &a, e);
+    bool more = a.rows == AUDIT_ROWS;
+    if (!more && a.next < l->points)
+        miss(&a, a.next, l->points);
+    if (more)
+        snprintf(next, STORE_CURSOR, "%" PRIu64, a.next);
+    json_t *j = json_object();
+    json_object_set_new(j, "points", json_u64(w.points));
+    json_object_set_new(j, "accepted", json_u64(a.accepted));
+    json_object_set_new(j, "missing", a.missing);
+    json_object_set_new(j, "n_missing", json_u64(a.n_missing));
+    json_object_set_new(j, "failed", json_u64(a.failed));
+    json_object_set_new(j, "wrong", a.wrong);
+    if (r >= 0 && !from)
+        r = audit_head(h, &w, j, e);
+    live_free(&l);
+    if (r < 0)
+        json_decref(j);
+    else
+        *ret = j;
+    return r < 0 ? r : 0;
+}

@@ -1,25 +1,27 @@
 #include "deploy/cli_deploy.h"
 
 #include <limits.h>
-#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "deploy/host_job.h"
-#include "deploy/ssh.h"
+#include "deploy/coordinator_host.h"
+#include "deploy/embed.h"
+#include "deploy/ssh_provider.h"
 #include "proto/base/clean.h"
+#include "proto/base/clock.h"
 #include "proto/base/file.h"
 #include "proto/client/client.h"
 #include "proto/lib/cli.h"
-#include "proto/link/keys.h"
 
 struct deploy_opts {
     struct opt_multi host;
     const char *class;
     const char *data;
-    bool dry_run, keep_data, json;
+    bool dry_run, keep_data, json, watch, coordinator, remove, purge;
     struct opt_u64 timeout, lines, batch, max_failures;
     struct client_opt fleet;
 };
@@ -74,74 +76,60 @@ static const struct opt upgrade_opts[] = {
 static const struct opt drain_opts[] = {
     OPT_COMMON, OPT_DATA, CLIENT_OPTS(struct deploy_opts, fleet), { 0 }
 };
-static const struct opt logs_opts[] = { OPT_COMMON,
-                                        { "lines", 'n', "N", "newest lines a host (50)", OPT_U64,
-                                          offsetof(struct deploy_opts, lines), 1, 10000 },
-                                        { 0 } };
-
-/* ---- a bounded pool of workers */
-
-struct pool {
-    const struct job_plan *plan;
-    const struct host **hosts;
-    struct job_result *results;
-    size_t n, next;
-    pthread_mutex_t lock;
+static const struct opt status_opts[] = { OPT_COMMON,
+                                          { "watch", 0, NULL,
+                                            "print the table again every 2 s, until SIGINT",
+                                            OPT_FLAG, offsetof(struct deploy_opts, watch), 0, 0 },
+                                          { 0 } };
+static const struct opt coordinator_opts[] = {
+    OPT_COMMON,
+    OPT_DRY,
+    { "remove", 0, NULL, "stop it and remove it from its host; its store stays", OPT_FLAG,
+      offsetof(struct deploy_opts, remove), 0, 0 },
+    { "purge", 0, NULL, "with --remove: its store, too, with all results and keys", OPT_FLAG,
+      offsetof(struct deploy_opts, purge), 0, 0 },
+    { 0 }
+};
+static const struct opt logs_opts[] = {
+    OPT_COMMON,
+    { "coordinator", 0, NULL, "those of the coordinator that deploy coordinator started", OPT_FLAG,
+      offsetof(struct deploy_opts, coordinator), 0, 0 },
+    { "lines", 'n', "N", "newest lines a host (50)", OPT_U64, offsetof(struct deploy_opts, lines),
+      1, 10000 },
+    { 0 }
 };
 
-static void *work(void *user)
+/* Everything a call needs; the parts point at each other, so it stays where it is. */
+struct call {
+    struct hosts *h;
+    const struct host **list;
+    size_t n;
+    struct release release;
+    struct pack collect;
+    struct host *place; /* the coordinator's, when it lives on a host of the list */
+    struct allow *allow;
+    struct buf server;
+    struct job_plan plan;
+    struct ssh_provider ssh;
+    struct place_result *results;
+};
+
+static void call_clear(struct call *k)
 {
-    struct pool *p = user;
-    for (;;) {
-        pthread_mutex_lock(&p->lock);
-        size_t i = p->next < p->n ? p->next++ : p->n;
-        pthread_mutex_unlock(&p->lock);
-        if (i == p->n)
-            return NULL;
-        job_run(p->plan, p->hosts[i], &p->results[i]);
-    }
+    for (size_t i = 0; k->results && i < k->n; i++)
+        place_result_clear(&k->results[i]);
+    allow_free(&k->allow);
+    coordinator_place_free(&k->place);
+    release_clear(&k->release);
+    pack_clear(&k->collect);
+    buf_clear(&k->server);
+    hosts_free(&k->h);
+    freep(&k->list);
+    freep(&k->results);
 }
 
-static void run_all(struct pool *p, uint64_t parallel)
+static void say(const char *host, const char *text)
 {
-    pthread_t threads[256];
-    size_t want = parallel < p->n ? (size_t)parallel : p->n, started = 0;
-    if (want > ARRAY_LEN(threads))
-        want = ARRAY_LEN(threads);
-    pthread_mutex_init(&p->lock, NULL);
-    while (started < want && pthread_create(&threads[started], NULL, work, p) == 0)
-        started++;
-    if (!started)
-        work(p);
-    for (size_t i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
-    pthread_mutex_destroy(&p->lock);
-}
-
-/* In batches, so that most of the fleet works on meanwhile; stops when too many have failed. The rest is skipped. */
-static void run_rolling(struct pool *p, uint64_t batch, uint64_t max_failures)
-{
-    uint64_t failed = 0;
-    size_t i = 0;
-    while (i < p->n && failed <= max_failures) {
-        size_t m = batch < p->n - i ? (size_t)batch : p->n - i;
-        struct pool part = {
-            .plan = p->plan, .hosts = p->hosts + i, .results = p->results + i, .n = m
-        };
-        run_all(&part, m);
-        for (size_t k = 0; k < m; k++)
-            failed += part.results[k].status == JOB_FAILED;
-        i += m;
-    }
-    for (; i < p->n; i++)
-        p->results[i] = (struct job_result){ .status = JOB_SKIPPED,
-                                             .step = "upgrade",
-                                             .actions = json_array() };
-}
-
-static void say(void *user, const char *host, const char *text)
-{
-    (void)user;
     fprintf(stderr, "%s: %s\n", host, text);
 }
 
@@ -190,68 +178,118 @@ static char *data_of_key(const char *server_key)
     return strndup(real, n - 5);
 }
 
-static json_t *document(const char *verb, const struct pool *p, unsigned *ret_failed)
+/* Whose allow-list takes the agents' keys: that of a data folder here, or of the host that `deploy coordinator` chose.
+ */
+static int find_allow(struct cli *c, const struct deploy_opts *o, struct call *k, bool needed)
 {
-    unsigned changed = 0, unchanged = 0, failed = 0;
-    uint64_t bytes = 0;
-    json_t *list = json_array();
-    for (size_t i = 0; i < p->n; i++) {
-        const struct job_result *r = &p->results[i];
-        changed += r->status == JOB_CHANGED;
-        unchanged += r->status == JOB_OK;
-        failed += r->status == JOB_FAILED;
-        bytes += r->bytes_sent;
-        bool bad = r->status == JOB_FAILED;
-        json_t *o = json_object();
-        json_object_set_new(o, "host", json_str(p->hosts[i]->name));
-        json_object_set_new(o, "status", json_string(job_status_name(r)));
-        json_object_set_new(o, "step", json_string(r->step));
-        json_object_set_new(o, "code", bad ? json_string(err_name(r->code)) : json_null());
-        json_object_set_new(o, "message", bad ? json_str(r->message) : json_null());
-        json_object_set_new(o, "fix", bad && r->fix[0] ? json_str(r->fix) : json_null());
-        json_object_set(o, "actions", r->actions);
-        json_object_set_new(o, "bytes_sent", json_u64(r->bytes_sent));
-        json_object_set_new(o, "ms", json_u64(r->ms));
-        json_object_set_new(o, "version", r->version[0] ? json_string(r->version) : json_null());
-        json_object_set_new(o, "facts", r->facts ? json_incref(r->facts) : json_null());
-        json_array_append_new(list, o);
+    struct err e = { 0 };
+    CLEANUP(freep)
+    char *data = o->data            ? strdup(o->data)
+                 : k->h->server_key ? data_of_key(k->h->server_key)
+                                    : NULL;
+    int r = 0;
+    if (data) {
+        r = allow_local(data, &k->allow, &e);
+    } else if (hosts_coordinator(k->h)) {
+        r = coordinator_place(k->h, &k->place, &e);
+        if (r == 0)
+            r = allow_remote(&k->plan, k->place, &k->allow, &e);
+    } else if (needed) {
+        return cli_failf(c, SF_EUSAGE,
+                         "%s: the agents' keys must join an allow-list, but server_key= lies in no "
+                         "coordinator's data folder, and no [host] is the coordinator's: name the "
+                         "folder with --data",
+                         k->h->path);
     }
-    *ret_failed = failed;
-    json_t *doc = json_object();
-    json_object_set_new(doc, "schema", json_string("siofleet.deploy/1"));
-    json_object_set_new(doc, "verb", json_string(verb));
-    json_object_set_new(doc, "changed", json_integer(changed));
-    json_object_set_new(doc, "unchanged", json_integer(unchanged));
-    json_object_set_new(doc, "failed", json_integer(failed));
-    json_object_set_new(doc, "bytes_sent", json_u64(bytes));
-    json_object_set_new(doc, "hosts", list);
-    return doc;
+    k->plan.allow = k->allow;
+    return r < 0 ? cli_fail(c, &e) : 0;
 }
 
-static const char *said(const struct job_result *r, const char *key)
+static int load_server_key(struct cli *c, struct call *k)
+{
+    struct err e = { 0 };
+    struct key_pub pub;
+    const struct hosts *h = k->h;
+    if (!h->coordinator || !h->server_key)
+        return cli_failf(c, SF_EUSAGE, "%s: [fleet] needs coordinator= and server_key=", h->path);
+    if (file_read(h->server_key, &k->server, &e) < 0 || key_load_pub(h->server_key, &pub, &e) < 0)
+        return cli_fail(c, &e);
+    if (pub.role != ROLE_COORDINATOR)
+        return cli_failf(c, SF_EUSAGE, "%s: is the key of a %s, not of a coordinator",
+                         h->server_key, role_name(pub.role));
+    k->plan.server_line = (const char *)k->server.data;
+    return 0;
+}
+
+static bool any_collects(const struct call *k)
+{
+    bool any = false;
+    for (size_t i = 0; i < k->n; i++)
+        any |= k->list[i]->class->collect;
+    return any;
+}
+
+/* What all verbs need first. Returns 0 or an exit status. */
+static int open_call(struct cli *c, const struct deploy_opts *o, const char *path, struct call *k)
+{
+    struct err e = { 0 };
+    c->json = o->json;
+    k->server = BUF_INIT(4096);
+    if (hosts_load(path, &k->h, &e) < 0)
+        return cli_fail(c, &e);
+    k->list = calloc(k->h->n, sizeof(struct host *));
+    k->results = calloc(k->h->n, sizeof(*k->results));
+    if (!k->list || !k->results)
+        return cli_failf(c, ENOMEM, "%s: out of memory", path);
+    if (select_hosts(k->h, o, k->list, &k->n, &e) < 0)
+        return cli_fail(c, &e);
+    k->plan = (struct job_plan){ .hosts = k->h,
+                                 .dry_run = o->dry_run,
+                                 .keep_data = o->keep_data,
+                                 .timeout_ms = o->timeout.set ? o->timeout.v : 30000,
+                                 .lines = o->lines.set ? o->lines.v : 50 };
+    if (k->plan.timeout_ms == 0)
+        return cli_failf(c, SF_EUSAGE, "--timeout: 0 gives no step a chance");
+    return ssh_init(&e) < 0 ? cli_fail(c, &e) : 0;
+}
+
+/* ---- what came of it */
+
+static const char *said(const struct place_result *r, const char *key)
 {
     const char *s = json_string_value(json_object_get(r->facts, key));
     return s ? s : "";
 }
 
-static void print_table(enum job_verb verb, const struct pool *p)
+static void cell_time(struct table *t, const char *seconds)
 {
-    static const char *const check_names[] = { "HOST",  "STATE", "CORES", "MEMORY", "FREE",
-                                               "GLIBC", "KVM",   "CLOCK", "AGENT",  "CAUSE" };
+    unsigned long s = strtoul(seconds, NULL, 10);
+    if (!*seconds)
+        table_cell(t, "%s", "");
+    else if (s < 7200)
+        table_cell(t, "%lu:%02lu", s / 60, s % 60);
+    else
+        table_cell(t, "%lu h", s / 3600);
+}
+
+static void print_table(enum place_verb verb, const struct call *k)
+{
+    static const char *const checks[] = { "HOST",  "STATE", "CORES", "MEMORY", "FREE",
+                                          "GLIBC", "KVM",   "CLOCK", "AGENT",  "CAUSE" };
+    static const char *const states[] = { "HOST",  "STATE", "VERSION",    "UP",   "LOAD",
+                                          "TASKS", "FREE",  "LAST ERROR", "CAUSE" };
     static const char *const names[] = {
         "HOST", "STATE", "STEP", "VERSION", "SENT", "TIME", "CAUSE"
     };
-    bool wide = verb == JOB_CHECK || verb == JOB_STATUS;
     CLEANUP(table_free)
-    struct table *t =
-        wide ? table_new(check_names, ARRAY_LEN(check_names)) : table_new(names, ARRAY_LEN(names));
-    if (!t)
-        return;
-    for (size_t i = 0; i < p->n; i++) {
-        const struct job_result *r = &p->results[i];
-        table_cell(t, "%s", p->hosts[i]->name);
-        table_cell(t, "%s", job_status_name(r));
-        if (wide) {
+    struct table *t = verb == PLACE_CHECK    ? table_new(checks, ARRAY_LEN(checks))
+                      : verb == PLACE_STATUS ? table_new(states, ARRAY_LEN(states))
+                                             : table_new(names, ARRAY_LEN(names));
+    for (size_t i = 0; t && i < k->n; i++) {
+        const struct place_result *r = &k->results[i];
+        table_cell(t, "%s", k->list[i]->name);
+        table_cell(t, "%s", place_status_name(r));
+        if (verb == PLACE_CHECK) {
             table_cell(t, "%s", said(r, "cores"));
             table_cell(t, "%ld MiB", atol(said(r, "memory_kib")) / 1024);
             table_cell(t, "%ld MiB", atol(said(r, "free_kib")) / 1024);
@@ -259,173 +297,230 @@ static void print_table(enum job_verb verb, const struct pool *p)
             table_cell(t, "%s", said(r, "kvm"));
             table_cell(t, "%s ms", said(r, "clock_offset_ms"));
             table_cell(t, "%s", said(r, "release")[0] ? said(r, "agent") : "none");
+        } else if (verb == PLACE_STATUS) {
+            table_cell(t, "%s", r->version);
+            cell_time(t, said(r, "uptime_s"));
+            table_cell(t, "%s", said(r, "load"));
+            table_cell(t, "%s", said(r, "tasks"));
+            table_cell(t, "%ld MiB", atol(said(r, "free_kib")) / 1024);
+            table_cell(t, "%s", said(r, "last_error"));
         } else {
             table_cell(t, "%s", r->step);
             table_cell(t, "%s", r->version);
             table_cell(t, "%llu", (unsigned long long)r->bytes_sent);
             table_cell(t, "%llu ms", (unsigned long long)r->ms);
         }
-        if (r->status == JOB_FAILED)
+        if (r->status == PLACE_FAILED)
             table_cell(t, "%s%s%s", r->message, r->fix[0] ? " -- " : "", r->fix);
         else
             table_cell(t, "%s", "");
     }
-    table_print(t, stdout);
+    if (t)
+        table_print(t, stdout);
 }
 
-/* Print what came of it, free the results, give the exit status. */
-static int report(struct cli *c, const struct deploy_opts *o, enum job_verb verb, const char *name,
-                  struct pool *p)
+/* Print what came of it and give the exit status. */
+static int report(struct cli *c, const struct deploy_opts *o, enum place_verb verb,
+                  const char *name, struct call *k, uint64_t start_ms)
 {
     unsigned failed = 0;
-    json_t *doc = document(name, p, &failed);
+    json_t *doc = provider_document(&k->ssh.base, name, k->results, &failed);
     int status = 0;
+    fprintf(stderr, "%s: %zu host%s, %lld changed, %lld unchanged, %u failed, %.1f s\n", name, k->n,
+            k->n == 1 ? "" : "s", (long long)json_integer_value(json_object_get(doc, "changed")),
+            (long long)json_integer_value(json_object_get(doc, "unchanged")), failed,
+            (double)(clock_mono_ms() - start_ms) / 1000);
     if (o->json) {
         status = cli_json(c, doc);
     } else {
-        if (verb == JOB_LOGS) {
-            for (size_t i = 0; i < p->n; i++)
-                printf("%s%s%s%s%s", p->n > 1 ? "== " : "", p->n > 1 ? p->hosts[i]->name : "",
-                       p->n > 1 ? "\n" : "", p->results[i].text ? p->results[i].text : "", "");
+        if (verb == PLACE_LOGS) {
+            for (size_t i = 0; i < k->n; i++)
+                printf("%s%s%s%s", k->n > 1 ? "== " : "", k->n > 1 ? k->list[i]->name : "",
+                       k->n > 1 ? "\n" : "", k->results[i].text ? k->results[i].text : "");
         } else {
-            print_table(verb, p);
+            print_table(verb, k);
         }
         status = cli_flush(c);
         json_decref(doc);
     }
-    for (size_t i = 0; i < p->n; i++) {
-        if (p->results[i].status == JOB_FAILED)
-            fprintf(stderr, "siofleet: %s: %s\n", p->hosts[i]->name, p->results[i].message);
-        job_result_clear(&p->results[i]);
-    }
+    for (size_t i = 0; i < k->n; i++)
+        if (k->results[i].status == PLACE_FAILED)
+            fprintf(stderr, "siofleet: %s: %s\n", k->list[i]->name, k->results[i].message);
     return status ? status : failed ? 1 : 0;
 }
 
-static int deploy(struct cli *c, struct deploy_opts *o, const char *path, enum job_verb verb,
+/* ---- verbs */
+
+static volatile sig_atomic_t watch_stop;
+static void on_stop(int sig)
+{
+    (void)sig;
+    watch_stop = 1;
+}
+
+/* The status table again and again, until SIGINT. */
+static int watch(struct cli *c, const struct deploy_opts *o, struct call *k)
+{
+    struct sigaction sa = { .sa_handler = on_stop };
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    while (!watch_stop) {
+        uint64_t start = clock_mono_ms();
+        provider_run(&k->ssh.base, PLACE_STATUS, k->h->parallel, k->results);
+        if (watch_stop)
+            break;
+        if (isatty(STDOUT_FILENO))
+            fputs("\033[H\033[2J", stdout);
+        report(c, o, PLACE_STATUS, "status", k, start);
+        for (size_t i = 0; i < k->n; i++)
+            place_result_clear(&k->results[i]);
+        struct timespec nap = { 2, 0 };
+        if (!watch_stop)
+            nanosleep(&nap, NULL); /* a signal ends it */
+    }
+    return 5;
+}
+
+static int deploy(struct cli *c, struct deploy_opts *o, const char *path, enum place_verb verb,
                   const char *name)
 {
     struct err e = { 0 };
-    CLEANUP(hosts_free) struct hosts *h = NULL;
-    if (hosts_load(path, &h, &e) < 0)
+    CLEANUP(call_clear) struct call k = { .n = 0 };
+    uint64_t start = clock_mono_ms();
+    int status = open_call(c, o, path, &k);
+    if (status)
+        return status;
+    bool up = verb == PLACE_UP || verb == PLACE_UPGRADE;
+    if (up && (status = load_server_key(c, &k)))
+        return status;
+    if ((up || verb == PLACE_DOWN) && (status = find_allow(c, o, &k, up)))
+        return status;
+    if ((up || verb == PLACE_CHECK) && release_make(&k.release, &e) < 0)
         return cli_fail(c, &e);
-    CLEANUP(freep) const struct host **list = calloc(h->n, sizeof(struct host *));
-    CLEANUP(release_clear) struct release rel = { 0 };
-    CLEANUP(freep) char *data = NULL;
-    CLEANUP(buf_clear) struct buf server = BUF_INIT(4096);
-    struct pool p = { .hosts = list };
-    if (!list)
-        return cli_failf(c, ENOMEM, "%s: out of memory", path);
-    if (select_hosts(h, o, list, &p.n, &e) < 0)
-        return cli_fail(c, &e);
-
-    struct job_plan plan = { .verb = verb,
-                             .hosts = h,
-                             .dry_run = o->dry_run,
-                             .keep_data = o->keep_data,
-                             .timeout_ms = o->timeout.set ? o->timeout.v : 30000,
-                             .lines = o->lines.set ? o->lines.v : 50 };
-    if (plan.timeout_ms == 0)
-        return cli_failf(c, SF_EUSAGE, "--timeout: 0 gives no step a chance");
-    bool up = verb == JOB_UP || verb == JOB_UPGRADE;
-    if (up) {
-        struct key_pub pub;
-        if (!h->coordinator || !h->server_key)
-            return cli_failf(c, SF_EUSAGE, "%s: [fleet] needs coordinator= and server_key=", path);
-        if (file_read(h->server_key, &server, &e) < 0 || key_load_pub(h->server_key, &pub, &e) < 0)
+    if (up && any_collects(&k)) {
+        if (release_collect(!o->dry_run, &k.collect, &e) < 0)
             return cli_fail(c, &e);
-        if (pub.role != ROLE_COORDINATOR)
-            return cli_failf(c, SF_EUSAGE, "%s: is the key of a %s, not of a coordinator",
-                             h->server_key, role_name(pub.role));
-        plan.server_line = (const char *)server.data;
+        k.plan.collect = &k.collect;
     }
-    if (up || verb == JOB_DOWN) {
-        data = o->data ? strdup(o->data) : h->server_key ? data_of_key(h->server_key) : NULL;
-        plan.allow_data = data;
-        if (!data && up)
-            return cli_failf(c, SF_EUSAGE,
-                             "%s: server_key lies in no coordinator's data folder: name that with "
-                             "--data, so that "
-                             "the agents' keys can be allowed",
-                             path);
-    }
-    if (up || verb == JOB_CHECK) {
-        if (release_make(NULL, &rel, &e) < 0)
+    if (up || verb == PLACE_CHECK)
+        k.plan.release = &k.release;
+    if (up || verb == PLACE_DOWN || verb == PLACE_CHECK)
+        k.plan.note = say;
+    if (o->coordinator) { /* logs of its service instead of the agents' */
+        if (coordinator_place(k.h, &k.place, &e) < 0)
             return cli_fail(c, &e);
-        plan.release = &rel;
+        k.list[0] = k.place;
+        k.n = 1;
     }
-    if (ssh_init(&e) < 0)
-        return cli_fail(c, &e);
-    if (up || verb == JOB_DOWN)
-        plan.note = say;
-
-    CLEANUP(freep) struct job_result *results = calloc(p.n, sizeof(*results));
-    if (!results)
-        return cli_failf(c, ENOMEM, "%s: out of memory", path);
-    p.plan = &plan;
-    p.results = results;
-    if (verb == JOB_UPGRADE)
-        run_rolling(&p, o->batch.set ? o->batch.v : 1, o->max_failures.v);
+    ssh_provider_init(&k.ssh, &k.plan, k.list, k.n);
+    if (o->watch)
+        return o->json ? cli_failf(c, SF_EUSAGE, "--watch: is for people; with --json ask again")
+                       : watch(c, o, &k);
+    if (verb == PLACE_UPGRADE)
+        provider_roll(&k.ssh.base, verb, o->batch.set ? o->batch.v : 1, o->max_failures.v,
+                      k.results);
     else
-        run_all(&p, h->parallel);
+        provider_run(&k.ssh.base, verb, k.h->parallel, k.results);
+    return report(c, o, verb, name, &k, start);
+}
 
-    return report(c, o, verb, name, &p);
+/* The coordinator on its host of the list; afterwards this machine is its user. */
+static int coordinator(struct cli *c, struct deploy_opts *o, const char *path)
+{
+    struct err e = { 0 };
+    CLEANUP(call_clear) struct call k = { .n = 0 };
+    char listen[64];
+    uint64_t start = clock_mono_ms();
+    int status = open_call(c, o, path, &k);
+    if (status)
+        return status;
+    if (o->purge && !o->remove)
+        return cli_failf(c, SF_EUSAGE, "--purge: only with --remove");
+    if (!k.h->server_key)
+        return cli_failf(c, SF_EUSAGE, "%s: [fleet] needs server_key=", path);
+    if (coordinator_place(k.h, &k.place, &e) < 0 || coordinator_listen(k.h, listen, &e) < 0)
+        return cli_fail(c, &e);
+    if (!o->remove && release_make(&k.release, &e) < 0)
+        return cli_fail(c, &e);
+    k.plan.release = &k.release;
+    k.plan.listen = listen;
+    k.plan.keep_data = !o->purge;
+    k.plan.note = say;
+    k.list[0] = k.place;
+    k.n = 1;
+    ssh_provider_init(&k.ssh, &k.plan, k.list, k.n);
+    provider_run(&k.ssh.base, o->remove ? PLACE_DOWN : PLACE_UP, 1, k.results);
+    struct place_result *r = k.results;
+    const char *line = said(r, "pub");
+    if (!o->remove && !o->dry_run && r->status != PLACE_FAILED && line[0]) {
+        CLEANUP(freep) char *text = path_fmt("%s\n", line);
+        size_t before = json_array_size(r->actions);
+        if (!text)
+            return cli_failf(c, ENOMEM, "%s: out of memory", path);
+        if (coordinator_join(&k.plan, k.place, text, r->actions, &e) < 0) {
+            r->status = PLACE_FAILED;
+            r->step = "join";
+            r->code = e.code;
+            snprintf(r->message, sizeof(r->message), "%s", e.text);
+        } else if (json_array_size(r->actions) > before) {
+            r->status = PLACE_CHANGED;
+        }
+    }
+    return report(c, o, PLACE_UP, "coordinator", &k, start);
 }
 
 /* drain, undrain: the coordinator's business; the INI says which agents and where it is. */
 static int drain(struct cli *c, struct deploy_opts *o, const char *path, const char *verb)
 {
     struct err e = { 0 };
-    CLEANUP(hosts_free) struct hosts *h = NULL;
-    if (hosts_load(path, &h, &e) < 0)
-        return cli_fail(c, &e);
-    CLEANUP(freep) const struct host **list = calloc(h->n, sizeof(struct host *));
-    CLEANUP(freep) struct job_result *results = calloc(h->n, sizeof(*results));
+    CLEANUP(call_clear) struct call k = { .n = 0 };
     CLEANUP(freep) char *data = NULL, *admin = NULL;
-    struct pool p = { .hosts = list, .results = results };
-    if (!list || !results)
-        return cli_failf(c, ENOMEM, "%s: out of memory", path);
-    if (select_hosts(h, o, list, &p.n, &e) < 0)
-        return cli_fail(c, &e);
+    uint64_t start = clock_mono_ms();
+    int status = open_call(c, o, path, &k);
+    if (status)
+        return status;
     /* what is not given comes from the INI; the key is the administrator's that the coordinator made beside its own */
     if (!o->fleet.connect)
-        o->fleet.connect = h->coordinator;
+        o->fleet.connect = k.h->coordinator;
     if (!o->fleet.server_key)
-        o->fleet.server_key = h->server_key;
-    if (!o->fleet.key && (data = o->data         ? strdup(o->data)
-                                 : h->server_key ? data_of_key(h->server_key)
-                                                 : NULL))
+        o->fleet.server_key = k.h->server_key;
+    if (!o->fleet.key && (data = o->data           ? strdup(o->data)
+                                 : k.h->server_key ? data_of_key(k.h->server_key)
+                                                   : NULL))
         o->fleet.key = admin = path_fmt("%s/keys/admin", data);
     CLEANUP(client_free) struct client *cl = NULL;
     if (client_open(&o->fleet, 0, NULL, &cl, &e) < 0)
         return cli_fail(c, &e);
-    for (size_t i = 0; i < p.n; i++) {
-        struct job_result *r = &results[i];
-        *r = (struct job_result){ .status = JOB_CHANGED, .step = verb, .actions = json_array() };
-        if (client_control(cl, verb, list[i]->name, NULL, &e) < 0) {
-            r->status = JOB_FAILED;
+    ssh_provider_init(&k.ssh, &k.plan, k.list, k.n);
+    for (size_t i = 0; i < k.n; i++) {
+        struct place_result *r = &k.results[i];
+        *r =
+            (struct place_result){ .status = PLACE_CHANGED, .step = verb, .actions = json_array() };
+        if (client_control(cl, verb, k.list[i]->name, NULL, &e) < 0) {
+            r->status = PLACE_FAILED;
             r->code = e.code;
             snprintf(r->message, sizeof(r->message), "%s", e.text);
         } else {
             json_array_append_new(r->actions, json_string(verb));
         }
     }
-    return report(c, o, JOB_UP, verb, &p);
+    return report(c, o, PLACE_UP, verb, &k, start);
 }
 
 static int run_check(struct cli *c, void *o, int argc, char **argv)
 {
     (void)argc;
-    return deploy(c, o, argv[0], JOB_CHECK, "check");
+    return deploy(c, o, argv[0], PLACE_CHECK, "check");
 }
 static int run_up(struct cli *c, void *o, int argc, char **argv)
 {
     (void)argc;
-    return deploy(c, o, argv[0], JOB_UP, "up");
+    return deploy(c, o, argv[0], PLACE_UP, "up");
 }
 static int run_upgrade(struct cli *c, void *o, int argc, char **argv)
 {
     (void)argc;
-    return deploy(c, o, argv[0], JOB_UPGRADE, "upgrade");
+    return deploy(c, o, argv[0], PLACE_UPGRADE, "upgrade");
 }
 static int run_drain(struct cli *c, void *o, int argc, char **argv)
 {
@@ -440,52 +535,29 @@ static int run_undrain(struct cli *c, void *o, int argc, char **argv)
 static int run_status(struct cli *c, void *o, int argc, char **argv)
 {
     (void)argc;
-    return deploy(c, o, argv[0], JOB_STATUS, "status");
+    return deploy(c, o, argv[0], PLACE_STATUS, "status");
 }
 static int run_down(struct cli *c, void *o, int argc, char **argv)
 {
     (void)argc;
-    return deploy(c, o, argv[0], JOB_DOWN, "down");
+    return deploy(c, o, argv[0], PLACE_DOWN, "down");
 }
 static int run_logs(struct cli *c, void *o, int argc, char **argv)
 {
     (void)argc;
-    return deploy(c, o, argv[0], JOB_LOGS, "logs");
+    return deploy(c, o, argv[0], PLACE_LOGS, "logs");
+}
+
+static int run_coordinator(struct cli *c, void *o, int argc, char **argv)
+{
+    (void)argc;
+    return coordinator(c, o, argv[0]);
 }
 
 static int run_init(struct cli *c, void *o, int argc, char **argv)
 {
     (void)o, (void)argc, (void)argv;
-    fputs(
-        "# The hosts of a fleet. Ranges: [host kvm[01-40].lab]. Paths are relative to this file.\n"
-        "[fleet]\n"
-        "coordinator = tcp://head.lab:7700     ; where the agents connect to\n"
-        "server_key  = data/keys/coordinator.pub ; made by the coordinator at its first start\n"
-        "user        = lab                     ; who logs in; needs no root\n"
-        ";port       = 22\n"
-        ";identity   = ~/.ssh/id_ed25519       ; an ed25519 key; default: ssh-agent, then that "
-        "file\n"
-        ";known_hosts = ~/.ssh/known_hosts\n"
-        ";data       = ~/.local/share/siofleet ; everything on a host lives there\n"
-        ";parallel   = 16                      ; hosts worked on at once\n"
-        "\n"
-        "[class big]\n"
-        "labels  = disk=nvme,room=2            ; for choosing hosts later\n"
-        ";cores  = 16                          ; default: all\n"
-        ";memory = 64G\n"
-        "collect = yes                         ; runs QEMU stacks, too\n"
-        "; set-up steps run once each, in this order, before a host joins\n"
-        ";setup.modules = modprobe kvm_amd\n"
-        ";setup.modules.sudo = yes\n"
-        ";setup.modules.timeout = 30s\n"
-        "\n"
-        "[host kvm[01-04].lab]\n"
-        "class = big\n"
-        "\n"
-        "[host spare]\n"
-        "address = 192.0.2.17\n"
-        ";hostkey = SHA256:...                 ; pins the key instead of known_hosts\n",
-        stdout);
+    fwrite(embed_template, 1, embed_template_n, stdout);
     return cli_flush(c);
 }
 
@@ -494,9 +566,11 @@ const struct verb deploy_verbs[] = {
     { "deploy init", "", "print a commented HOSTS.ini", NULL,
       "siofleet deploy init > hosts.ini    # then edit it", NULL, 0, 0, 0, 0, run_init },
     { "deploy check", HOSTS_ARG, "tell whether each host can take an agent, and what to mend",
-      "Connects, checks the host key, logs in, and compares architecture, glibc, disk, cores, "
-      "memory, clock and sudo with what\n"
-      "the host's class needs. Changes nothing.",
+      "Connects, checks the host key, logs in; compares architecture, glibc, disk, cores, memory, "
+      "clock and sudo with what the\n"
+      "host's class needs; runs a guest on its /dev/kvm; connects from there to the coordinator. "
+      "Names all that does not fit, with\n"
+      "the fix. Changes nothing.",
       "siofleet deploy check hosts.ini\nsiofleet deploy check hosts.ini --class big --json",
       plain_opts, sizeof(struct deploy_opts), 1, 1, 0, run_check },
     { "deploy up", HOSTS_ARG, "install, secure and start the agents",
@@ -504,8 +578,8 @@ const struct verb deploy_verbs[] = {
       "public half here, runs the\n"
       "set-up steps of its class once, starts the agent (systemd, or a supervised background "
       "process) and waits until it has\n"
-      "registered. A second run changes nothing. Set-up steps with reboot=yes are refused by this "
-      "version.",
+      "registered. Hosts with collect=yes get QEMU and guest image, too. A second run changes "
+      "nothing.",
       "siofleet deploy up hosts.ini\nsiofleet deploy up hosts.ini --host kvm03.lab --dry-run",
       up_opts, sizeof(struct deploy_opts), 1, 1, 0, run_up },
     { "deploy upgrade", HOSTS_ARG, "bring the agents to this release, a batch at a time",
@@ -521,8 +595,19 @@ const struct verb deploy_verbs[] = {
     { "deploy undrain", HOSTS_ARG, "let drained agents work again", NULL,
       "siofleet deploy undrain hosts.ini --host kvm03.lab", drain_opts, sizeof(struct deploy_opts),
       1, 1, 0, run_undrain },
-    { "deploy status", HOSTS_ARG, "tell which agents run", NULL, "siofleet deploy status hosts.ini",
-      plain_opts, sizeof(struct deploy_opts), 1, 1, 0, run_status },
+    { "deploy coordinator", HOSTS_ARG, "put the coordinator on the host that coordinator= names",
+      "Sends the release, starts the coordinator there (systemd, or a supervised background "
+      "process), writes its public key to\n"
+      "server_key=, makes a user key for you and allows it there, and writes the client settings, "
+      "so that `siofleet ls` works.\n"
+      "Run again with a newer siofleet it upgrades the coordinator. deploy up then allows the "
+      "agents' keys over SSH.",
+      "siofleet deploy coordinator hosts.ini && siofleet deploy up hosts.ini\n"
+      "siofleet deploy coordinator hosts.ini --remove    # its store stays",
+      coordinator_opts, sizeof(struct deploy_opts), 1, 1, 0, run_coordinator },
+    { "deploy status", HOSTS_ARG, "tell release, uptime, load, tasks and last error of each agent",
+      NULL, "siofleet deploy status hosts.ini\nsiofleet deploy status hosts.ini --watch",
+      status_opts, sizeof(struct deploy_opts), 1, 1, 0, run_status },
     { "deploy logs", HOSTS_ARG, "print the newest log lines of the agents", NULL,
       "siofleet deploy logs hosts.ini --host kvm03.lab -n 200", logs_opts,
       sizeof(struct deploy_opts), 1, 1, 0, run_logs },

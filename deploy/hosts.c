@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "proto/base/clean.h"
+#include "proto/base/file.h"
 #include "proto/base/num.h"
 #include "proto/lib/ini.h"
 
@@ -49,13 +50,57 @@ int hosts_expand(const char *pattern, const char *place, int (*cb)(void *user, c
     return 0;
 }
 
-/* A host name or address ends up in messages, file names and ssh's known_hosts: letters, digits and
- * . - _ : only. */
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+
+/* An address ends up in messages and in ssh's known_hosts. */
+static bool address_ok(const char *s)
+{
+    return *s && *s != '-' && strlen(s) < 256 && strspn(s, LETTERS ".-:") == strlen(s);
+}
+
+/* A host's name is its agent's too, and that of the agent's key. */
 static bool name_ok(const char *s)
 {
-    return *s && *s != '-' && strlen(s) < 256 &&
-           strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:") ==
-               strlen(s);
+    return *s && *s != '-' && *s != '.' && strlen(s) <= 64 && strspn(s, LETTERS ".-") == strlen(s);
+}
+
+/* A folder on the host. It is only ever quoted, but it stands alone on a line of several files. */
+static bool data_ok(const char *s)
+{
+    return (s[0] == '/' || !strncmp(s, "~/", 2)) && s[1] && strlen(s) < 1024;
+}
+
+/* A path on this machine: "~/" is our home, else as in any INI. */
+static char *local_path(const struct ini *ini, const char *value)
+{
+    const char *home = getenv("HOME");
+    if (!strncmp(value, "~/", 2) && home)
+        return path_fmt("%s/%s", home, value + 2);
+    return ini_path(ini, value);
+}
+
+bool hosts_endpoint(const struct hosts *h, char host[256], char port[8])
+{
+    const char *at =
+        h->coordinator && !strncmp(h->coordinator, "tcp://", 6) ? h->coordinator + 6 : NULL;
+    const char *colon = at ? strrchr(at, ':') : NULL;
+    host[0] = port[0] = '\0';
+    if (!colon || (size_t)(colon - at) >= 256 || strlen(colon + 1) >= 8)
+        return false;
+    bool brackets = at[0] == '[' && colon[-1] == ']';
+    snprintf(host, 256, "%.*s", (int)(colon - at) - 2 * brackets, at + brackets);
+    snprintf(port, 8, "%s", colon + 1);
+    return true;
+}
+
+const struct host *hosts_coordinator(const struct hosts *h)
+{
+    char host[256], port[8];
+    if (hosts_endpoint(h, host, port))
+        for (size_t i = 0; i < h->n; i++)
+            if (!strcmp(h->host[i].name, host) || !strcmp(h->host[i].address, host))
+                return &h->host[i];
+    return NULL;
 }
 
 static int set_str(char **dst, const char *v)
@@ -79,6 +124,30 @@ static int unknown(struct load *l, const struct ini_key *k, const char *where)
                    k->name, where);
 }
 
+static int load_data(struct load *l, const struct ini_key *k, char **ret)
+{
+    if (!data_ok(k->value))
+        return err_set(l->e, SF_EUSAGE, "%s: data= is a folder on the host, from / or ~/ on",
+                       ini_place(l->ini, k->line));
+    return set_str(ret, k->value);
+}
+
+/* k=v,... as the agent takes it: better refused here than on forty hosts. */
+static bool labels_ok(const char *s)
+{
+    if (strlen(s) > 1000)
+        return false;
+    while (*s) {
+        size_t k = strspn(s, LETTERS ".-/"), v = s[k] == '=' ? strspn(s + k + 1, LETTERS ".-/") : 0;
+        if (!k || s[k] != '=')
+            return false;
+        s += k + 1 + v;
+        if (*s && (*s != ',' || !*++s))
+            return false;
+    }
+    return true;
+}
+
 static struct setup_step *step_named(struct host_class *c, const char *name, size_t n)
 {
     for (size_t i = 0; i < c->n_steps; i++)
@@ -87,13 +156,36 @@ static struct setup_step *step_named(struct host_class *c, const char *name, siz
     return NULL;
 }
 
+/* setup.NAME.secret.VAR = file:PATH or env:VARIABLE */
+static int load_secret(struct load *l, struct setup_step *s, const char *var,
+                       const struct ini_key *k)
+{
+    const char *place = ini_place(l->ini, k->line);
+    bool file = !strncmp(k->value, "file:", 5), env = !strncmp(k->value, "env:", 4);
+    if (!*var || strspn(var, LETTERS) != strlen(var) || (*var >= '0' && *var <= '9') ||
+        strlen(var) > 64)
+        return err_set(l->e, SF_EUSAGE, "%s: '%.100s' is no name of a variable", place, var);
+    if ((!file && !env) || !k->value[env ? 4 : 5])
+        return err_set(l->e, SF_EUSAGE,
+                       "%s: a secret is file:PATH or env:VARIABLE, never the value", place);
+    struct secret *v = realloc(s->secrets, (s->n_secrets + 1) * sizeof(*v));
+    if (!v)
+        return err_sys(l->e, ENOMEM, "%s", place);
+    s->secrets = v;
+    v[s->n_secrets] = (struct secret){ strdup(var), file ? local_path(l->ini, k->value + 5) : NULL,
+                                       env ? strdup(k->value + 4) : NULL };
+    struct secret *o = &v[s->n_secrets++];
+    return o->name && (o->file || o->env) ? 0 : err_sys(l->e, ENOMEM, "%s", place);
+}
+
 static int load_setup(struct load *l, struct host_class *c, const struct ini_key *k)
 {
     const char *place = ini_place(l->ini, k->line);
     const char *name = k->name + strlen("setup.");
     const char *dot = strchr(name, '.');
     size_t n = dot ? (size_t)(dot - name) : strlen(name);
-    if (!n || n > 64)
+    /* it is part of file names on the host */
+    if (!n || n > 64 || strspn(name, LETTERS "-") != n)
         return err_set(l->e, SF_EUSAGE, "%s: '%s' names no step", place, k->name);
     struct setup_step *s = step_named(c, name, n);
     if (!dot) {
@@ -101,8 +193,9 @@ static int load_setup(struct load *l, struct host_class *c, const struct ini_key
         if (!v)
             return err_sys(l->e, ENOMEM, "%s", place);
         c->steps = v;
-        v[c->n_steps] =
-            (struct setup_step){ strdup(name), strdup(k->value), false, false, STEP_TIMEOUT_MS };
+        v[c->n_steps] = (struct setup_step){ .name = strdup(name),
+                                             .command = strdup(k->value),
+                                             .timeout_ms = STEP_TIMEOUT_MS };
         if (!v[c->n_steps].name || !v[c->n_steps].command)
             return err_sys(l->e, ENOMEM, "%s", place);
         c->n_steps++;
@@ -121,8 +214,10 @@ static int load_setup(struct load *l, struct host_class *c, const struct ini_key
         s->reboot = v;
     } else if (!strcmp(dot, ".timeout")) {
         r = num_ms(k->value, place, &s->timeout_ms, l->e);
+    } else if (!strncmp(dot, ".secret.", 8)) {
+        r = load_secret(l, s, dot + 8, k);
     } else {
-        return unknown(l, k, "a set-up step (sudo, reboot, timeout)");
+        return unknown(l, k, "a set-up step (sudo, reboot, timeout, secret.VARIABLE)");
     }
     return r;
 }
@@ -145,7 +240,9 @@ static int load_class(struct load *l, const struct ini_section *s)
         uint64_t b;
         int r = 0;
         if (!strcmp(k->name, "labels")) {
-            r = set_str(&c->labels, k->value);
+            r = labels_ok(k->value)
+                    ? set_str(&c->labels, k->value)
+                    : err_set(l->e, SF_EUSAGE, "%s: '%.100s' is not k=v,...", place, k->value);
         } else if (!strcmp(k->name, "cores")) {
             r = num_u64(k->value, 0, 4096, place, &c->cores, l->e);
         } else if (!strcmp(k->name, "memory")) {
@@ -175,15 +272,15 @@ static int load_fleet(struct load *l, const struct ini_section *s)
         if (!strcmp(k->name, "coordinator"))
             r = set_str(&h->coordinator, k->value);
         else if (!strcmp(k->name, "server_key"))
-            r = (h->server_key = ini_path(l->ini, k->value)) ? 0 : -ENOMEM;
+            r = (h->server_key = local_path(l->ini, k->value)) ? 0 : -ENOMEM;
         else if (!strcmp(k->name, "identity"))
-            r = (h->identity = ini_path(l->ini, k->value)) ? 0 : -ENOMEM;
+            r = (h->identity = local_path(l->ini, k->value)) ? 0 : -ENOMEM;
         else if (!strcmp(k->name, "known_hosts"))
-            r = (h->known_hosts = ini_path(l->ini, k->value)) ? 0 : -ENOMEM;
+            r = (h->known_hosts = local_path(l->ini, k->value)) ? 0 : -ENOMEM;
         else if (!strcmp(k->name, "user"))
             l->defaults.user = k->value;
         else if (!strcmp(k->name, "data"))
-            l->defaults.data = k->value;
+            r = data_ok(k->value) ? (l->defaults.data = k->value, 0) : load_data(l, k, NULL);
         else if (!strcmp(k->name, "port"))
             r = num_u64(k->value, 1, 65535, place, &l->defaults.port, l->e);
         else if (!strcmp(k->name, "parallel"))
@@ -225,7 +322,7 @@ static int add_host(void *user, const char *name)
         const char *place = ini_place(l->ini, k->line);
         int r = 0;
         if (!strcmp(k->name, "address")) {
-            r = name_ok(k->value)
+            r = address_ok(k->value)
                     ? set_str(&o->address, k->value)
                     : err_set(l->e, SF_EUSAGE, "%s: '%.100s' is no address", place, k->value);
         } else if (!strcmp(k->name, "port")) {
@@ -233,7 +330,7 @@ static int add_host(void *user, const char *name)
         } else if (!strcmp(k->name, "user")) {
             r = set_str(&o->user, k->value);
         } else if (!strcmp(k->name, "data")) {
-            r = set_str(&o->data, k->value);
+            r = load_data(l, k, &o->data);
         } else if (!strcmp(k->name, "hostkey")) {
             /* what `ssh-keygen -lf` prints: 43 base64 digits of a SHA-256 */
             if (strncmp(k->value, "SHA256:", 7) != 0 || strlen(k->value) != 50)
@@ -321,8 +418,15 @@ void hosts_free(struct hosts **hp)
     for (size_t i = 0; i < h->n_classes; i++) {
         struct host_class *c = h->classes[i];
         for (size_t k = 0; k < c->n_steps; k++) {
-            free(c->steps[k].name);
-            free(c->steps[k].command);
+            struct setup_step *t = &c->steps[k];
+            for (size_t m = 0; m < t->n_secrets; m++) {
+                free(t->secrets[m].name);
+                free(t->secrets[m].file);
+                free(t->secrets[m].env);
+            }
+            free(t->secrets);
+            free(t->name);
+            free(t->command);
         }
         free(c->steps);
         free(c->labels);

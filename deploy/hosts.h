@@ -2,8 +2,8 @@
  *
  *     [fleet]   coordinator= server_key= user= port= identity= known_hosts= data= parallel=
  *     [class X] labels= cores= memory= collect= setup.NAME= setup.NAME.{sudo,reboot,timeout}=
- *     [host N]  address= port= user= class= data= hostkey=        N may hold one range:
- * kvm[01-40].lab
+ *               setup.NAME.secret.VAR=file:PATH|env:VARIABLE
+ *     [host N]  address= port= user= class= data= hostkey=        N may hold one range: kvm[01-40].lab
  */
 #pragma once
 #include <stdbool.h>
@@ -14,10 +14,18 @@
 
 enum { HOSTS_MAX = 4096 };
 
+/* What a step's command finds in its environment and nobody else sees. */
+struct secret {
+    char *name;       /* of the variable: letters, digits, _ */
+    char *file, *env; /* where the value is read here; one of them is NULL */
+};
+
 struct setup_step {
     char *name, *command; /* run by the host's shell, as the user wrote it */
     bool sudo, reboot;
     uint64_t timeout_ms;
+    struct secret *secrets;
+    size_t n_secrets;
 };
 
 struct host_class {
@@ -53,6 +61,12 @@ struct hosts {
 /* -SF_EUSAGE with file:line for anything unknown, doubled or out of range. Owned by the caller. */
 int hosts_load(const char *path, struct hosts **ret, struct err *e);
 void hosts_free(struct hosts **h);
+
+/* HOST and PORT of coordinator=tcp://HOST:PORT (brackets of an IPv6 address removed). false, and both empty, when there is
+ * none. */
+bool hosts_endpoint(const struct hosts *h, char host[256], char port[8]);
+/* The host of the list that coordinator= names by its name or address; NULL = none. Borrowed. */
+const struct host *hosts_coordinator(const struct hosts *h);
 
 /* Expand "kvm[01-40].lab" (one range, width of the first number kept); a name without a range gives
  * itself. cb is called for each; its non-zero return ends the walk and is returned. -SF_EUSAGE for

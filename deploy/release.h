@@ -1,26 +1,27 @@
-/* A release: what an agent's host needs and Debian's glibc does not bring, as one pack named by its content.
+/* What is sent to hosts. Both are named by their content, so that nothing is sent that is there already.
  *
- *     siofleet  siofleet-shim  run-agent.sh  supervise.sh  lib/libzmq.so.5 ...
- *
+ * A release is what every agent needs and Debian's glibc does not bring:
+ *     siofleet  siofleet-shim  run.sh  supervise.sh  lib/libzmq.so.5 ...
  * The program looks for its libraries in lib/ beside it first, so nothing is installed on the host.
+ *
+ * A collection pack is what hosts with collect=yes need beside it, in the layout of collect's cache:
+ *     qemu/HASH/...  image/HASH/...  lib/   libraries that QEMU needs and the host may lack
  */
 #pragma once
-#include <stdint.h>
+#include <stdbool.h>
 
-#include "proto/base/err.h"
-#include "proto/lib/hash.h"
+#include "deploy/pack.h"
 
 struct release {
-    char id[17];     /* first 16 digits of the hash over all names and contents */
-    char sha256[65]; /* of the pack file: coreutils on the host can check it */
-    char *pack;      /* .tgz in the cache; owned */
-    uint64_t pack_b;
-    char glibc[16];   /* the oldest one it runs with, "2.36" */
-    char version[32]; /* of siofleet */
+    struct pack pack;
+    char glibc[16]; /* the oldest one it runs with, "2.36" */
 };
 
-/* Pack this program, its shim (which must lie beside it) and the shared libraries this process has loaded, except
- * those of glibc. Reuses the pack of an earlier call. program: NULL = this one; else another siofleet, whose folder holds
- * its shim. */
-int release_make(const char *program, struct release *ret, struct err *e);
+/* This program, its shim (which must lie beside it) and the shared libraries this process has loaded, except those of
+ * glibc. */
+int release_make(struct release *ret, struct err *e);
 void release_clear(struct release *r);
+
+/* The patched QEMU with its firmware, and the guest image. may_build: prepare here what is not in this machine's cache
+ * yet (minutes; as `collect --local` would); else -SF_EFAILED. */
+int release_collect(bool may_build, struct pack *ret, struct err *e);

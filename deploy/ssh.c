@@ -7,6 +7,7 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +24,41 @@ struct ssh {
     char *name;
     int fd;
     LIBSSH2_SESSION *session;
-    uint64_t sent_b;
+    uint64_t sent_b, stall_ms;
 };
+
+/* sshd drops connections at random once ten of them are not logged in yet (MaxStartups 10:30:100), and many addresses may
+ * be one sshd: no more than so many are begun at once. A host that says nothing gives its turn back after a while. */
+enum { STARTUPS = 8, STARTUP_MS = 3000 };
+static struct {
+    pthread_mutex_t lock;
+    uint64_t since_ms[STARTUPS]; /* 0 = free */
+} gate = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static uint64_t *gate_enter(uint64_t deadline, uint64_t *ret_since)
+{
+    for (;;) {
+        uint64_t now = clock_mono_ms(), *found = NULL;
+        pthread_mutex_lock(&gate.lock);
+        for (int i = 0; i < STARTUPS && !found; i++)
+            if (gate.since_ms[i] + STARTUP_MS <= now || !gate.since_ms[i])
+                found = &gate.since_ms[i];
+        if (found)
+            *found = *ret_since = now;
+        pthread_mutex_unlock(&gate.lock);
+        if (found || now >= deadline)
+            return found;
+        usleep(10000);
+    }
+}
+
+static void gate_leave(uint64_t *slot, uint64_t since)
+{
+    pthread_mutex_lock(&gate.lock);
+    if (slot && *slot == since)
+        *slot = 0;
+    pthread_mutex_unlock(&gate.lock);
+}
 
 int ssh_init(struct err *e)
 {
@@ -247,9 +281,25 @@ static bool is_rsa(const char *path)
            strstr((char *)b.data, "BEGIN RSA PRIVATE KEY");
 }
 
+/* A connection that broke during the login is no refusal: it may be tried again. */
+static int login_broken(struct ssh *s, const struct ssh_target *t, int r, struct err *e)
+{
+    switch (r) {
+    case LIBSSH2_ERROR_TIMEOUT:
+        return err_set(e, ETIMEDOUT, "%s: no answer to the login in time", t->name);
+    case LIBSSH2_ERROR_SOCKET_DISCONNECT:
+    case LIBSSH2_ERROR_SOCKET_SEND:
+    case LIBSSH2_ERROR_SOCKET_RECV:
+        return err_set(e, ECONNRESET, "%s: connection broke in the login: %s", t->name, why(s));
+    default:
+        return 0;
+    }
+}
+
 static int login(struct ssh *s, const struct ssh_target *t, struct err *e)
 {
-    if (!t->identity && getenv("SSH_AUTH_SOCK") && login_agent(s, t) == 0)
+    bool agent = getenv("SSH_AUTH_SOCK") != NULL;
+    if (!t->identity && agent && login_agent(s, t) == 0)
         return 0;
     CLEANUP(freep)
     char *path = t->identity ? strdup(t->identity)
@@ -257,44 +307,41 @@ static int login(struct ssh *s, const struct ssh_target *t, struct err *e)
     if (!path)
         return err_sys(e, ENOMEM, "%s", t->name);
     if (access(path, R_OK) < 0)
-        return err_set(e, SF_EREFUSED, "%s: no key to log in with: %s: %s", t->name, path,
-                       strerror(errno));
+        return err_set(e, SF_EREFUSED, "%s: no key to log in with: %s: %s%s", t->name, path,
+                       strerror(errno),
+                       agent && !t->identity ? ", and ssh-agent has none that is let in"
+                       : t->identity         ? ""
+                                             : ", and there is no ssh-agent");
     CLEANUP(freep) char *pub = path_fmt("%s.pub", path);
     if (!pub)
         return err_sys(e, ENOMEM, "%s", t->name);
     int r = libssh2_userauth_publickey_fromfile(s->session, t->user,
                                                 access(pub, R_OK) == 0 ? pub : NULL, path, NULL);
-    if (r == 0)
+    /* a key with a passphrase may be in the agent */
+    if (r == 0 ||
+        (t->identity && agent && r != LIBSSH2_ERROR_SOCKET_DISCONNECT && login_agent(s, t) == 0))
         return 0;
+    int broken = login_broken(s, t, r, e);
+    if (broken)
+        return broken;
     if (is_rsa(path))
         return err_set(e, SF_EREFUSED,
                        "%s: RSA key %s cannot be used (libssh2 1.10 against OpenSSH 8.8 or newer); "
-                       "use an ed25519 key: "
-                       "ssh-keygen -t ed25519",
+                       "use an ed25519 key: ssh-keygen -t ed25519",
                        t->name, path);
     if (r == LIBSSH2_ERROR_FILE)
-        return err_set(
-            e, SF_EREFUSED,
-            "%s: key %s cannot be read as an unencrypted private key (load others into ssh-agent)",
-            t->name, path);
+        return err_set(e, SF_EREFUSED,
+                       "%s: key %s cannot be read as an unencrypted private key (load others into "
+                       "ssh-agent)",
+                       t->name, path);
     return err_set(e, SF_EREFUSED, "%s: login as '%s' with key %s refused: %s", t->name, t->user,
                    path, why(s));
 }
 
-int ssh_open(const struct ssh_target *t, uint64_t timeout_ms, struct ssh **ret,
-             enum ssh_step *ret_step, struct err *e)
+static int handshake(struct ssh *s, const struct ssh_target *t, uint64_t deadline,
+                     enum ssh_step *ret_step, struct err *e)
 {
-    enum ssh_step none;
-    if (!ret_step)
-        ret_step = &none;
-    uint64_t deadline = clock_mono_ms() + timeout_ms;
-    CLEANUP(ssh_free) struct ssh *s = calloc(1, sizeof(*s));
-    if (!s)
-        return err_sys(e, ENOMEM, "%s", t->name);
-    s->fd = -1;
     *ret_step = SSH_REACH;
-    if (!(s->name = strdup(t->name)))
-        return err_sys(e, ENOMEM, "%s", t->name);
     int r = reach(t, deadline, &s->fd, e);
     if (r < 0)
         return r;
@@ -319,7 +366,26 @@ int ssh_open(const struct ssh_target *t, uint64_t timeout_ms, struct ssh **ret,
     if (r < 0)
         return r;
     *ret_step = SSH_LOGIN;
-    r = login(s, t, e);
+    return login(s, t, e);
+}
+
+int ssh_open(const struct ssh_target *t, uint64_t timeout_ms, struct ssh **ret,
+             enum ssh_step *ret_step, struct err *e)
+{
+    enum ssh_step none;
+    if (!ret_step)
+        ret_step = &none;
+    *ret_step = SSH_REACH;
+    CLEANUP(ssh_free) struct ssh *s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_sys(e, ENOMEM, "%s", t->name);
+    s->fd = -1;
+    s->stall_ms = timeout_ms;
+    if (!(s->name = strdup(t->name)))
+        return err_sys(e, ENOMEM, "%s", t->name);
+    uint64_t since = 0, *slot = gate_enter(clock_mono_ms() + 10 * timeout_ms, &since);
+    int r = handshake(s, t, clock_mono_ms() + timeout_ms, ret_step, e);
+    gate_leave(slot, since);
     if (r < 0)
         return r;
     *ret_step = SSH_OPEN;
@@ -396,6 +462,7 @@ static int pump(struct ssh *s, LIBSSH2_CHANNEL *ch, ssh_source in, void *in_user
     size_t have = 0, at = 0;
     bool in_done = in == NULL, eof_sent = false;
     int broken = 0;
+    uint64_t moved = clock_mono_ms();
     while (!libssh2_channel_eof(ch)) {
         bool progress = false;
         if (!in_done && at == have) {
@@ -426,6 +493,11 @@ static int pump(struct ssh *s, LIBSSH2_CHANNEL *ch, ssh_source in, void *in_user
         drain(ch, SSH_EXTENDED_DATA_STDERR, &ret->err, &ret->cut, &progress, &broken);
         if (broken)
             return err_set(e, ECONNRESET, "%s: connection broke: %s", s->name, why(s));
+        if (progress)
+            moved = clock_mono_ms();
+        else if (!in_done && clock_mono_ms() - moved > s->stall_ms)
+            return err_set(e, ETIMEDOUT, "%s: the copy stands still for %llu s", s->name,
+                           (unsigned long long)s->stall_ms / 1000);
         if (!progress) {
             int r = wait_socket(s, deadline);
             if (r < 0)

@@ -32,7 +32,8 @@ enum ssh_step { SSH_REACH, SSH_HANDSHAKE, SSH_HOSTKEY, SSH_LOGIN, SSH_OPEN };
 /* Connect, check the host key (pinned, or known_hosts: hashed lines too; @revoked is honoured,
  * @cert-authority refused with that reason), log in with a key. No password is ever asked for.
  * Errors: -ETIMEDOUT, -ECONNREFUSED, ... for the network, -SF_EREFUSED for host key and login; the
- * text says how to mend it. Threads: one session a thread; ssh_init() once before. */
+ * text says how to mend it. Sessions that are not logged in yet are few at any time, whoever opens them (sshd's
+ * MaxStartups). A fed command whose input does not move for timeout_ms ends with -ETIMEDOUT. Threads: one session a thread; ssh_init() once before. */
 int ssh_init(struct err *e);
 int ssh_open(const struct ssh_target *t, uint64_t timeout_ms, struct ssh **ret,
              enum ssh_step *ret_step, struct err *e);

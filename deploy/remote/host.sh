@@ -1,24 +1,56 @@
-# What `siofleet deploy` does on a host: sh -c "$(this file)" sh VERB DATA [ARG...]. POSIX sh and coreutils only.
-# Everything lives in DATA; what had to be made above it is noted in DATA/.made, so that `down` leaves nothing.
+# What `siofleet deploy` does on a host: sh -c "$(this file)" sh DATA [VERB N ARG...]... runs one verb after the other, each
+# with its N arguments, and says `verb NAME` as the last line of stderr when one fails. POSIX sh and coreutils only.
+# Everything lives in DATA; the folders that had to be made above it are noted in DATA/.made, so that `down` leaves nothing.
 # shellcheck shell=sh
 set -eu
 umask 077
-verb=$1
-data=$2
-shift 2
+data=$1
+shift
 # shellcheck disable=SC2088 # a tilde that was sent as such
 case $data in "~/"*) data=$HOME/${data#??} ;; esac
+uid=$(id -u)
+now=none
+trap 'r=$?; [ $r = 0 ] || echo "verb $now" >&2' EXIT
 
-unit() { # name of the systemd unit of this data folder
-    printf 'siofleet-agent-%s.service' "$(printf '%s' "$data" | cksum | cut -d' ' -f1)"
-}
+# ---- the service: a unit of systemd, or a supervised process in the background
+
 unit_dir() {
-    if [ "$(id -u)" = 0 ]; then echo /etc/systemd/system; else echo "${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user"; fi
+    if [ "$uid" = 0 ]; then echo /etc/systemd/system; else echo "${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user"; fi
 }
-ctl() { if [ "$(id -u)" = 0 ]; then systemctl "$@"; else systemctl --user "$@"; fi; }
+ctl() { if [ "$uid" = 0 ]; then systemctl "$@"; else systemctl --user "$@"; fi; }
 has_systemd() {
     [ -d /run/systemd/system ] || return 1
-    [ "$(id -u)" = 0 ] || [ -S "${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/systemd/private" ]
+    [ "$uid" = 0 ] || [ -S "${XDG_RUNTIME_DIR:-/run/user/$uid}/systemd/private" ]
+}
+unit= # its file, where systemd is and it was made
+if has_systemd; then
+    name=siofleet-$(printf '%s' "$data" | cksum | cut -d' ' -f1).service
+    unit=$(unit_dir)/$name
+fi
+is_unit() { [ -n "$unit" ] && [ -f "$unit" ]; }
+unit_word() { # as a word in a unit file: quoted, with nothing that systemd would expand
+    printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g; s/\$/$$/g')"
+}
+unit_text() { # TARGET
+    cat <<UNIT
+[Unit]
+Description=siofleet $(sed -n 1p "$data/args" 2>/dev/null || true)
+Documentation=man:siofleet(1)
+After=network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=/bin/sh $(unit_word "$data/current/run.sh") $(unit_word "$data")
+Restart=always
+RestartSec=2
+KillMode=mixed
+TimeoutStopSec=20
+LimitNOFILE=65536
+
+[Install]
+WantedBy=$1
+UNIT
 }
 alive() { # alive FILE: the process named in it runs
     [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null
@@ -31,230 +63,427 @@ wait_gone() { # wait_gone FILE SECONDS
     done
     ! alive "$1"
 }
-make_data() { # make_data SUB: the data folder with SUB; the topmost folder made here is noted
-    made=
-    d=$data
-    while [ ! -d "$d" ]; do
-        made=$d
-        d=$(dirname "$d")
-    done
-    mkdir -p "$data/$1"
-    if [ -n "$made" ]; then echo "$made" >"$data/.made"; fi
+service_up() {
+    if is_unit; then ctl -q is-active "$name"; else alive "$data/run/service.pid"; fi
 }
-agent_up() {
-    if has_systemd && [ -f "$(unit_dir)/$(unit)" ]; then ctl -q is-active "$(unit)"; else alive "$data/run/agent.pid"; fi
-}
-stop_agent() {
-    if has_systemd && [ -f "$(unit_dir)/$(unit)" ]; then ctl stop "$(unit)" || true; fi
+stop_service() {
+    if is_unit; then ctl stop "$name" || true; fi
     if alive "$data/run/supervisor.pid"; then
         kill -TERM "$(cat "$data/run/supervisor.pid")"
         if ! wait_gone "$data/run/supervisor.pid" 15; then
-            kill -TERM "$(cat "$data/run/agent.pid")" 2>/dev/null || true
+            kill -TERM "$(cat "$data/run/service.pid")" 2>/dev/null || true
             kill -KILL "$(cat "$data/run/supervisor.pid")" 2>/dev/null || true
         fi
     fi
-    if alive "$data/run/agent.pid"; then
-        kill -TERM "$(cat "$data/run/agent.pid")" 2>/dev/null || true
-        wait_gone "$data/run/agent.pid" 15 || kill -KILL "$(cat "$data/run/agent.pid")" 2>/dev/null || true
+    if alive "$data/run/service.pid"; then
+        kill -TERM "$(cat "$data/run/service.pid")" 2>/dev/null || true
+        wait_gone "$data/run/service.pid" 15 || kill -KILL "$(cat "$data/run/service.pid")" 2>/dev/null || true
     fi
-    rm -f "$data/run/supervisor.pid" "$data/run/agent.pid" "$data/run/ready"
+    if [ -d "$data/run" ]; then rm -f "$data/run/supervisor.pid" "$data/run/service.pid" "$data/run/ready" "$data/run/ends"; fi
+}
+words() { # words LINES: the newest of what the service said
+    if is_unit; then
+        if [ "$uid" = 0 ]; then set -- "$1" -u "$name"; else set -- "$1" --user -u "$name"; fi
+        journalctl -q -o cat -n "$@"
+    elif [ -f "$data/log/service.log" ]; then
+        tail -n "$1" "$data/log/service.log"
+    fi
 }
 
-case $verb in
-probe) # facts, one `key value` a line; changes nothing
+# ---- folders
+
+# make_dir DIR: with what is missing above it; the topmost folder made is noted
+make_dir() {
+    [ ! -d "$1" ] || return 0
+    top=
+    d=$1
+    while [ ! -d "$d" ]; do
+        top=$d
+        d=$(dirname "$d")
+    done
+    mkdir -p "$1"
+    case $top in "$data"/*) ;; *) printf '%s\n%s\n' "$top" "$1" >>"$data/.made" ;; esac
+}
+# rmdir from $2 up to $1, as far as they are empty
+unmake() {
+    d=$2
+    while :; do
+        rmdir "$d" 2>/dev/null || break
+        [ "$d" != "$1" ] || break
+        d=$(dirname "$d")
+    done
+}
+
+# ---- verbs
+
+verb_probe() { # facts, one `key value` a line
     above=$data
     while [ ! -d "$above" ]; do above=$(dirname "$above"); done
     echo "home $HOME"
     echo "data $data"
-    echo "uid $(id -u)"
-    echo "arch $(uname -m)"
-    echo "kernel $(uname -r)"
-    echo "glibc $(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2)"
-    echo "cores $(nproc)"
-    echo "memory_kib $(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
-    echo "free_kib $(df -Pk "$above" | sed -n '2s/  */ /gp' | cut -d' ' -f4)"
-    if [ -w "$above" ]; then echo "writable yes"; else echo "writable no"; fi
     echo "above $above"
-    echo "clock_ms $(($(date +%s%N) / 1000000))"
+    echo "uid $uid"
+    uname=$(uname -rm)
+    echo "kernel ${uname% *}"
+    echo "arch ${uname##* }"
+    libc=$(getconf GNU_LIBC_VERSION 2>/dev/null || true)
+    echo "glibc ${libc##* }"
+    echo "cores $(nproc)"
+    while read -r key value _; do
+        if [ "$key" = MemTotal: ]; then echo "memory_kib $value"; fi
+    done </proc/meminfo
+    df -Pk "$above" | {
+        read -r _
+        read -r _ _ _ free _
+        echo "free_kib $free"
+    }
+    if [ -w "$above" ]; then echo "writable yes"; else echo "writable no"; fi
+    stamp=$(date +%s%N)
+    echo "clock_ms ${stamp%??????}"
     if has_systemd; then echo "service systemd"; else echo "service background"; fi
-    if [ -e /dev/kvm ]; then
-        if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then echo "kvm open"; else echo "kvm denied"; fi
-    else
-        echo "kvm absent"
+    if [ -L "$data/current" ]; then
+        link=$(readlink "$data/current")
+        echo "release ${link##*/}"
     fi
-    if command -v qemu-system-x86_64 >/dev/null 2>&1; then echo "qemu yes"; else echo "qemu no"; fi
-    if [ -L "$data/current" ]; then echo "release $(basename "$(readlink "$data/current")")"; fi
-    for r in "$data"/releases/*/.complete; do [ -f "$r" ] && echo "have $(basename "$(dirname "$r")")"; done
+    for f in "$data"/releases/*/.complete "$data"/packs/*/.complete; do
+        if [ -f "$f" ]; then
+            f=${f%/.complete}
+            echo "have ${f##*/}"
+        fi
+    done
+    for f in "$data"/incoming/*.part; do
+        if [ -f "$f" ]; then
+            f=${f##*/}
+            echo "part ${f%.part} $(wc -c <"$data/incoming/$f")"
+        fi
+    done
+    if [ -L "$data/pack" ]; then
+        link=$(readlink "$data/pack")
+        echo "pack ${link##*/}"
+    fi
     if [ -f "$data/agent.key.pub" ]; then echo "pub $(cat "$data/agent.key.pub")"; fi
-    if [ -f "$data/agent.args" ]; then echo "args $(b2sum -l 256 <"$data/agent.args" | cut -d' ' -f1)"; fi
-    if [ -f "$data/server.pub" ]; then echo "server $(cat "$data/server.pub")"; fi
-    for s in "$data"/steps/*.done; do [ -f "$s" ] && echo "step $(basename "$s" .done)"; done
-    if agent_up; then echo "agent up"; else echo "agent down"; fi
-    if [ -f "$data/run/ready" ]; then echo "ready $(tr -d '\n' <"$data/run/ready")"; fi
-    exit 0
-    ;;
-have) # have ID: bytes of the partial pack that are here already
-    part=$data/incoming/$1.part
-    if [ -f "$part" ]; then wc -c <"$part"; else echo 0; fi
-    ;;
-receive) # receive ID OFFSET: append standard input to the partial pack from OFFSET on
-    make_data incoming
-    part=$data/incoming/$1.part
-    [ -f "$part" ] || : >"$part"
-    truncate -s "$2" "$part"
-    cat >>"$part"
-    ;;
-install) # install ID SHA256: check the pack, unpack it; only a whole one is ever seen under releases/
-    part=$data/incoming/$1.part
-    sum=$(sha256sum <"$part" | cut -d' ' -f1)
-    if [ "$sum" != "$2" ]; then
-        rm -f "$part"
-        echo "copy is damaged: SHA-256 $sum, not $2" >&2
-        exit 4
+    if [ -f "$data/store/keys/coordinator.pub" ]; then echo "pub $(cat "$data/store/keys/coordinator.pub")"; fi
+    if [ -f "$data/args" ]; then
+        sum=$(b2sum -l 256 <"$data/args")
+        echo "args ${sum%% *}"
     fi
-    rm -rf "$data/incoming/$1.d"
-    mkdir -p "$data/incoming/$1.d" "$data/releases"
-    tar -xzf "$part" -C "$data/incoming/$1.d"
-    : >"$data/incoming/$1.d/.complete"
-    sync "$data/incoming/$1.d/siofleet" 2>/dev/null || true
-    rm -rf "$data/releases/$1"
-    mv "$data/incoming/$1.d" "$data/releases/$1"
+    if [ -f "$data/server.pub" ]; then echo "server $(cat "$data/server.pub")"; fi
+    for f in "$data"/steps/*.done; do
+        if [ -f "$f" ]; then
+            f=${f##*/}
+            echo "step ${f%.done}"
+        fi
+    done
+    if service_up; then echo "agent up"; else echo "agent down"; fi
+    if [ -f "$data/run/ready" ]; then echo "ready $(tr -d '\n' <"$data/run/ready")"; fi
+}
+
+verb_look() { # look HOST PORT KVM_PROBE: can it do what an agent does? HOST and PORT are the coordinator's; "" = do not try
+    if [ -n "$1" ]; then
+        # shellcheck disable=SC2016 # for the inner shell
+        if ! command -v bash >/dev/null; then
+            echo "port unknown"
+        elif timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null; then
+            echo "port open"
+        else
+            echo "port closed"
+        fi
+    fi
+    opts=$(while read -r _ dir _ opts _; do
+        case $above/ in "${dir%/}"/*) echo "$opts" ;; esac
+    done </proc/mounts | tail -n 1)
+    case ,$opts, in *,noexec,*) echo "exec no" ;; *) echo "exec yes" ;; esac
+    if [ ! -e /dev/kvm ]; then
+        echo "kvm absent"
+    elif [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
+        echo "kvm denied"
+    elif [ "$(uname -m)" != x86_64 ] || ! command -v perl >/dev/null; then
+        echo "kvm untried"
+    elif perl -e "$3" 2>/dev/null; then
+        echo "kvm usable"
+    else
+        echo "kvm unusable"
+    fi
+    while read -r a b c soft _; do
+        if [ "$a $b $c" = "Max address space" ]; then echo "address_space $soft"; fi
+    done </proc/self/limits
+}
+
+# put KIND ID OFFSET SHA256: standard input goes behind OFFSET of what is there of the pack; a whole one is checked and
+# unpacked, and only then seen under KIND/
+verb_put() {
+    make_dir "$data"
+    mkdir -p "$data/incoming" "$data/$1"
+    part=$data/incoming/$2.part
+    [ -f "$part" ] || : >"$part"
+    truncate -s "$3" "$part"
+    cat >>"$part"
+    sum=$(sha256sum <"$part")
+    if [ "${sum%% *}" != "$4" ]; then
+        # a broken connection ends the input, too: what is there stays for the next try
+        echo "copy is not whole" >&2
+        exit 75
+    fi
+    rm -rf "$data/incoming/$2.d"
+    mkdir "$data/incoming/$2.d"
+    tar -xzf "$part" -C "$data/incoming/$2.d"
+    sync "$data/incoming/$2.d" 2>/dev/null || true
+    : >"$data/incoming/$2.d/.complete"
+    rm -rf "${data:?}/$1/$2"
+    mv "$data/incoming/$2.d" "$data/$1/$2"
     rm -f "$part"
-    ;;
-key) # key ID NAME: the agent's key pair is made here; only its public line goes out
+}
+verb_forget() { # forget ID: a copy that was damaged on its way
+    rm -f "$data/incoming/$1.part"
+}
+
+# pack ID: the collection pack in use. Its parts become the agent's cache. Libraries of QEMU that this host has not, and
+# only these, are put where the agent's children look.
+verb_pack() {
+    rm -rf "$data/cache.new"
+    mkdir -p "$data/cache.new/siofleet"
+    for part in qemu image; do
+        mkdir "$data/cache.new/siofleet/$part"
+        for f in "$data/packs/$1/$part"/*; do ln -s "$f" "$data/cache.new/siofleet/$part/${f##*/}"; done
+    done
+    mkdir "$data/cache.new/lib"
+    for qemu in "$data/packs/$1"/qemu/*/bin/qemu-system-*; do
+        while :; do
+            missing=$(LD_LIBRARY_PATH=$data/cache.new/lib ldd "$qemu" | sed -n 's/^[[:space:]]*\([^ ]*\) => not found$/\1/p')
+            [ -n "$missing" ] || break
+            for f in $missing; do
+                [ -f "$data/packs/$1/lib/$f" ] || { echo "QEMU needs $f, which neither host nor pack has" >&2; exit 1; }
+                ln -s "$data/packs/$1/lib/$f" "$data/cache.new/lib/$f"
+            done
+        done
+        LD_LIBRARY_PATH=$data/cache.new/lib "$qemu" --version >/dev/null
+    done
+    rm -rf "$data/cache"
+    mv "$data/cache.new" "$data/cache"
+    ln -sfn "packs/$1" "$data/pack.new"
+    mv -T "$data/pack.new" "$data/pack"
+}
+
+verb_key() { # key ID NAME: the agent's key pair is made here; only its public line goes out
     if [ ! -f "$data/agent.key" ] || [ ! -f "$data/agent.key.pub" ]; then
         rm -f "$data/agent.key" "$data/agent.key.pub"
         "$data/releases/$1/siofleet" keys new "$data/agent.key" --role agent --name "$2" >/dev/null
     fi
     cat "$data/agent.key.pub"
-    ;;
-configure) # configure ID ARGS SERVER_KEY_LINE: what the agent is started with; then the switch
-    mkdir -p "$data/run" "$data/log" "$data/agent"
-    printf '%s' "$3" >"$data/server.pub.new"
-    mv "$data/server.pub.new" "$data/server.pub"
-    printf '%s' "$2" >"$data/agent.args.new"
-    mv "$data/agent.args.new" "$data/agent.args"
-    if [ -L "$data/current" ] && [ "$(readlink "$data/current")" != "releases/$1" ]; then
-        basename "$(readlink "$data/current")" >"$data/previous"
+}
+
+verb_configure() { # configure ID ARGS SERVER_KEY_LINE: what the service is started with; then the switch
+    mkdir -p "$data/run" "$data/log"
+    if [ -n "$3" ]; then
+        printf '%s' "$3" >"$data/server.pub.new"
+        mv "$data/server.pub.new" "$data/server.pub"
+    fi
+    printf '%s' "$2" >"$data/args.new"
+    mv "$data/args.new" "$data/args"
+    if [ -L "$data/current" ]; then
+        link=$(readlink "$data/current")
+        [ "$link" = "releases/$1" ] || printf '%s\n' "${link##*/}" >"$data/previous"
     fi
     ln -sfn "releases/$1" "$data/current.new"
     mv -T "$data/current.new" "$data/current"
-    ;;
-start)
-    stop_agent
-    if has_systemd; then
-        mkdir -p "$(unit_dir)"
-        cat >"$(unit_dir)/$(unit).new" <<UNIT
-[Unit]
-Description=siofleet agent of $data
-After=network-online.target
-Wants=network-online.target
+}
 
-[Service]
-ExecStart=/bin/sh $data/current/run-agent.sh $data
-Restart=always
-RestartSec=2
-KillMode=mixed
-TimeoutStopSec=20
-LimitNOFILE=65536
+verb_unit() { # the unit file, as it would be written
+    if [ "$uid" = 0 ]; then unit_text multi-user.target; else unit_text default.target; fi
+}
 
-[Install]
-WantedBy=$(if [ "$(id -u)" = 0 ]; then echo multi-user.target; else echo default.target; fi)
-UNIT
-        mv "$(unit_dir)/$(unit).new" "$(unit_dir)/$(unit)"
-        if [ "$(id -u)" != 0 ]; then loginctl enable-linger "$(id -un)"; fi
+verb_start() {
+    stop_service
+    if [ -n "$unit" ]; then
+        make_dir "$(dirname "$unit")"
+        verb_unit >"$unit.new"
+        mv "$unit.new" "$unit"
+        if [ "$uid" != 0 ] && [ ! -e "/var/lib/systemd/linger/$(id -un)" ]; then
+            loginctl enable-linger "$(id -un)" || {
+                echo "systemd would end the agent at logout; as root: loginctl enable-linger $(id -un)" >&2
+                exit 1
+            }
+            : >"$data/.linger"
+        fi
         ctl daemon-reload
-        ctl -q enable "$(unit)"
-        ctl restart "$(unit)"
+        ctl -q enable "$name"
+        ctl restart "$name"
     else
         setsid sh "$data/current/supervise.sh" "$data" >/dev/null 2>&1 </dev/null &
     fi
-    ;;
-ready) # ready SECONDS: until the agent has registered; prints its ready file
-    n=$(($1 * 10))
+}
+
+verb_stop() { stop_service; }
+
+verb_ready() { # ready SECONDS: until the service is at work; prints its ready file. Gives up when it only ends and ends
+    n=$(($1 * 5))
     while [ ! -s "$data/run/ready" ] && [ "$n" -gt 0 ]; do
-        sleep 0.1
+        sleep 0.2
         n=$((n - 1))
+        if [ -f "$data/run/ends" ] && [ "$(wc -l <"$data/run/ends")" -ge 3 ]; then n=0; fi
     done
     if [ ! -s "$data/run/ready" ]; then
-        tail -n 1 "$data/log/agent.log" >&2 2>/dev/null || true
+        words 20 | grep -v '^supervise: ' | tail -n 1 >&2
         exit 1
     fi
-    cat "$data/run/ready"
-    ;;
-rollback) # back to the release before this one; its settings stay
+    printf 'ready %s\n' "$(tr -d '\n' <"$data/run/ready")"
+}
+
+verb_rollback() { # back to the release before this one; its settings stay
     keep=$(cat "$data/previous")
     [ -f "$data/releases/$keep/.complete" ]
     ln -sfn "releases/$keep" "$data/current.new"
     mv -T "$data/current.new" "$data/current"
-    ;;
-boot) # which boot of the machine this is
-    cat /proc/sys/kernel/random/boot_id
-    ;;
-reboot) # reboot SUDO: a moment later, so that this connection still ends in order
-    if [ "$1" = yes ] && [ "$(id -u)" != 0 ]; then sudo='sudo -n'; else sudo=; fi
-    setsid sh -c "sleep 1; exec $sudo reboot" >/dev/null 2>&1 </dev/null &
-    ;;
-mark) # mark MARK: a set-up step is done, its reboot included
-    : >"$data/steps/$1.done"
-    ;;
-step) # step MARK TIMEOUT SUDO COMMAND: one set-up command; its output is kept
-    make_data steps
-    log=$data/steps/$1.log
-    set +e
-    if [ "$3" = yes ] && [ "$(id -u)" != 0 ]; then
-        timeout "$2" sudo -n sh -c "$4" >"$log" 2>&1 </dev/null
-    else
-        timeout "$2" sh -c "$4" >"$log" 2>&1 </dev/null
-    fi
-    status=$?
-    set -e
-    if [ "$status" -ne 0 ]; then
-        tail -n 1 "$log" >&2
-        [ "$status" -ne 124 ] || echo "stopped at its timeout of $2 s" >&2
-        exit "$status"
-    fi
-    ;;
-stop)
-    stop_agent
-    ;;
-logs) # logs LINES
-    if has_systemd && [ -f "$(unit_dir)/$(unit)" ]; then
-        if [ "$(id -u)" = 0 ]; then journalctl -n "$1" -o cat -u "$(unit)"; else journalctl --user -n "$1" -o cat -u "$(unit)"; fi
-    elif [ -f "$data/log/agent.log" ]; then
-        tail -n "$1" "$data/log/agent.log"
-    fi
-    ;;
-prune) # prune ID: releases that are neither this one nor the one before
+}
+
+verb_prune() { # prune ID: releases that are neither this one nor the one before
     keep=$(cat "$data/previous" 2>/dev/null || true)
+    pack=$(readlink "$data/pack" 2>/dev/null || true)
     for r in "$data"/releases/*; do
-        case $(basename "$r") in "$1" | "$keep") ;; *) rm -rf "$r" ;; esac
+        case ${r##*/} in "$1" | "$keep") ;; *) rm -rf "$r" ;; esac
+    done
+    for r in "$data"/packs/*; do
+        case ${r##*/} in "${pack##*/}") ;; *) rm -rf "$r" ;; esac
     done
     rm -rf "$data/incoming"
-    ;;
-remove) # remove KEEP_DATA: all that was made here and nothing else
-    stop_agent
-    if [ -f "$(unit_dir)/$(unit)" ]; then
-        if has_systemd; then ctl -q disable "$(unit)" || true; fi
-        rm -f "$(unit_dir)/$(unit)"
-        if has_systemd; then ctl daemon-reload || true; fi
+}
+
+# ---- set-up steps
+
+verb_boot() { # which boot of the machine this is
+    cat /proc/sys/kernel/random/boot_id
+}
+verb_reboot() { # reboot SUDO: a moment later, so that this connection still ends in order
+    # shellcheck disable=SC2016 # for the inner shell
+    if [ "$1" = yes ] && [ "$uid" != 0 ]; then set -- sudo -n reboot; else set -- reboot; fi
+    command -v "$1" >/dev/null || { echo "no $1 in PATH" >&2; exit 127; }
+    setsid sh -c 'sleep 1; exec "$@"' sh "$@" >/dev/null 2>&1 </dev/null &
+}
+verb_mark() { # mark MARK: a step is done, its reboot included
+    : >"$data/steps/$1.done"
+}
+
+# Runs "$0" with the secrets of standard input (lines NAME BASE64) in its environment: they stand in no argument list, and
+# what the command prints of them is not kept.
+# shellcheck disable=SC2016 # for the inner shell
+with_secrets='
+names=
+while IFS=" " read -r k v && [ -n "$k" ]; do
+    export "$k=$(printf %s "$v" | base64 -d)"
+    names="$names $k"
+done
+exec </dev/null
+[ -n "$names" ] || exec sh -c "$0"
+exec 4>&1
+status=$({ { sh -c "$0" 2>&1 4>&- 3>&-; echo $? >&3; } | SIOFLEET_NAMES=$names awk "
+    BEGIN {
+        n = split(ENVIRON[\"SIOFLEET_NAMES\"], name, \" \")
+        for (i = 1; i <= n; i++) {
+            m = split(ENVIRON[name[i]], line, \"\n\")
+            for (l = 1; l <= m; l++) if (line[l] != \"\") secret[++count] = line[l]
+        }
+    }
+    {
+        for (i = 1; i <= count; i++) {
+            out = \"\"
+            while ((p = index(\$0, secret[i])) > 0) {
+                out = out substr(\$0, 1, p - 1) \"***\"
+                \$0 = substr(\$0, p + length(secret[i]))
+            }
+            \$0 = out \$0
+        }
+        print
+        fflush()
+    }" >&4 3>&-; } 3>&1)
+exit "$status"'
+
+verb_step() { # step MARK TIMEOUT SUDO COMMAND: one set-up command; its output is kept
+    make_dir "$data"
+    mkdir -p "$data/steps"
+    log=$data/steps/$1.log
+    status=0
+    if [ "$3" = yes ] && [ "$uid" != 0 ]; then
+        # shellcheck disable=SC2024 # the log is to be the user's
+        sudo -n timeout "$2" sh -c "$with_secrets" "$4" >"$log" 2>&1 || status=$?
+    else
+        timeout "$2" sh -c "$with_secrets" "$4" >"$log" 2>&1 || status=$?
     fi
+    if [ "$status" -ne 0 ]; then
+        if [ "$status" = 124 ]; then echo "stopped at its timeout of $2 s" >&2; else tail -n 1 "$log" >&2; fi
+        exit "$status"
+    fi
+}
+
+# ---- looking, and taking away
+
+verb_status() { # more facts, of a service that runs
+    read -r load _ </proc/loadavg
+    echo "load $load"
+    ready=$(cat "$data/run/ready" 2>/dev/null || true)
+    pid=${ready#*'"pid":'}
+    pid=${pid%%,*}
+    if [ -r "/proc/${pid:-none}/stat" ]; then
+        read -r stat <"/proc/$pid/stat"
+        # shellcheck disable=SC2086 # fields behind the name, which may hold blanks
+        set -- ${stat##*) }
+        read -r up _ </proc/uptime
+        echo "uptime_s $((${up%.*} - ${20} / $(getconf CLK_TCK)))"
+    fi
+    tasks=0
+    for t in "$data"/agent/tasks/*; do
+        if [ -f "$t/pid" ] && [ ! -e "$t/status" ] && [ ! -e "$t/end" ]; then tasks=$((tasks + 1)); fi
+    done
+    echo "tasks $tasks"
+    echo "last_error $(words 500 | grep -E '^siofleet: |: warning: |^supervise: ended' | tail -n 1)"
+}
+
+verb_logs() { words "$1"; } # logs LINES
+
+# remove KEEP: all that was made here and nothing else; KEEP = yes leaves the key and the data of the agent, or the store
+# of the coordinator
+verb_remove() {
+    stop_service
+    if is_unit; then
+        ctl -q disable "$name" || true
+        rm -f "$unit"
+        ctl daemon-reload || true
+        rmdir "$(dirname "$unit")/default.target.wants" 2>/dev/null || true
+    fi
+    if [ -f "$data/.linger" ]; then loginctl disable-linger "$(id -un)" || true; fi
+    rm -rf "$data/releases" "$data/packs" "$data/cache" "$data/incoming" "$data/run" "$data/log" "$data/steps"
+    rm -f "$data/current" "$data/previous" "$data/pack" "$data/args" "$data/server.pub" "$data/.linger"
+    [ "$1" != yes ] || return 0
+    rm -rf "$data/agent" "$data/store" "$data/agent.key" "$data/agent.key.pub"
     made=$(cat "$data/.made" 2>/dev/null || true)
-    rm -rf "$data/releases" "$data/incoming" "$data/run" "$data/log" "$data/steps"
-    rm -f "$data/current" "$data/previous" "$data/agent.args" "$data/server.pub"
-    if [ "$1" != yes ]; then
-        rm -rf "$data/agent" "$data/agent.key" "$data/agent.key.pub" "$data/.made"
-        if [ -n "$made" ]; then
-            d=$data
-            while [ "$d" != "$(dirname "$made")" ]; do
-                rmdir "$d" 2>/dev/null || break
-                d=$(dirname "$d")
-            done
-        fi
-    fi
-    ;;
-*)
-    echo "unknown verb '$verb'" >&2
-    exit 2
-    ;;
-esac
+    rm -f "$data/.made"
+    printf '%s\n' "$made" | while IFS= read -r top && IFS= read -r d; do unmake "$top" "$d"; done
+}
+
+# ---- the coordinator's allow-list, on its host
+
+verb_allow() { # allow PUBLIC_KEY_LINE
+    printf '%s\n' "$1" >"$data/run/allow.$$.pub"
+    status=0
+    "$data/current/siofleet" keys allow --data "$data/store" "$data/run/allow.$$.pub" || status=$?
+    rm -f "$data/run/allow.$$.pub"
+    return $status
+}
+verb_revoke() { # revoke NAME
+    if [ -f "$data/store/keys/allowed/$1.pub" ]; then "$data/current/siofleet" keys revoke --data "$data/store" "$1"; fi
+}
+verb_allowed() { # all lines of the list
+    for f in "$data"/store/keys/allowed/*.pub; do
+        if [ -f "$f" ]; then cat "$f"; fi
+    done
+}
+verb_pub() { # the coordinator's public key
+    echo "pub $(cat "$data/store/keys/coordinator.pub")"
+}
+
+while [ $# -gt 0 ]; do
+    now=$1
+    args=$2
+    shift 2
+    "verb_$now" "$@"
+    shift "$args"
+done

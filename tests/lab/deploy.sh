@@ -1,121 +1,147 @@
 #!/usr/bin/env bash
-# The life of a fleet deployed over SSH: check, up, again, a dead host, drain, upgrade under load, down, nothing left.
+# The life of a fleet deployed over SSH, its coordinator on one of the hosts: coordinator, check, up, again, drain, a host
+# that dies and an upgrade in mid-sweep, a release that does not come up, down, nothing left.
 # shellcheck disable=SC2154,SC2155,SC2317,SC2086 # lab.sh sets lab_dir; functions are called by name
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/lab/lab.sh
 . "$here/lab.sh"
 lab_need || exit 77
-bin=$SIOFLEET_BIN/siofleet
 hosts=5
-n=0
-bad=0
-ok() { # ok NAME CONDITION...
-  local name=$1
-  shift
-  n=$((n + 1))
-  if "$@"; then echo "ok $n - $name"; else
-    echo "not ok $n - $name"
-    bad=1
-  fi
-}
-
 lab_up $hosts
-head=$lab_dir/head
-sf() { lab_in 0 env XDG_CACHE_HOME="$lab_dir/cache" XDG_CONFIG_HOME="$lab_dir/config" "$bin" "$@"; }
 files() { (cd "$lab_dir" && for i in $(seq 1 $hosts); do find "$i/root" -printf '%p %y\n' | sort; done); }
 before=$(files)
-
-sf coordinator --data "$head" --listen "tcp://$(lab_ip 0):7700" --ready-file "$lab_dir/ready" --lease-ms 2000 --heartbeat-ms 500 \
-  >"$lab_dir/coordinator.log" 2>&1 &
-lab_until 60 test -s "$lab_dir/ready" || { echo "Bail out! no coordinator: $(tail -n 2 "$lab_dir/coordinator.log")"; exit 1; }
-export SIOFLEET_CONNECT="tcp://$(lab_ip 0):7700" SIOFLEET_SERVER_KEY="$head/keys/coordinator.pub" SIOFLEET_KEY="$head/keys/admin"
-
 ini=$lab_dir/hosts.ini
 {
-  printf '[fleet]\ncoordinator = tcp://%s:7700\nserver_key = %s/keys/coordinator.pub\n' "$(lab_ip 0)" "$head"
+  printf '[fleet]\ncoordinator = tcp://%s:7700\nserver_key = %s/coordinator.pub\n' "$(lab_ip 1)" "$lab_dir"
   lab_ini $'class = small\n'
   printf '[class small]\ncores = 1\nlabels = room=1\nsetup.note = echo done >> /root/setup-note\n'
 } >"$ini"
-all_up() { [ "$(sf ls agents --json | jq '[.items[] | select(.state != "lost" and .state != "gone")] | length')" = $hosts ]; }
-deploy() { sf deploy "$@" --json >"$lab_dir/out.json" 2>"$lab_dir/err"; }
-is() { # is FILTER WANT
-  local got
-  got=$(jq -rc "$1" "$lab_dir/out.json")
-  [ "$got" = "$2" ] || { echo "# $1: got $got, want $2"; sed 's/^/# /' "$lab_dir/err" | tail -n 5; return 1; }
-}
+share() { echo "$(lab_home "$1")/.local/share/siofleet"; }
+registered() { [ "$(lab_sf ls agents --json | jq '[.items[] | select(.state != "lost" and .state != "gone")] | length')" = "$1" ]; }
 
+# ---- the coordinator, on h1
+deploy up "$ini"
+ok "up without a coordinator says what is missing" lab_is '[.schema, (.message | test("coordinator.pub"))]' '["siofleet.error/1",true]'
+deploy coordinator "$ini" --dry-run
+ok "a dry run of deploy coordinator changes nothing" test "$(files)" = "$before"
+deploy coordinator "$ini"
+ok "deploy coordinator starts it on its host" lab_is '[.failed, .changed, .hosts[0].host]' '[0,1,"h1"]'
+ok "and makes this machine its user" registered 0
+ok "with closed files" test "$(stat -c %a "$lab_dir/config/siofleet/client.key")$(stat -c %a "$lab_dir/config/siofleet/client.ini")" = 600600
+deploy coordinator "$ini"
+ok "again it changes nothing" lab_is '[.changed, .failed, .bytes_sent]' '[0,0,0]'
+
+# ---- check, up
+with_coordinator=$(files)
 deploy check "$ini"
-ok "check finds every host fit" is '[.failed, .unchanged]' "[0,$hosts]"
-ok "check changes nothing" test "$(files)" = "$before"
-
+ok "check finds every host fit" lab_is '[.failed, .unchanged, .hosts[0].facts.port, .hosts[0].facts.exec]' "[0,$hosts,\"open\",\"yes\"]"
+ok "check changes nothing" test "$(files)" = "$with_coordinator"
+deploy up "$ini" --dry-run
+ok "a dry run of up says each action" lab_is '[.hosts[1].actions[] | split(" ")[0]] | join(" ")' 'run send make switch start'
+ok "and changes nothing" test "$(files)" = "$with_coordinator"
 deploy up "$ini"
-ok "up changes every host" is '[.failed, .changed]' "[0,$hosts]"
-ok "every agent has registered" lab_until 30 all_up
-ok "a release is below 30 MB a host" test "$(du -sm "$(lab_home 1)/.local/share/siofleet/releases" | cut -f1)" -le 30
-ok "secrets are closed" test "$(stat -c %a "$(lab_home 1)/.local/share/siofleet/agent.key")" = 600
-
+ok "up changes every host" lab_is '[.failed, .changed]' "[0,$hosts]"
+ok "every agent has registered" lab_until 30 registered $hosts
+ok "a release is below 30 MB a host" test "$(du -sm "$(share 1)/releases" | cut -f1)" -le 30
+ok "secrets are closed" test "$(stat -c %a "$(share 2)/agent.key" "$(share 2)" "$(share 2)/agent" | tr '\n' ' ')" = "600 700 700 "
+ok "the secret half never left its host" lab_fails grep -rqF "$(cut -d' ' -f6 "$(share 2)/agent.key")" "$lab_dir/config" "$lab_dir/cache" "$(lab_home 1)"
 deploy up "$ini"
-ok "a second up changes nothing and sends nothing" is '[.changed, .failed, .bytes_sent]' '[0,0,0]'
-ok "a set-up step ran once" test "$(wc -l <"$(lab_home 1)/setup-note")" = 1
+ok "a second up changes nothing and sends nothing" lab_is '[.changed, .failed, .bytes_sent]' '[0,0,0]'
+ok "a set-up step ran once" test "$(wc -l <"$(lab_home 2)/setup-note")" = 1
 
+# ---- status, logs, drain
 deploy status "$ini"
-ok "status sees them run" is '.unchanged' "$hosts"
+ok "status tells release, uptime, load and tasks" lab_is \
+  '[.unchanged, (.hosts[1] | (.version | length), (.facts.uptime_s | tonumber < 600), (.facts.load | tonumber >= 0), .facts.tasks)]' "[$hosts,16,true,true,\"0\"]"
+lab_sf deploy status "$ini" --watch >"$lab_dir/watch" 2>/dev/null &
+watch=$!
+ok "status --watch tells it again" lab_until 60 test "$(grep -c '^HOST' "$lab_dir/watch")" -ge 0 -a -s "$lab_dir/watch"
+twice() { [ "$(grep -c '^HOST' "$lab_dir/watch")" -ge 2 ]; }
+ok "and again" lab_until 60 twice
+ip netns pids "$(lab_ns 0)" | while read -r p; do tr '\0' ' ' <"/proc/$p/cmdline" | grep -q 'deploy status' && kill -INT "$p"; done
+wait $watch
+ok "until it is interrupted" test $? = 5
+# shellcheck disable=SC2016 # eval expands
+ok "logs prints what the agents said" eval 'lab_sf deploy logs "$ini" --host h2 2>/dev/null | grep -q registered'
+# shellcheck disable=SC2016
+ok "and the coordinator" eval 'lab_sf deploy logs "$ini" --coordinator 2>/dev/null | grep -q .'
+deploy drain "$ini" --host h2
+ok "drain is told to the coordinator" lab_is '.failed' 0
+deploy undrain "$ini" --host h2
+ok "undrain, too" lab_is '.failed' 0
 
 lab_sshd_stop 3
-deploy check "$ini" --timeout 5s
+deploy check "$ini" --timeout 3s
 rc=$?
-ok "a host without sshd fails alone, exit 1" is '[.failed, (.hosts[] | select(.status == "failed") | .host)]' '[1,"h3"]'
+ok "a host without sshd fails alone, with a fix" lab_is '[.failed, (.hosts[] | select(.status == "failed") | .host, (.fix | test("sshd")))]' '[1,"h3",true]'
 ok "exit status 1" test $rc = 1
 lab_sshd 3
 
-deploy drain "$ini" --host h2
-ok "drain is told to the coordinator" is '.failed' 0
-deploy undrain "$ini" --host h2
-ok "undrain, too" is '.failed' 0
-
 # a killed agent is started again by its supervisor, without a new deployment
-old=$(cat "$(lab_home 1)/.local/share/siofleet/run/agent.pid")
+old=$(cat "$(share 2)/run/service.pid")
 kill -KILL "$old"
-again() { local p; p=$(cat "$(lab_home 1)/.local/share/siofleet/run/agent.pid" 2>/dev/null) && [ "$p" != "$old" ] && kill -0 "$p"; }
+again() { local p; p=$(cat "$(share 2)/run/service.pid" 2>/dev/null) && [ "$p" != "$old" ] && kill -0 "$p"; }
 ok "a killed agent comes back by itself" lab_until 60 again
-ok "and registers" lab_until 30 all_up
+ok "and registers" lab_until 30 registered $hosts
 
-# upgrade while a sweep runs: another release on every host, a batch at a time; nothing lost, nothing doubled
+# ---- a sweep, and all that happens under it: nothing lost, nothing doubled
 log=$SIOFLEET_SRC/tests/data/real-log/e1000-24nic-tx3.log.zst
-printf '[sweep]\nname = under-load\npace_ms = 150\nblock = 4\n[trace t]\nlogs = %s\ntenants = 4,24\n[arch a]\niotlb_entries = 64\nlink_gbps = 100..147:+1\n' \
+printf '[sweep]\nname = under-load\npace_ms = 200\nblock = 2\n[trace t]\nlogs = %s\ntenants = 4,24\n[arch a]\niotlb_entries = 64\nlink_gbps = 100..129:+1\n' \
   "$log" >"$lab_dir/sweep.ini"
-sf sweep run "$lab_dir/sweep.ini" --csv "$lab_dir/fleet.csv" >/dev/null 2>"$lab_dir/sweep.err" &
+lab_sf sweep run "$lab_dir/sweep.ini" --csv "$lab_dir/fleet.csv" >/dev/null 2>"$lab_dir/sweep.err" &
 sweep=$!
-some() { [ "$(sf ls sweeps --json | jq '[.items[].done] | add')" -gt 8 ]; }
+done_of() { lab_sf ls sweeps --json | jq '[.items[].done] | add'; }
+some() { [ "$(done_of)" -gt 6 ]; }
 ok "the sweep is on its way" lab_until 60 some
+deploy status "$ini"
+ok "status sees tasks run" lab_is '[.hosts[].facts.tasks | tonumber] | add > 0' true
+lab_kill 5
+rm -f "$lab_dir/5/sshd.pid"
 # a release with another content: the same program with a note behind it
 mkdir "$lab_dir/new"
-cp "$bin" "$SIOFLEET_BIN/siofleet-shim" "$lab_dir/new/"
+cp "$SIOFLEET_BIN/siofleet" "$SIOFLEET_BIN/siofleet-shim" "$lab_dir/new/"
 echo "another build" >>"$lab_dir/new/siofleet"
-was=$(readlink "$(lab_home 1)/.local/share/siofleet/current")
-lab_in 0 env XDG_CACHE_HOME="$lab_dir/cache" "$lab_dir/new/siofleet" deploy upgrade "$ini" --batch 2 --json >"$lab_dir/out.json" 2>"$lab_dir/err"
-ok "a rolling upgrade changes every host" is '[.failed, .changed]' "[0,$hosts]"
-ok "to another release" test "$(readlink "$(lab_home 1)/.local/share/siofleet/current")" != "$was"
+was=$(readlink "$(share 2)/current")
+lab_bin=$lab_dir/new/siofleet deploy upgrade "$ini" --batch 2 --host h1 --host h2 --host h3 --host h4
+ok "a rolling upgrade changes every host" lab_is '[.failed, .changed]' "[0,4]"
+ok "to another release" test "$(readlink "$(share 2)/current")" != "$was"
 wait $sweep
-ok "the sweep under it completes" test $? = 0
-sf perf sweep "$lab_dir/sweep.ini" --csv >"$lab_dir/alone.csv" 2>/dev/null
+ok "the sweep completes under a dead host and an upgrade" test $? = 0
+lab_sf perf sweep "$lab_dir/sweep.ini" --csv >"$lab_dir/alone.csv" 2>/dev/null
 ok "with the rows of this host alone, byte for byte" cmp "$lab_dir/fleet.csv" "$lab_dir/alone.csv"
+lab_sshd 5
+lab_bin=$lab_dir/new/siofleet deploy up "$ini"
+ok "up brings the dead host back, and only it" lab_is '[.failed, .changed, .unchanged]' "[0,1,4]"
+ok "and it registers" lab_until 30 registered $hosts
 
-# wrong host key: refused with the reason, nothing sent
-sed -i "s|^$(lab_ip 4) .*|$(lab_ip 4) $(cut -d' ' -f1,2 "$lab_dir/user.pub")|" "$lab_dir/known_hosts"
-deploy up "$ini" --host h4
-ok "a host whose key differs is refused" is '[.failed, .bytes_sent, (.hosts[0].message | test("differs"))]' '[1,0,true]'
-sed -i "s|^$(lab_ip 4) .*|$(lab_ip 4) $(cut -d' ' -f1,2 "$lab_dir/4/hostkey.pub")|" "$lab_dir/known_hosts"
+# ---- a release whose agent does not start: the host goes back, the rest is left alone
+mkdir "$lab_dir/bad"
+LC_ALL=C sed 's/siofleet-secret/siofleet-sekret/g' "$SIOFLEET_BIN/siofleet" >"$lab_dir/bad/siofleet"
+cp "$SIOFLEET_BIN/siofleet-shim" "$lab_dir/bad/"
+chmod 755 "$lab_dir/bad/siofleet"
+good=$(readlink "$(share 1)/current")
+lab_bin=$lab_dir/bad/siofleet deploy upgrade "$ini"
+rc=$?
+ok "an upgrade stops at the first host whose agent does not come up" lab_is '[.failed, .changed, [.hosts[].status] == ["failed","skipped","skipped","skipped","skipped"]]' '[1,0,true]'
+ok "says why, and that it went back" lab_is '.hosts[0] | [(.message | test("agent.key.*back at work")), (.actions[-1] | test("^roll back"))]' '[true,true]'
+ok "with status 1" test $rc = 1
+ok "on the release of before" test "$(readlink "$(share 1)/current")" = "$good"
+ok "whose agents are all there" lab_until 30 registered $hosts
 
+# ---- down
 deploy down "$ini"
-ok "down reports every host" is '[.failed, .changed]' "[0,$hosts]"
+ok "down reports every host" lab_is '[.failed, .changed]' "[0,$hosts]"
 rm -f "$lab_dir"/*/root/setup-note # made by the user's own step, not by us
-ok "down leaves the files of before" diff <(echo "$before") <(files)
+ok "down leaves the files of before" diff <(echo "$with_coordinator") <(files | grep -v '^1/root/.local/share/siofleet-coordinator/') \
+  --ignore-matching-lines='^1/root/.local/share/siofleet-coordinator/'
+ok "and no key" test "$(lab_sf keys ls --data "$(share 1)-coordinator/store" --json | jq '[.. | objects | select(.role? == "agent")] | length')" = 0
+deploy down "$ini"
+ok "down again has nothing to do" lab_is '[.changed, .failed]' '[0,0]'
+deploy coordinator "$ini" --remove
+ok "the coordinator can be removed without its store" test -f "$(share 1)-coordinator/store/keys/coordinator" -a ! -e "$(share 1)-coordinator/releases"
+deploy coordinator "$ini" --remove --purge
+ok "and with it: the files of the beginning" diff <(echo "$before") <(files)
 left() { local i; for i in $(seq 1 $hosts); do ip netns pids "$(lab_ns "$i")" | xargs -r ps -o args= -p; done | grep -v sshd; }
 ok "and no process" test -z "$(left)"
-ok "and no key" test "$(sf keys ls --data "$head" --json | jq '[.. | objects | select(.role? == "agent")] | length')" = 0
-deploy down "$ini"
-ok "down again has nothing to do" is '[.changed, .failed]' '[0,0]'
-echo "1..$n"
-exit $bad
+lab_done

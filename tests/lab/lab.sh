@@ -4,11 +4,43 @@
 #
 #   lab_dir                    scratch folder               lab_ip I      address of host I (1..N); 0 is the head's
 #   lab_in I CMD...            run in host I (0 = head)     lab_home I    its /root as seen from outside
-#   lab_sshd I / lab_sshd_stop I                             lab_ini      prints [host] sections and the [fleet] keys for SSH
+#   lab_sshd I / lab_sshd_stop I / lab_kill I                lab_ini      prints [host] sections and the [fleet] keys for SSH
+#   lab_sf ARG...              siofleet ($lab_bin) on the head, with caches and settings of its own
+#   deploy VERB...             lab_sf deploy VERB --json; then lab_is FILTER WANT asks its document
+#   ok NAME CMD...             one TAP line; lab_done ends the script
 
 lab_tag=sf$$
 lab_n=0
 lab_dir=
+lab_bin=$SIOFLEET_BIN/siofleet
+lab_oks=0
+lab_bad=0
+
+ok() {
+  local name=$1
+  shift
+  lab_oks=$((lab_oks + 1))
+  if "$@"; then echo "ok $lab_oks - $name"; else
+    echo "not ok $lab_oks - $name"
+    lab_bad=1
+  fi
+}
+lab_done() {
+  echo "1..$lab_oks"
+  exit $lab_bad
+}
+lab_fails() { ! "$@"; }
+lab_sf() { lab_in 0 env -u SSH_AUTH_SOCK XDG_CACHE_HOME="$lab_dir/cache" XDG_CONFIG_HOME="$lab_dir/config" HOME="$lab_dir/headhome" "$lab_bin" "$@"; }
+deploy() { lab_sf deploy "$@" --json >"$lab_dir/out.json" 2>"$lab_dir/err"; }
+lab_is() {
+  local got
+  got=$(jq -rc "$1" "$lab_dir/out.json" 2>&1)
+  [ "$got" = "$2" ] || {
+    echo "# $1: got $got, want $2"
+    sed 's/^/# /' "$lab_dir/err" | tail -n 8
+    return 1
+  }
+}
 
 lab_need() { # root, namespaces and sshd, or the reason why not
   local why=
@@ -66,8 +98,14 @@ lab_sshd_stop() {
   local p
   p=$(cat "$lab_dir/$1/sshd.pid" 2>/dev/null) || return 0
   kill "$p" 2>/dev/null
-  lab_until 30 not kill -0 "$p"
+  lab_until 30 lab_fails kill -0 "$p"
   rm -f "$lab_dir/$1/sshd.pid"
+}
+
+# everything that runs in host I, at once and without a word
+lab_kill() {
+  local p
+  for p in $(ip netns pids "$(lab_ns "$1")" 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
 }
 
 lab_up() {
@@ -76,7 +114,7 @@ lab_up() {
   lab_n=$1
   trap lab_down EXIT
   trap 'exit 130' INT TERM
-  mkdir -p /run/sshd
+  mkdir -p /run/sshd "$lab_dir/headhome"
   ssh-keygen -q -t ed25519 -N '' -f "$lab_dir/user"
   ip netns add "$(lab_ns 0)"
   lab_in 0 ip link set lo up
@@ -105,18 +143,13 @@ lab_ini() {
 }
 
 lab_down() {
-  local i p
-  for i in $(seq 0 "$lab_n"); do
-    # everything inside a namespace was started by this test
-    for p in $(ip netns pids "$(lab_ns "$i")" 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
-  done
+  local i
+  for i in $(seq 0 "$lab_n"); do lab_kill "$i"; done
   wait 2>/dev/null
   for i in $(seq 0 "$lab_n"); do ip netns del "$(lab_ns "$i")" 2>/dev/null; done
   [ -n "$lab_dir" ] && rm -rf "$lab_dir"
   trap - EXIT
 }
-
-not() { ! "$@"; }
 
 # until CMD... succeeds, for at most SECONDS
 lab_until() {

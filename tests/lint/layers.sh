@@ -19,7 +19,7 @@ allowed() {
     collect) echo '(proto/(base|lib|format)|collect)/' ;;
     agent) echo '(proto|perf|collect|agent)/' ;;
     coordinator) echo '(proto/|perf/(arch|recipe|sweep|rowout)\.h|coordinator/)' ;;
-    deploy) echo '(proto|deploy)/' ;;
+    deploy) echo '(proto/|collect/kit\.h|deploy/)' ;;
     coordinator/cli) echo '.*' ;;
     *) echo '^$' ;;
   esac

@@ -1,0 +1,20 @@
+/* The coordinator's allow-list, wherever the coordinator lives: a data folder on this machine, or the host of the list
+ * that `deploy coordinator` put it on. Calls from any thread; they take turns. */
+#pragma once
+#include "proto/base/err.h"
+#include "proto/link/keys.h"
+
+struct allow;
+struct job_plan;
+struct host;
+
+int allow_local(const char *data, struct allow **ret, struct err *e);
+/* host: borrowed, its data folder is the coordinator's. Connects at the first call. plan: as for any job; borrowed. */
+int allow_remote(const struct job_plan *plan, const struct host *host, struct allow **ret,
+                 struct err *e);
+void allow_free(struct allow **a);
+
+/* Let the key in. 1 = done, 0 = it was in already. Errors as of keys_allow(). */
+int allow_add(struct allow *a, const struct key_pub *pub, struct err *e);
+/* No key of that name any more. 1 = done, 0 = there was none. */
+int allow_remove(struct allow *a, const char *name, struct err *e);

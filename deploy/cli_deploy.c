@@ -212,6 +212,12 @@ static int load_server_key(struct cli *c, struct call *k)
     const struct hosts *h = k->h;
     if (!h->coordinator || !h->server_key)
         return cli_failf(c, SF_EUSAGE, "%s: [fleet] needs coordinator= and server_key=", h->path);
+    if (access(h->server_key, F_OK) < 0)
+        return cli_failf(
+            c, errno,
+            "%s: %s; siofleet deploy coordinator writes it, else it is a coordinator's "
+            "DATA/keys/coordinator.pub",
+            h->server_key, strerror(errno));
     if (file_read(h->server_key, &k->server, &e) < 0 || key_load_pub(h->server_key, &pub, &e) < 0)
         return cli_fail(c, &e);
     if (pub.role != ROLE_COORDINATOR)

@@ -22,7 +22,7 @@ registered() { [ "$(lab_sf ls agents --json | jq '[.items[] | select(.state != "
 
 # ---- the coordinator, on h1
 deploy up "$ini"
-ok "up without a coordinator says what is missing" lab_is '[.schema, (.message | test("coordinator.pub"))]' '["siofleet.error/1",true]'
+ok "up without a coordinator says what is missing" lab_is '[.schema, (.message | test("deploy coordinator"))]' '["siofleet.error/1",true]'
 deploy coordinator "$ini" --dry-run
 ok "a dry run of deploy coordinator changes nothing" test "$(files)" = "$before"
 deploy coordinator "$ini"

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "proto/base/big.h"
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 #include "proto/lib/zio.h"
@@ -226,7 +227,7 @@ int frame_read(const struct frame_in *f, uint64_t i, uint32_t kind, uint32_t num
     if (r < 0)
         return r;
     if (raw + 1 > *room) {
-        uint8_t *p = malloc(raw + 1);
+        uint8_t *p = big_alloc(raw + 1);
         if (!p)
             return err_sys(e, ENOMEM, "%s", f->path);
         free(*ret);

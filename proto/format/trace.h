@@ -15,7 +15,7 @@
 struct trace_entry {
     uint64_t iova; /* event's iova & (mask | ~(2 MiB - 1)): an event's own iova is this + its offset (< 2 MiB) */
     uint64_t mask; /* page mask of the event */
-    uint64_t slpte;
+    uint64_t slpte; /* 0 when loaded without TRACE_WITH_EXPORT */
     uint32_t sid;  /* 16 bits under hypersio rules; wide enough for (log, sid) under model rules */
     uint32_t gid;  /* tenant: 0 .. n_gids-1 */
     uint8_t level; /* 1..3; 0 = unknown mask (hypersio rules only) */
@@ -69,6 +69,8 @@ int trace_next(struct trace *t, struct err *e); /* fills next; O(n); idempotent,
 /* Head and number of events of a file, from its first bytes; the same errors as trace_load(). */
 int trace_read_head(const char *path, struct trace_head *ret, uint64_t *ret_events, struct err *e);
 
+/* Without TRACE_WITH_EXPORT no slpte is loaded: entries that differ in nothing else are one then, and cc and slpt are empty.
+ * Cost of loading without both: about 40 instructions an event on real logs; 4 B an event and 60 B an entry stay. */
 enum { TRACE_WITH_OFFSETS = 1, TRACE_WITH_EXPORT = 2 };
 /* Write canonical bytes (same content, same bytes): entries are sorted and those without events left out, so a loaded
  * trace may number its entries otherwise than the saved one did; results do not depend on the numbers. ret_id: content id of the file's bytes; may be NULL. */

@@ -1,6 +1,6 @@
 /* How fast the engine is: the table of the reference simulator's speed with ours beside it, and the model's own figures.
  *
- *   engine [--home DIR] [--reps N] [--only builds|runs|model|scaling|mrc]... [--json FILE] [--baseline FILE [--worse PERCENT]]
+ *   engine [--home DIR] [--reps N] [--only builds|runs|model|scaling|mrc|decode]... [--json FILE] [--baseline FILE [--worse PERCENT]]
  *   engine --count CASE REPS      run one case REPS times and print its events: for counting instructions under cachegrind
  *
  * Inputs are made once by tests/tools/gen_logs.py in DIR/build/qemu_logs (DIR: the cache folder). Times are CPU time
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <fcntl.h>
@@ -403,6 +404,75 @@ static void curves(const char *home, unsigned reps)
     trace_free(&t);
 }
 
+/* ---- trace files of the real logs */
+
+static double decode_ns(const char *path, unsigned flags, unsigned reps, uint64_t *ret_events)
+{
+    double best = 0;
+    for (unsigned i = 0; i < reps; i++) {
+        struct trace *t;
+        struct err e = { 0 };
+        double from = cpu_ns();
+        if (trace_load(path, flags, &t, &e) < 0)
+            die("decode", &e);
+        double took = cpu_ns() - from;
+        best = !i || took < best ? took : best;
+        *ret_events = t->n;
+        trace_free(&t);
+    }
+    return best / (double)*ret_events;
+}
+
+static void decoding(const char *home, unsigned reps)
+{
+    static const struct {
+        const char *name, *logs;
+        enum trace_order order;
+        uint64_t tenants, replicate;
+    } rows[] = {
+        { "24_rr", "e1000-24nic-tx3.log.zst", ORDER_RR, 24, 1 },
+        { "120_rr", "e1000-24nic-*", ORDER_RR, 120, 1 },
+        { "120_rand", "e1000-24nic-*", ORDER_RAND, 120, 1 },
+        { "120_orig", "e1000-24nic-*", ORDER_ORIG, 120, 1 },
+        { "1024_rr", "e1000-24nic-*", ORDER_RR, 1024, 9 },
+    };
+    const char *src = getenv("SIOFLEET_SRC");
+    CLEANUP(freep) char *logs = path_fmt("%s/tests/data/real-log", src ? src : ".");
+    CLEANUP(freep) char *path = path_fmt("%s/decode.trc", home);
+    printf("trace files of the real logs   B/event, M events/s for an engine, with all that an "
+           "export needs\n");
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct recipe r;
+        struct trace *t;
+        struct err e = { 0 };
+        struct stat st;
+        recipe_init(&r);
+        r.order = rows[i].order;
+        r.tenants = rows[i].tenants;
+        r.replicate = rows[i].replicate;
+        if (recipe_set(&r, "logs", rows[i].logs, logs, "decode", &e) < 0 ||
+            build_trace(&r, NULL, &t, NULL, &e) < 0 || trace_save(t, path, true, NULL, &e) < 0 ||
+            stat(path, &st) < 0)
+            die("decode", &e);
+        trace_free(&t);
+        recipe_clear(&r);
+        uint64_t n;
+        double engine = decode_ns(path, 0, reps, &n),
+               all = decode_ns(path, TRACE_WITH_OFFSETS | TRACE_WITH_EXPORT, reps, &n),
+               b = (double)st.st_size / (double)n;
+        char key[64];
+        snprintf(key, sizeof(key), "decode_%s_ns", rows[i].name);
+        note(key, engine);
+        snprintf(key, sizeof(key), "decode_all_%s_ns", rows[i].name);
+        note(key, all);
+        snprintf(key, sizeof(key), "trace_%s_b", rows[i].name);
+        note(key, b);
+        printf("%-10s %9" PRIu64 " events %8.2f %8.1f %8.1f\n", rows[i].name, n, b, 1e3 / engine,
+               1e3 / all);
+    }
+    unlink(path);
+}
+
 /* ---- counted cases: small, made here, the same on every machine */
 
 /* Packets of ring page, buffer page and mailbox page, as a NIC's, `tenants` in turn. */
@@ -438,12 +508,20 @@ static struct trace *packets(uint32_t tenants, uint32_t rounds)
     return t;
 }
 
+/* template: of mkstemp() */
+static int file_temp(char *template, const struct trace *t)
+{
+    CLEANUP(closep) int fd = mkstemp(template);
+    return fd < 0 ? -1 : trace_save(t, template, true, NULL, NULL);
+}
+
 static int count(const char *name, unsigned reps)
 {
     struct arch a;
     enum rules rules = RULES_MODEL;
     struct trace *t = NULL;
     struct err e = { 0 };
+    char path[] = "/tmp/sf-bench-XXXXXX";
     arch_default(&a);
     if (!strcmp(name, "hit")) {
         t = packets(16, 800);
@@ -457,15 +535,25 @@ static int count(const char *name, unsigned reps)
         rules = name[5] == 's' ? RULES_HYPERSIO : RULES_MODEL;
     } else if (!strcmp(name, "curve")) {
         t = packets(512, 25);
+    } else if (!strcmp(name, "decode")) {
+        t = packets(512, 100);
+        if (file_temp(path, t) < 0)
+            die(name, NULL);
     } else {
-        fprintf(stderr, "engine: --count: '%s' is none of hit, miss, hypertrio, hypersio, curve\n",
+        fprintf(stderr,
+                "engine: --count: '%s' is none of hit, miss, hypertrio, hypersio, curve, decode\n",
                 name);
         return 2;
     }
     for (unsigned i = 0; i < reps; i++) {
         struct row_stats s;
         struct mrc m;
-        if (!strcmp(name, "curve")) {
+        struct trace *u;
+        if (!strcmp(name, "decode")) {
+            if (trace_load(path, 0, &u, &e) < 0)
+                die(name, &e);
+            trace_free(&u);
+        } else if (!strcmp(name, "curve")) {
             if (mrc_full(t, &m, &e) < 0)
                 die(name, &e);
             mrc_clear(&m);
@@ -473,6 +561,8 @@ static int count(const char *name, unsigned reps)
             die(name, &e);
         }
     }
+    if (!strcmp(name, "decode"))
+        unlink(path);
     printf("%" PRIu64 "\n", t->n);
     trace_free(&t);
     return 0;
@@ -513,7 +603,7 @@ int main(int argc, char **argv)
 {
     CLEANUP(freep) char *home = NULL;
     const char *json = NULL, *baseline = NULL;
-    const char *parts = "builds runs model scaling mrc";
+    const char *parts = "builds runs model scaling mrc decode";
     char only[128] = "";
     unsigned reps = 3;
     double worse = 25;
@@ -557,9 +647,10 @@ int main(int argc, char **argv)
     }
     const char *want = only[0] ? only : parts;
     results = json_object();
-    for (size_t i = 0; i < ARRAY_LEN(inputs); i++)
+    for (size_t i = 0; strcmp(want, "decode") && i < ARRAY_LEN(inputs); i++)
         make_logs(home, &inputs[i]);
-    make_logs(home, &hit_input);
+    if (strcmp(want, "decode"))
+        make_logs(home, &hit_input);
     if (strstr(want, "builds") || strstr(want, "runs"))
         hypersio_table(home, reps, strstr(want, "builds"), strstr(want, "runs"));
     if (strstr(want, "model"))
@@ -568,6 +659,8 @@ int main(int argc, char **argv)
         scaling(home, reps);
     if (strstr(want, "mrc"))
         curves(home, reps);
+    if (strstr(want, "decode"))
+        decoding(home, 10 * reps);
     bool bad = baseline && compare(baseline, worse);
     if (json) {
         struct err e = { 0 };

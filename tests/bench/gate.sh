@@ -15,7 +15,7 @@ refs() { # refs CASE REPS: instructions of the whole process
   sed -n 's/.*I *refs: *//p' "$dir/log" | tr -d ,
 }
 
-for c in hit miss hypertrio hypersio curve; do
+for c in hit miss hypertrio hypersio curve decode; do
   # what one more run costs: start-up and the trace cancel out
   one=$(refs $c 1) && two=$(refs $c 2) || exit 1
   per=$(((two - one) / $(cat "$dir/events")))

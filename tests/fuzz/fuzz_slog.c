@@ -1,4 +1,5 @@
-/* Any bytes as a log file; the checksums are made to fit, or nothing behind them would ever be reached. */
+/* Any bytes as a log file, as they are and with checksums that fit; or, behind a first byte other than a file's, as sections that are not
+ * packed yet. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,31 +10,45 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+enum { HEADER_B = 8, VERSION = 1 };
+
+static void look(const uint8_t *p, size_t n)
 {
     struct slog_in *in = NULL;
     struct err e;
     struct log_event ev[256];
-    uint8_t *p = malloc(n + 1);
-    if (n)
-        memcpy(p, data, n);
-    for (int round = 0; round < 2; round++) {
-        if (slog_open_bytes("fuzz", p, n, &in, &e) == 0) {
-            uint64_t total = 0, high, low;
-            ssize_t k;
-            while ((k = slog_read(in, ev, 256, &e)) > 0)
-                for (ssize_t i = 0; i < k; i++) {
-                    if (ev[i].kind < LOG_CC_UPDATE || ev[i].kind >= LOG_KINDS)
-                        abort();
-                    slog_walk(in, total++, &high, &low);
-                }
-            if (k == 0 && total != slog_info(in)->events)
+    if (slog_open_bytes("fuzz", p, n, &in, &e) < 0)
+        return;
+    uint64_t total = 0, high, low;
+    ssize_t k;
+    while ((k = slog_read(in, ev, 256, &e)) > 0)
+        for (ssize_t i = 0; i < k; i++) {
+            if (ev[i].kind < LOG_CC_UPDATE || ev[i].kind >= LOG_KINDS)
                 abort();
-            slog_seek(in, total / 2, &e);
-            slog_close(&in);
+            slog_walk(in, total++, &high, &low);
         }
-        reframe(p, n, 8);
+    if (k == 0 && total != slog_info(in)->events)
+        abort();
+    slog_seek(in, total / 2, &e);
+    slog_close(&in);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    static const char magic[8] = { (char)0x89, 'S', 'F', 'L', 'O', 'G', '\r', '\n' };
+    if (n && data[0] == 0x89) {
+        uint8_t *p = malloc(n);
+        memcpy(p, data, n);
+        look(p, n);
+        reframe(p, n, HEADER_B);
+        look(p, n);
+        free(p);
+    } else if (n) {
+        size_t len;
+        uint8_t *p = compose(magic, VERSION, HEADER_B, data + 1, n - 1, &len);
+        if (p)
+            look(p, len);
+        free(p);
     }
-    free(p);
     return 0;
 }

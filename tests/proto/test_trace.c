@@ -85,6 +85,18 @@ static void same(const struct trace *a, const struct trace *b)
     }
 }
 
+/* What an engine needs is there without the rest, too: entries that differ only in their page-table entry are one then. */
+static void same_places(const struct trace *all, const struct trace *engine)
+{
+    cr_assert(all->n_page == engine->n_page && all->n_l2 == engine->n_l2 &&
+              all->n_l3 == engine->n_l3 && all->n_sids == engine->n_sids);
+    for (uint64_t i = 0; i < all->n; i++) {
+        const struct trace_entry *x = &all->entry[all->ev[i]], *y = &engine->entry[engine->ev[i]];
+        cr_assert(x->iova == y->iova && x->mask == y->mask && x->sid == y->sid &&
+                  x->gid == y->gid && x->level == y->level && !y->slpte);
+    }
+}
+
 enum { ALL = TRACE_WITH_OFFSETS | TRACE_WITH_EXPORT };
 
 Test(trace, comes_back_as_it_was_and_with_the_same_bytes)
@@ -109,8 +121,8 @@ Test(trace, comes_back_as_it_was_and_with_the_same_bytes)
         cr_assert_eq(trace_content_id(u, &d, &e), 0);
         cr_assert(id_eq(&a, &d));
         cr_assert_eq(trace_load(path, 0, &v, &e), 0, "%s", e.text);
-        cr_assert(!v->off && !v->n_cc && v->n == t->n);
-        cr_assert_arr_eq(u->ev, v->ev, v->n * sizeof(*v->ev));
+        cr_assert(!v->off && !v->n_cc && v->n == t->n && v->n_entries <= u->n_entries);
+        same_places(u, v);
         struct trace_head h;
         uint64_t n;
         cr_assert_eq(trace_read_head(path, &h, &n, &e), 0);
@@ -119,6 +131,55 @@ Test(trace, comes_back_as_it_was_and_with_the_same_bytes)
         trace_free(&u);
         trace_free(&v);
     }
+}
+
+/* Turns of every shape: rounds that a frame's end cuts, that change their course once, that are followed by a rest; runs longer than
+ * one can be. */
+Test(trace, order_of_any_shape_comes_back)
+{
+    for (uint64_t shape = 0; shape < 7; shape++) {
+        uint64_t n = shape < 3 ? (1 << 20) + 1000 * shape + 1 : 20000 + shape;
+        uint32_t gids = shape == 6 ? 1 : 4 + (uint32_t)shape,
+                 burst = shape == 5 ? 700 : 1 + 2 * (uint32_t)shape;
+        struct trace *t = make(30 + shape, n, gids), *u = NULL, *v = NULL;
+        struct err e = { 0 };
+        struct id a, b;
+        for (uint64_t i = 0; i < n; i++) {
+            uint32_t g = (uint32_t)(i / burst % gids), local = t->ev[i] / gids;
+            if (shape == 3 && i == 9999)
+                g = (g + 1) % gids;
+            if (shape == 4 && i > 15000)
+                g = (uint32_t)(i * i % gids);
+            t->ev[i] = g + gids * local;
+        }
+        cr_assert_eq(trace_save(t, in_scratch("o.trc"), true, &a, &e), 0, "%s", e.text);
+        cr_assert_eq(trace_load(in_scratch("o.trc"), ALL, &u, &e), 0, "%s", e.text);
+        cr_assert_eq(trace_load(in_scratch("o.trc"), 0, &v, &e), 0, "%s", e.text);
+        same_places(u, v);
+        for (uint64_t i = 0; i < n; i++)
+            cr_assert(t->entry[t->ev[i]].slpte == u->entry[u->ev[i]].slpte &&
+                      t->off[i] == u->off[i]);
+        cr_assert_eq(trace_content_id(u, &b, &e), 0);
+        cr_assert(id_eq(&a, &b));
+        trace_free(&t);
+        trace_free(&u);
+        trace_free(&v);
+    }
+}
+
+/* A table of equal records has no difference to tell its length by. */
+Test(trace, records_that_are_all_alike_come_back)
+{
+    struct trace *t = make(4, 300, 2), *u = NULL;
+    struct err e = { 0 };
+    t->slpt = realloc(t->slpt, 5000 * sizeof(*t->slpt));
+    for (t->n_slpt = 1; t->n_slpt < 5000; t->n_slpt++)
+        t->slpt[t->n_slpt] = t->slpt[0];
+    cr_assert_eq(trace_save(t, in_scratch("r.trc"), true, NULL, &e), 0, "%s", e.text);
+    cr_assert_eq(trace_load(in_scratch("r.trc"), ALL, &u, &e), 0, "%s", e.text);
+    cr_assert(u->n_slpt == 5000 && u->slpt[4999].iova == t->slpt[0].iova);
+    trace_free(&t);
+    trace_free(&u);
 }
 
 Test(trace, number_of_an_entry_and_unused_ones_do_not_reach_the_file)
@@ -190,10 +251,10 @@ Test(trace, another_version_and_other_files_are_not_understood)
     uint8_t *p;
     cr_assert_eq(trace_save(t, in_scratch("a.trc"), true, NULL, NULL), 0);
     size_t n = slurp(in_scratch("a.trc"), &p);
-    put_u32(p + 8, 2);
+    put_u32(p + 8, 1);
     put_u32(p + 12, (uint32_t)hash_fast(p, 12, 0));
     cr_assert_eq(trace_load_bytes("a.trc", p, n, 0, &u, &e), -SF_EFORMAT);
-    cr_assert_str_eq(e.text, "a.trc: trace file of version 2, this program reads version 1");
+    cr_assert_str_eq(e.text, "a.trc: trace file of version 1, this program reads version 2");
     cr_assert_eq(trace_load_bytes("e", p, 0, 0, &u, &e), -SF_EFORMAT);
     cr_assert_str_eq(e.text, "e: the file is empty");
     cr_assert_eq(trace_load(put("x.trc", "vtd_iotlb_page_update\n"), 0, &u, &e), -SF_EFORMAT);
@@ -238,7 +299,8 @@ Test(trace, keys_are_numbered_alike_exactly_when_they_are_alike)
         memset(t->off, 0, t->n * sizeof(*t->off));
         cr_assert_eq(trace_keys(t, NULL), 0);
         cr_assert_eq(trace_save(t, in_scratch("k.trc"), true, NULL, NULL), 0);
-        cr_assert_eq(trace_load(in_scratch("k.trc"), ALL, &u, NULL), 0); /* sorted now */
+        /* sorted now, and in every second round without what only an export needs */
+        cr_assert_eq(trace_load(in_scratch("k.trc"), seed & 2 ? ALL : 0, &u, NULL), 0);
         for (struct trace *v = t; v; v = v == t ? u : NULL)
             for (uint32_t i = 0; i < v->n_entries; i += 3)
                 for (uint32_t k = 0; k < v->n_entries; k += 1 + k % 5) {

@@ -15,7 +15,10 @@
 
 #include "agent/core.h"
 #include "agent/facts.h"
+#include "agent/product.h"
+#include "agent/ring.h"
 #include "agent/runner.h"
+#include "agent/spec.h"
 #include "agent/spool.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -35,7 +38,7 @@ enum {
     EVENTS_MAX = 1024, /* of the core, waiting */
     TURN_MAX = 256,    /* messages taken before anything else is looked at */
     COORDINATOR = 1,   /* its peer id on a client's link */
-    SPEC_CAP = 1 << 20,
+    OFFERS_MAX = 4,    /* of a task at a time: the coordinator takes a few of an agent together */
 };
 
 /* A task as this process knows it, beside the core's view. */
@@ -52,8 +55,8 @@ struct run {
     bool looked_damaged;
     struct spool *spool;
     struct spool_end end;
-    struct id product;
-    bool offering, product_pinned;
+    struct products products;
+    bool offering;
 };
 
 struct agent {
@@ -107,9 +110,12 @@ static void unpin(struct agent *a, struct run *r)
 {
     for (size_t i = 0; r->pinned && i < r->n_inputs; i++)
         cas_unpin(a->cas, &r->inputs[i]);
-    if (r->product_pinned)
-        cas_unpin(a->cas, &r->product);
-    r->pinned = r->product_pinned = false;
+    r->pinned = false;
+    for (size_t i = 0; i < r->products.n; i++) {
+        if (r->products.v[i].pinned)
+            cas_unpin(a->cas, &r->products.v[i].id);
+        r->products.v[i].pinned = false;
+    }
 }
 
 static void run_clear(struct agent *a, struct run *r)
@@ -120,6 +126,7 @@ static void run_clear(struct agent *a, struct run *r)
     closep(&r->pidfd);
     spool_close(&r->spool);
     spool_end_clear(&r->end);
+    products_clear(&r->products);
     free(r->inputs);
     free(r->sizes);
     free(r->dir);
@@ -235,61 +242,79 @@ static void made(struct agent *a, struct run *r, enum task_cause cause)
     push(a, (struct core_event){ .kind = CORE_MADE, .key = r->g.key, .cause = cause });
 }
 
-static int read_info(struct run *r, struct err *e)
+/* Store what the task left, once, and write its info. */
+static int store_products(struct agent *a, struct run *r, struct err *e)
 {
-    CLEANUP(freep) char *path = path_fmt("%s/info.json", r->dir);
-    CLEANUP(buf_clear) struct buf b = BUF_INIT(65536);
-    if (!path)
-        return err_sys(e, ENOMEM, "%s", r->dir);
-    int rc = file_read(path, &b, e);
-    if (rc < 0)
-        return rc;
-    CLEANUP(json_decrefp) json_t *j = json_loadb(b.data ? (char *)b.data : "", b.len, 0, NULL);
-    const char *hex = json_string_value(json_object_get(j, "id"));
-    if (!b.data || !hex || id_parse(hex, &r->product, NULL) < 0)
-        return err_set(e, SF_EINTEGRITY, "%s: not readable", path);
-    freep(&r->end.info);
-    r->end.info = strndup((char *)b.data, b.len);
-    return r->end.info ? 0 : err_sys(e, ENOMEM, "%s", path);
-}
-
-static int store_product(struct agent *a, struct run *r, struct err *e)
-{
-    int rc = read_info(r, e);
-    if (rc < 0 || cas_check(a->cas, &r->product))
-        return rc;
-    CLEANUP(freep) char *path = path_fmt("%s/product", r->dir);
-    struct id id;
-    if (!path)
-        return err_sys(e, ENOMEM, "%s", r->dir);
-    rc = cas_import(a->cas, path, &id, NULL, e);
-    if (rc == 0 && !id_eq(&id, &r->product))
-        rc = err_set(e, SF_EINTEGRITY, "%s: does not hash to its own name", path);
+    CLEANUP(buf_clear) struct buf text = BUF_INIT(SPEC_MAX);
+    CLEANUP(json_decrefp) json_t *spec = NULL;
+    int rc = 0;
+    if (!r->products.info) {
+        rc = run_load_spec(r->dir, &text, e);
+        spec = rc == 0 ? json_loadb(text.data ? (char *)text.data : "", text.len, 0, NULL) : NULL;
+        if (rc == 0)
+            rc = products_list(r->dir, r->g.kind, spec, &r->products, e);
+    }
     if (rc == 0)
-        unlink(path);
-    return rc;
+        rc = products_store(&r->products, a->cas, e);
+    if (rc < 0 || r->end.info)
+        return rc;
+    r->end.info = products_info(&r->products);
+    return r->end.info
+               ? 0
+               : err_set(e, EMSGSIZE, "task %" PRIu64 ": its answer is too long", r->g.key.task);
 }
 
-static void offer_product(struct agent *a, struct run *r)
+/* Offer what the task left, a few at a time; MADE once the coordinator has all of it. Called again whenever a transfer
+ * has ended. */
+static void offer_products(struct agent *a, struct run *r)
 {
     struct err e = { 0 };
+    size_t busy = 0, open = 0;
     if (r->pinned)
         unpin(a, r); /* the inputs have done their work: they may make room */
-    int rc = store_product(a, r, &e);
-    if (rc == 0) {
-        if (!r->product_pinned) /* until the coordinator has it */
-            r->product_pinned = cas_pin(a->cas, &r->product) == 0;
-        rc = xfers_offer(a->xfers, COORDINATOR, ++a->offers, &r->product, "trace", "",
-                         clock_mono_ms(), &e);
-        if (rc == -EALREADY || rc == -EBUSY)
-            rc =
-                0; /* another task offers the same, or will make room by ending: asked again in the loop */
+    int rc = store_products(a, r, &e);
+    for (size_t i = 0; rc == 0 && i < r->products.n; i++) {
+        struct product *x = &r->products.v[i];
+        if (x->done)
+            continue;
+        open++;
+        if (!x->pinned) /* until the coordinator has it */
+            x->pinned = cas_pin(a->cas, &x->id) == 0;
+        if (!x->offered && busy < OFFERS_MAX) {
+            rc = xfers_offer(a->xfers, COORDINATOR, ++a->offers, &x->id, x->kind, x->name,
+                             clock_mono_ms(), &e);
+            x->offered = rc == 0;
+            if (rc == -EALREADY || rc == -EBUSY)
+                rc = 0; /* another task offers the same, or will make room by ending */
+        }
+        busy += x->offered;
     }
-    r->offering = rc == 0;
+    r->offering = rc == 0 && open;
     if (rc < 0) {
         why(r, e.text);
         made(a, r, cause_of(rc));
+    } else if (!open) {
+        made(a, r, CAUSE_DONE);
     }
+}
+
+/* An offer has ended. */
+static void product_sent(struct agent *a, struct run *r, const struct xfers_end *end)
+{
+    bool mine = false, open = false;
+    for (size_t i = 0; i < r->products.n; i++) {
+        struct product *x = &r->products.v[i];
+        if (x->stored && !x->done && id_eq(&x->id, &end->id)) {
+            mine = true;
+            x->done = !end->code;
+        }
+        open |= !x->done;
+    }
+    if (!mine || (open && !end->code))
+        return; /* the loop offers the next ones */
+    if (end->code)
+        why(r, end->text);
+    made(a, r, end->code ? cause_of(end->code) : CAUSE_DONE);
 }
 
 static int xfer_send(void *ctx, uint64_t peer, const struct msg *m)
@@ -318,10 +343,8 @@ static int xfer_ended(void *ctx, const struct xfers_end *end, struct err *e)
         struct run *r = &a->runs[i];
         if (!r->used)
             continue;
-        if (end->dir == XFERS_OUT && r->offering && id_eq(&r->product, &end->id)) {
-            if (end->code)
-                why(r, end->text);
-            made(a, r, end->code ? cause_of(end->code) : CAUSE_DONE);
+        if (end->dir == XFERS_OUT && r->offering) {
+            product_sent(a, r, end);
         } else if (end->dir == XFERS_IN && r->fetching && wants(r, &end->id, end->size_b) &&
                    !never_fits(a, r) && end->code) {
             char hex[ID_HEX_LEN], text[300];
@@ -353,7 +376,7 @@ static void do_accept(struct agent *a, const struct core_action *act)
         r = run_new(a, &g);
         if (!r)
             return;
-        int rc = run_parse_spec(&r->g, m->spec, m->spec_len, &r->inputs, &r->n_inputs, &e);
+        int rc = spec_parse(&r->g, m->spec, m->spec_len, &r->inputs, &r->n_inputs, &e);
         if (rc == 0)
             rc = run_create(a->tasks, &r->g, m->spec, m->spec_len, &r->dir, &e);
         if (rc < 0) {
@@ -593,7 +616,7 @@ static void act_on(struct agent *a, const struct core_action *act)
         break;
     case CORE_DO_MAKE:
         if ((r = find(a, &act->key)))
-            offer_product(a, r);
+            offer_products(a, r);
         break;
     case CORE_DO_SAVE_END:
         do_save_end(a, act);
@@ -649,17 +672,15 @@ static void on_grant(struct agent *a, const struct msg_grant *m)
     struct id *inputs = NULL;
     size_t n = 0;
     struct err e = { 0 };
-    if (!strcmp(m->kind, "points")) {
-        g.kind = CORE_POINTS;
-    } else if (!strcmp(m->kind, "trace")) {
-        g.kind = CORE_TRACE;
-    } else {
+    int kind = run_kind_parse(m->kind);
+    if (kind < 0) {
         no.code = "KIND";
         no.text = "this agent does not know tasks of this kind";
         send_decline(a, &no);
         return;
     }
-    if (run_parse_spec(&g, m->spec, m->spec_len, &inputs, &n, &e) < 0) {
+    g.kind = (enum core_kind)kind;
+    if (spec_parse(&g, m->spec, m->spec_len, &inputs, &n, &e) < 0) {
         no.code = "SPEC";
         no.text = e.text;
         send_decline(a, &no);
@@ -733,6 +754,23 @@ static void give_up(struct agent *a, int code, const char *text)
     a->drain_cut = true;
 }
 
+/* What a task has written since; its end, too, until that is acknowledged. */
+static void on_log_get(struct agent *a, const struct msg_log_get *m)
+{
+    struct task_key key = { m->task, m->epoch, m->n };
+    struct run *r = find(a, &key);
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(65536 + 1);
+    CLEANUP(freep)
+    char *path = r && r->dir ? path_fmt("%s/%s", r->dir, m->stream ? "stderr" : "stdout") : NULL;
+    struct msg ans = { .type = M_LOG_DATA,
+                       .log_data = { .req = m->req, .known = path != NULL, .next = m->from } };
+    if (path)
+        ring_read(path, m->from, m->max_b, &b, &ans.log_data.next, NULL);
+    ans.log_data.data = b.data;
+    ans.log_data.data_len = b.len;
+    link_send(a->link, COORDINATOR, &ans, NULL); /* a lost one is asked for again */
+}
+
 static void on_msg(struct agent *a, const struct msg *m)
 {
     if (xfers_msg(a->xfers, COORDINATOR, m, clock_mono_ms()))
@@ -766,6 +804,9 @@ static void on_msg(struct agent *a, const struct msg *m)
     case M_CANCEL:
         push(a, (struct core_event){ .kind = CORE_CANCEL,
                                      .key = { m->cancel.task, m->cancel.epoch, m->cancel.n } });
+        break;
+    case M_LOG_GET:
+        on_log_get(a, &m->log_get);
         break;
     default:
         break;
@@ -899,10 +940,10 @@ static void adopt(struct agent *a, const char *dir)
 {
     struct run_grant g;
     struct err e = { 0 };
-    CLEANUP(buf_clear) struct buf spec = BUF_INIT(SPEC_CAP);
+    CLEANUP(buf_clear) struct buf spec = BUF_INIT(SPEC_MAX);
     struct run *r = NULL;
     if (run_load(dir, &g, &e) < 0 || run_load_spec(dir, &spec, &e) < 0 || !(r = run_new(a, &g)) ||
-        run_parse_spec(&r->g, spec.data, spec.len, &r->inputs, &r->n_inputs, &e) < 0 ||
+        spec_parse(&r->g, spec.data, spec.len, &r->inputs, &r->n_inputs, &e) < 0 ||
         !(r->dir = strdup(dir)) || open_spool(r, &e) < 0) {
         log_warn("%s: cannot be taken over: %s", dir, e.text[0] ? e.text : "too many tasks");
         if (r)
@@ -1190,8 +1231,7 @@ static int turn(struct agent *a, struct err *e)
             if (x->used && x->fetching)
                 get_inputs(a, x);
             else if (x->used && x->offering)
-                offer_product(a,
-                              x); /* one that found no room before; a running one is not doubled */
+                offer_products(a, x);
         }
     }
     limit_drain(a);

@@ -6,6 +6,9 @@
 
 static const char *const cause_names[] = { "",        "done",      "exit",      "signal", "oom",
                                            "timeout", "cancelled", "integrity", "lost",   "space" };
+/* Most tasks of a kind that are accepted and not ended. */
+static const unsigned kind_max[CORE_KINDS] = { CORE_POINTS_MAX, CORE_TRACE_MAX, CORE_EXEC_MAX,
+                                               CORE_COLLECT_MAX };
 static const char *const state_names[] = {
     "gone", "fetch", "wait", "run", "stop", "make", "ended"
 };
@@ -150,8 +153,7 @@ static void on_grant(struct core *c, const struct core_event *ev, uint64_t now,
                 out);
     else if (now < c->no_space_until_ms)
         decline(&refused, "NO_SPACE", "the agent's disk is full", out);
-    else if (!free_slot ||
-             open >= (ev->task_kind == CORE_POINTS ? CORE_POINTS_MAX : CORE_TRACE_MAX))
+    else if (!free_slot || open >= kind_max[ev->task_kind])
         decline(&refused, "BUSY", "the agent has enough tasks of this kind", out);
     else {
         *free_slot = (struct core_task){ .key = ev->key,
@@ -185,6 +187,14 @@ static void on_adopt(struct core *c, const struct core_event *ev, struct core_ac
         act(out, CORE_DO_MAKE, t);
 }
 
+/* A trace task leaves something when all went well; a command's output says why it went wrong, too. */
+static bool leaves(const struct core_task *t, enum task_cause cause)
+{
+    if (t->state != CORE_ST_RUN || cause == CAUSE_LOST)
+        return false;
+    return t->kind == CORE_EXEC || (t->kind != CORE_POINTS && cause == CAUSE_DONE);
+}
+
 static void on_cannot(struct core *c, struct core_task *t, enum task_cause cause, uint64_t now,
                       struct core_actions *out)
 {
@@ -213,9 +223,10 @@ static void on_exited(struct core *c, struct core_task *t, const struct core_eve
         c->no_space_until_ms = now + CORE_SPACE_MS;
     if (t->drop)
         gone(t, out);
-    else if (ev->cause == CAUSE_DONE && t->state == CORE_ST_RUN && t->kind == CORE_TRACE) {
+    else if (leaves(t, ev->cause)) {
         t->state = CORE_ST_MAKE;
-        act(out, CORE_DO_MAKE, t);
+        t->cause = ev->cause;
+        act(out, CORE_DO_MAKE, t)->cause = ev->cause;
     } else if (ev->cause == CAUSE_DONE && t->kind == CORE_POINTS)
         ended(t, CAUSE_DONE, out); /* it was faster than the wish to stop it */
     else if (t->cancel)
@@ -296,7 +307,7 @@ static void on_task_event(struct core *c, const struct core_event *ev, uint64_t 
         break;
     case CORE_MADE:
         if (t->state == CORE_ST_MAKE)
-            ended(t, ev->cause, out);
+            ended(t, ev->cause == CAUSE_DONE ? t->cause : ev->cause, out);
         break;
     case CORE_ROWS_ACK:
         on_rows_ack(t, ev->seq, out);
@@ -325,8 +336,8 @@ static void on_task_event(struct core *c, const struct core_event *ev, uint64_t 
 
 /* ---- what follows from the state alone */
 
-/* Whether one more task of a kind may start. A trace task takes a core, a points task all of them; the next points
- * task may start when the one at work has two rounds of points left: so its start and the loading of its trace hide
+/* Whether one more task of a kind may start. A trace task takes a core, a points task all of them, commands and
+ * collections what the coordinator has counted; the next points task may start when the one at work has two rounds of points left: so its start and the loading of its trace hide
  * behind them, and no core idles between two tasks. */
 static bool may_start(const struct core *c, enum core_kind kind)
 {
@@ -339,7 +350,14 @@ static bool may_start(const struct core *c, enum core_kind kind)
         running++;
         busy |= t->points > t->rows && t->points - t->rows > 2 * c->cores;
     }
-    return kind == CORE_POINTS ? !busy && running < CORE_POINTS_MAX : running < c->cores;
+    switch (kind) {
+    case CORE_POINTS:
+        return !busy && running < CORE_POINTS_MAX;
+    case CORE_TRACE:
+        return running < c->cores;
+    default:
+        return running < kind_max[kind];
+    }
 }
 
 static void start_waiting(struct core *c, struct core_actions *out)

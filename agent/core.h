@@ -9,6 +9,9 @@
  *       │               │               └─cancel, drain─▶ stop ─ended─▶ ended, or gone when dropped
  *       └───────────────┴── cannot, drain: declined, gone; cancel: ended; drop: gone
  *
+ * make stores and offers what the task leaves: a trace; a command's output and files, however it ended; a collection's
+ * logs.
+ *
  * Rows are numbered by their place in the task's spool. A batch is named by seq = its first row's place + 1, so the
  * same rows have the same seq after a restart of the agent too. The end of a task is reported when all its rows
  * are acknowledged.
@@ -19,11 +22,13 @@
 #include <stdint.h>
 
 enum {
-    CORE_TASKS_MAX = 64, /* in all; those that ended and wait for their acknowledgement included */
-    CORE_POINTS_MAX = 2, /* accepted and not ended: one runs, one waits so that nobody idles */
-    CORE_TRACE_MAX = 8,  /* trace tasks likewise; as many as there are cores run */
-    CORE_WINDOW = 4,     /* batches of rows of a task that wait for their acknowledgement */
-    CORE_BATCH = 1024,   /* rows a batch */
+    CORE_TASKS_MAX = 64,  /* in all; those that ended and wait for their acknowledgement included */
+    CORE_POINTS_MAX = 2,  /* accepted and not ended: one runs, one waits so that nobody idles */
+    CORE_TRACE_MAX = 8,   /* trace tasks likewise; as many as there are cores run */
+    CORE_EXEC_MAX = 16,   /* commands; all run: the coordinator knows what a host can bear */
+    CORE_COLLECT_MAX = 8, /* collections likewise */
+    CORE_WINDOW = 4,      /* batches of rows of a task that wait for their acknowledgement */
+    CORE_BATCH = 1024,    /* rows a batch */
     CORE_RESEND_MS = 10000,
     CORE_HELLO_MS = 5000,
     CORE_SPACE_MS = 15000, /* after a full disk: no new task for so long */
@@ -34,7 +39,7 @@ struct task_key {
     uint64_t task, epoch, n;
 };
 
-enum core_kind { CORE_POINTS, CORE_TRACE, CORE_KINDS };
+enum core_kind { CORE_POINTS, CORE_TRACE, CORE_EXEC, CORE_COLLECT, CORE_KINDS };
 enum core_state {
     CORE_ST_GONE,
     CORE_ST_FETCH,
@@ -68,6 +73,7 @@ struct core_task {
     struct task_key key;
     enum core_kind kind;
     enum core_state state;
+    enum task_cause cause;                /* make: how its process ended */
     uint64_t points;                      /* that it was given */
     uint64_t rows;                        /* in its spool */
     uint64_t rows_sent;                   /* place of the next row to send */
@@ -101,7 +107,7 @@ enum core_event_kind {
     CORE_CANNOT,   /* key, cause: inputs cannot be had, or it could not be started */
     CORE_ROWS,     /* key, rows: so many are in its spool now */
     CORE_EXITED, /* key, cause, rows: its process ended and nothing of it is left; rows is final */
-    CORE_MADE,   /* key, cause: what it made is at the coordinator (done), or never will be */
+    CORE_MADE,   /* key, cause: what it left is at the coordinator (done), or never will be */
     CORE_ROWS_ACK, /* key, seq */
     CORE_END_ACK,  /* key */
     CORE_CANCEL,   /* key */
@@ -129,7 +135,7 @@ enum core_action_kind {
     CORE_DO_ACCEPT,    /* key: make its folder, get its inputs; answer READY or CANNOT */
     CORE_DO_START,     /* key: answer CANNOT, or EXITED in the end */
     CORE_DO_STOP,      /* key, hard: ask the shim to end it, or to kill it at once */
-    CORE_DO_MAKE,      /* key: store and offer what it made; answer MADE */
+    CORE_DO_MAKE,      /* key, cause: store and offer what it left; answer MADE */
     CORE_DO_SAVE_END,  /* key, cause: durable on return */
     CORE_DO_SEND_ROWS, /* key, seq, first, rows */
     CORE_DO_SAVE_ACK,  /* key, rows: so many need not be sent again after a restart */

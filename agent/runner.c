@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "agent/ring.h"
+#include "agent/spec.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
@@ -23,66 +24,16 @@
 
 extern char **environ;
 
-enum { TAIL_MAX = 4000, LOCK_FD = 9, POINTS_MAX = 1 << 16, INPUTS_MAX = 1024, SPEC_MAX = 1 << 20 };
+enum { TAIL_MAX = 4000, LOCK_FD = 9 };
 
-static const char *const kind_names[CORE_KINDS] = { "points", "trace" };
+static const char *const kind_names[CORE_KINDS] = { "points", "trace", "exec", "collect" };
 
-/* ---- specs */
-
-static int parse_points(struct run_grant *g, const json_t *j, struct err *e)
+int run_kind_parse(const char *name)
 {
-    const json_t *points = json_object_get(j, "points");
-    const char *trace = json_string_value(json_object_get(j, "trace"));
-    if (!trace || id_parse(trace, &g->trace, NULL) < 0)
-        return err_set(e, SF_EFORMAT, "task spec: 'trace' is no id");
-    if (!json_is_array(points) || json_array_size(points) == 0 ||
-        json_array_size(points) > POINTS_MAX)
-        return err_set(e, SF_EFORMAT, "task spec: 'points' is no list of 1 to %d points",
-                       POINTS_MAX);
-    g->points = json_array_size(points);
-    return 0;
-}
-
-static int parse_logs(const json_t *j, struct id **ret, size_t *ret_n, struct err *e)
-{
-    const json_t *logs = json_object_get(json_object_get(j, "recipe"), "logs");
-    size_t n = json_array_size(logs);
-    if (!json_is_array(logs) || n == 0 || n > INPUTS_MAX)
-        return err_set(e, SF_EFORMAT, "task spec: a recipe of 1 to %d logs is needed", INPUTS_MAX);
-    CLEANUP(freep) struct id *ids = calloc(n, sizeof(*ids));
-    if (!ids)
-        return err_sys(e, ENOMEM, "task spec");
-    for (size_t i = 0; i < n; i++) {
-        /* a log stands there as its id, or as an object that has it */
-        const json_t *log = json_array_get(logs, i);
-        const char *hex = json_string_value(json_is_object(log) ? json_object_get(log, "id") : log);
-        if (!hex || id_parse(hex, &ids[i], NULL) < 0)
-            return err_set(e, SF_EFORMAT, "task spec: log %zu is no id", i);
-    }
-    *ret = TAKE(ids);
-    *ret_n = n;
-    return 0;
-}
-
-int run_parse_spec(struct run_grant *g, const void *spec, size_t n, struct id **ret_inputs,
-                   size_t *ret_n, struct err *e)
-{
-    json_error_t je;
-    CLEANUP(json_decrefp) json_t *j = json_loadb(spec, n, JSON_REJECT_DUPLICATES, &je);
-    if (!j)
-        return err_set(e, SF_EFORMAT, "task spec: line %d: %s", je.line, je.text);
-    if (g->kind == CORE_TRACE)
-        return parse_logs(j, ret_inputs, ret_n, e);
-    int r = parse_points(g, j, e);
-    if (r < 0)
-        return r;
-    struct id *ids = calloc(1, sizeof(*ids));
-    if (!ids)
-        return err_sys(e, ENOMEM, "task spec");
-    ids[0] = g->trace;
-    *ret_inputs = ids;
-    *ret_n = 1;
-    return 0;
+    for (int k = 0; k < CORE_KINDS; k++)
+        if (!strcmp(name, kind_names[k]))
+            return k;
+    return -EINVAL;
 }
 
 /* ---- folders */
@@ -139,11 +90,14 @@ int run_create(const char *tasks, const struct run_grant *g, const void *spec, s
              g->key.n);
     CLEANUP(freep)
     char *dir = path_fmt("%s/%s", tasks, name), *temp = path_fmt("%s/.new-%s", tasks, name),
-         *scratch = path_fmt("%s/.new-%s/tmp", tasks, name);
+         *scratch = path_fmt("%s/.new-%s/tmp", tasks, name),
+         *work = path_fmt("%s/.new-%s/cwd", tasks, name);
     CLEANUP(json_decrefp) json_t *j = grant_json(g);
-    if (!dir || !temp || !scratch || !j)
+    if (!dir || !temp || !scratch || !work || !j)
         return err_sys(e, ENOMEM, "%s", tasks);
     int r = dir_make(scratch, 0700, e);
+    if (r == 0 && g->kind == CORE_EXEC)
+        r = dir_make(work, 0700, e);
     if (r == 0)
         r = put_json(temp, "grant", j, e);
     if (r == 0)
@@ -169,10 +123,8 @@ int run_load(const char *dir, struct run_grant *ret, struct err *e)
     *ret = (struct run_grant){ 0 };
     CLEANUP(json_decrefp) json_t *j = get_json(dir, "grant", 16384);
     const char *kind = json_string_value(json_object_get(j, "kind"));
-    int k = 0;
-    while (kind && k < CORE_KINDS && strcmp(kind, kind_names[k]) != 0)
-        k++;
-    if (!kind || k == CORE_KINDS || json_get_u64(j, "task", &ret->key.task, NULL) < 0 ||
+    int k = kind ? run_kind_parse(kind) : -EINVAL;
+    if (k < 0 || json_get_u64(j, "task", &ret->key.task, NULL) < 0 ||
         json_get_u64(j, "epoch", &ret->key.epoch, NULL) < 0 ||
         json_get_u64(j, "n", &ret->key.n, NULL) < 0 ||
         json_get_u64(j, "timeout_ms", &ret->timeout_ms, NULL) < 0 ||
@@ -239,6 +191,42 @@ static int put_run(const char *dir, const struct run_grant *g, const struct id i
     return put_json(dir, "run.json", j, e);
 }
 
+/* The shim's words: six places for its name and first options, then what differs by kind. A command runs under the shim
+ * itself, without our program in between: its start is part of its price. */
+static int command(const char *dir, const struct run_grant *g, const char *program,
+                   json_t **ret_spec, const char ***ret, struct err *e)
+{
+    enum { FIRST = 6 };
+    CLEANUP(freep) const char **words = NULL;
+    size_t n = 0, at = FIRST;
+    if (g->kind == CORE_EXEC) {
+        *ret_spec = get_json(dir, "spec.json", SPEC_MAX);
+        int r = spec_argv(*ret_spec, &words, e);
+        if (r < 0)
+            return r;
+        while (words[n])
+            n++;
+    }
+    const char **v = calloc(FIRST + n + 8, sizeof(*v));
+    if (!v)
+        return err_sys(e, ENOMEM, "%s", dir);
+    if (n) {
+        v[at++] = "--chdir";
+        v[at++] = "cwd";
+    }
+    v[at++] = dir;
+    v[at++] = "--";
+    if (n) {
+        memcpy(v + at, words, n * sizeof(*v));
+    } else {
+        v[at++] = program;
+        v[at++] = "__task";
+        v[at++] = dir;
+    }
+    *ret = v;
+    return 0;
+}
+
 int run_start(const char *dir, const struct run_grant *g, const char *shim, const char *program,
               const struct id inputs[], char *const paths[], size_t n, int *ret_pidfd,
               struct err *e)
@@ -257,8 +245,14 @@ int run_start(const char *dir, const struct run_grant *g, const char *shim, cons
     char timeout[24], lock_fd[8];
     snprintf(timeout, sizeof(timeout), "%" PRIu64, g->timeout_ms);
     snprintf(lock_fd, sizeof(lock_fd), "%d", LOCK_FD);
-    const char *argv[] = { shim, "--timeout-ms", timeout, "--lock-fd", lock_fd, "--no-new-privs",
-                           dir,  "--",           program, "__task",    dir,     NULL };
+    CLEANUP(freep) const char **argv = NULL;
+    CLEANUP(json_decrefp) json_t *spec = NULL; /* words of argv point into it */
+    r = command(dir, g, program, &spec, &argv, e);
+    if (r < 0)
+        return r;
+    const char *const first[] = { shim,        "--timeout-ms", timeout,
+                                  "--lock-fd", lock_fd,        "--no-new-privs" };
+    memcpy(argv, first, sizeof(first));
     size_t n_env = 0;
     while (environ[n_env])
         n_env++;
@@ -276,7 +270,7 @@ int run_start(const char *dir, const struct run_grant *g, const char *shim, cons
     posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&fa, fd, LOCK_FD);
     pid_t pid;
-    r = posix_spawn(&pid, shim, &fa, NULL, (char **)argv, env);
+    r = posix_spawn(&pid, shim, &fa, NULL, (char **)(uintptr_t)argv, env);
     posix_spawn_file_actions_destroy(&fa);
     if (r)
         return err_sys(e, r, "%s", shim);

@@ -6,8 +6,9 @@
  *     run.json   made at its start: threads, where its inputs lie
  *     lock pid status stdout stderr   of siofleet-shim
  *     rows acked end                  of spool.h
- *     product info.json               what a trace task made
+ *     product info.json               what a trace task made; info.json and out/ are a collection's
  *     tmp/       TMPDIR of the task
+ *     cwd/       a command's folder
  * The folder appears by rename with grant and spec in it. lock exists from just before the start on.
  */
 #pragma once
@@ -30,10 +31,7 @@ struct run_grant {
     uint64_t timeout_ms, points, threads;
 };
 
-/* Read a spec: kind's form, its number of points, and the artefacts that it needs (*ret_inputs owned, free()).
- * Hostile text is -SF_EFORMAT. g->trace and g->points are filled. */
-int run_parse_spec(struct run_grant *g, const void *spec, size_t n, struct id **ret_inputs,
-                   size_t *ret_n, struct err *e);
+int run_kind_parse(const char *name); /* "points" -> CORE_POINTS; -EINVAL */
 
 /* Make the folder; *ret_dir is owned. -ENOSPC, -errno. An existing one is -EEXIST. */
 int run_create(const char *tasks, const struct run_grant *g, const void *spec, size_t n,
@@ -50,7 +48,7 @@ enum run_state {
 };
 enum run_state run_look(const char *dir);
 
-/* Start `program __task DIR` under the shim. *ret_pidfd becomes readable when the shim ends. inputs: artefact ids and
+/* Start `program __task DIR`, or a command itself, under the shim. *ret_pidfd becomes readable when the shim ends. inputs: artefact ids and
  * where they lie. */
 int run_start(const char *dir, const struct run_grant *g, const char *shim, const char *program,
               const struct id inputs[], char *const paths[], size_t n, int *ret_pidfd,

@@ -48,7 +48,7 @@ struct stream {
 };
 
 struct shim {
-    const char *dir;
+    const char *dir, *cwd;
     uint64_t timeout_ms, grace_ms, cap_b;
     int lock_fd, status_fd;
     bool no_new_privs;
@@ -71,6 +71,7 @@ static const char usage[] =
     "  --grace-ms N      time between SIGTERM and SIGKILL (2000)\n"
     "  --log-cap BYTES   most bytes kept of each of stdout and stderr (1048576)\n"
     "  --lock-fd N       DIR/lock, opened and locked by the caller\n"
+    "  --chdir DIR       CMD starts there (DIR of the task)\n"
     "  --no-new-privs    CMD cannot gain rights by set-user-id programs\n";
 
 static uint64_t mono_ms(void)
@@ -354,6 +355,10 @@ static pid_t start(struct shim *s, char **argv, const sigset_t *old)
         dup2(null, 0);
         dup2(po[1], 1);
         dup2(pe[1], 2);
+        if (s->cwd && chdir(s->cwd) < 0) {
+            dprintf(2, "siofleet: %s: %s\n", s->cwd, strerror(errno));
+            _exit(126);
+        }
         execvp(argv[0], argv);
         dprintf(2, "siofleet: %s: %s\n", argv[0], strerror(errno));
         _exit(errno == ENOENT ? 127 : 126);
@@ -443,6 +448,12 @@ static int parse(struct shim *s, int argc, char **argv, char ***ret_cmd)
     for (; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--"); i++) {
         if (!strcmp(argv[i], "--no-new-privs")) {
             s->no_new_privs = true;
+            continue;
+        }
+        if (!strcmp(argv[i], "--chdir")) {
+            if (i + 1 >= argc)
+                return fail(2, argv[i], "needs a folder");
+            s->cwd = argv[++i];
             continue;
         }
         size_t k = 0;

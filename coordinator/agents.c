@@ -62,6 +62,16 @@ static bool json_ok(const uint8_t *p, size_t n)
     return ok;
 }
 
+/* What an agent's facts say of collecting: "ready" QEMU and image are there, "can" they can be made. */
+static uint8_t collect_of(const char *facts)
+{
+    CLEANUP(json_decrefp) json_t *j = facts ? json_loads(facts, 0, NULL) : NULL;
+    const char *s = json_string_value(json_object_get(j, "collect"));
+    if (!s)
+        return COLLECT_NO;
+    return !strcmp(s, "ready") ? COLLECT_READY : !strcmp(s, "can") ? COLLECT_CAN : COLLECT_NO;
+}
+
 void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m)
 {
     struct err e = { 0 };
@@ -155,6 +165,10 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
     struct sched_event ev = { .type = EV_HELLO,
                               .agent = { .boot = m->boot,
                                          .cores = (uint32_t)m->cores,
+                                         .memory_mib = m->memory_mib,
+                                         .kvm = m->kvm,
+                                         .collect = collect_of(facts),
+                                         .labels = info.labels,
                                          .accept = true,
                                          .drained = info.drained,
                                          .refs = refs,
@@ -464,6 +478,8 @@ void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end
             r = 0;
         }
     }
+    if (open && t->job && (r = hub_job_end(h, p, a, t, m, &cause, &e)) == 0)
+        return; /* likewise: its artefacts */
     last_line(m->tail, m->tail_len, line);
     if (r >= 0)
         r = store_end_attempt(h->store, m->task, m->epoch, m->n, cause, m->exit, m->signal,

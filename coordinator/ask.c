@@ -104,7 +104,9 @@ static int ls_agent(void *ctx, const struct store_agent *a)
         if (!memcmp(i->info.install, a->install, 16))
             live = i;
     const struct sched_agent *s = sched_agent(&p->h->sched, a->install);
-    uint32_t running = s ? s->n_tasks[0] + s->n_tasks[1] : 0;
+    uint32_t running = 0;
+    for (int k = 0; s && k < TASK_KINDS; k++)
+        running += s->n_tasks[k];
     const char *state = hub_agent_state(p->h, a);
     uint64_t seen = live ? live->last_seen_ms : a->last_seen_ms, now = clock_wall_ms();
     json_t *labels = json_object();
@@ -148,7 +150,7 @@ static void ls_task(struct page *p, const struct sched_task *t)
     json_t *j = json_object();
     json_object_set_new(j, "task", json_u64(t->num));
     json_object_set_new(j, "sweep", l ? json_string(hex) : json_null());
-    json_object_set_new(j, "kind", json_string(t->kind == TASK_TRACE ? "trace" : "points"));
+    json_object_set_new(j, "kind", json_string(task_kind_name(t->kind)));
     json_object_set_new(j, "state", json_string(task_state_name(t->state)));
     json_object_set_new(j, "agent", a ? json_str(a->info.name) : json_null());
     json_object_set_new(j, "epoch", t->n ? json_u64(t->epoch) : json_null());
@@ -156,6 +158,8 @@ static void ls_task(struct page *p, const struct sched_task *t)
     json_object_set_new(j, "points", json_u64(t->total));
     json_object_set_new(j, "done", json_u64(t->total - t->left.total));
     json_object_set_new(j, "cause", json_null());
+    const struct job *job = t->job ? t->job->user : NULL;
+    json_object_set_new(j, "job", job ? json_id(&job->id) : json_null());
     json_array_append_new(p->items, j);
 }
 
@@ -176,6 +180,7 @@ static int ls_ended(void *ctx, const struct store_try *a)
     json_object_set_new(j, "points", json_u64(a->points));
     json_object_set_new(j, "done", !strcmp(a->cause, "done") ? json_u64(a->points) : json_null());
     json_object_set_new(j, "cause", json_string(a->cause));
+    json_object_set_new(j, "job", json_null());
     json_array_append_new(p->items, j);
     return 0;
 }
@@ -199,7 +204,9 @@ static int ask_ls(struct hub *h, const char *kind, const json_t *args, const cha
         json_decref(p.items);
         return -SF_EUSAGE;
     }
-    if (!strcmp(kind, "sweeps")) {
+    if (!strcmp(kind, "jobs")) {
+        r = hub_ls_jobs(h, cursor, p.items, next, e);
+    } else if (!strcmp(kind, "sweeps")) {
         r = store_sweeps(h->store, p.skip, false, ls_sweep, &p, e);
         if (p.more)
             snprintf(next, STORE_CURSOR, "%" PRIu64, p.last);
@@ -211,6 +218,9 @@ static int ask_ls(struct hub *h, const char *kind, const json_t *args, const cha
             ls_task(&p, LIST_OF(i, struct sched_task, by_sweep));
             for (size_t k = 0; k < h->sched.n_order; k++)
                 LIST_EACH(i, n, &h->sched.order[k]->tasks)
+            ls_task(&p, LIST_OF(i, struct sched_task, by_sweep));
+            LIST_EACH(q, m, &h->sched.job_list)
+            LIST_EACH(i, n, &LIST_OF(q, struct sched_job, all)->tasks)
             ls_task(&p, LIST_OF(i, struct sched_task, by_sweep));
             json_get_u64(args, "ended", &ended, NULL);
             if (!p.more && ended)
@@ -298,7 +308,7 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
     else if (!strcmp(m->what, "ls-artefacts"))
         r = store_ls_artefacts(h->store, m->cursor, &body, next, &e);
     else if (!strcmp(m->what, "ls-sweeps") || !strcmp(m->what, "ls-tasks") ||
-             !strcmp(m->what, "ls-agents"))
+             !strcmp(m->what, "ls-agents") || !strcmp(m->what, "ls-jobs"))
         r = ask_ls(h, m->what + 3, args, m->cursor, &doc, next, &e);
     else if (!strcmp(m->what, "sweep"))
         r = ask_sweep(h, args, &doc, &e);
@@ -306,7 +316,17 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
         r = hub_why(h, args, &doc, &e);
     else if (!strcmp(m->what, "audit"))
         r = hub_audit(h, args, m->cursor, &doc, next, &e);
-    else if (!strcmp(m->what, "artefact"))
+    else if (!strcmp(m->what, "job"))
+        r = hub_ask_job(h, args, m->cursor, &doc, next, &e);
+    else if (!strcmp(m->what, "plan-runs"))
+        r = hub_ask_runs(h, args, &doc, &e);
+    else if (!strcmp(m->what, "logs")) {
+        r = hub_ask_logs(h, p, m, args, &doc, &e);
+        if (r == 1) { /* its agent was asked */
+            json_decref(args);
+            return;
+        }
+    } else if (!strcmp(m->what, "artefact"))
         r = ask_artefact(h, args, &doc, &e);
     else if (!strcmp(m->what, "plan-known"))
         r = ask_known(h, args, &doc, &e);

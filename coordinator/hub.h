@@ -5,6 +5,7 @@
  * (grants) is sent. A turn that cannot be stored changed nothing: agents send again, users are told.
  */
 #pragma once
+#include "coordinator/job.h"
 #include "coordinator/live.h"
 #include "coordinator/map.h"
 #include "coordinator/sched.h"
@@ -37,6 +38,14 @@ struct hub_answer {
     char *text;         /* owned */
 };
 
+/* A user who waits for what a task on an agent has written. */
+struct hub_wait {
+    uint64_t req; /* of log_get; 0 = free */
+    uint64_t peer, user_req, agent_peer, until_ms;
+    json_t *doc; /* the answer but for the data; owned */
+};
+enum { HUB_WAITS = 128 };
+
 struct hub {
     const struct coordinator_conf *conf;
     struct link *link;
@@ -51,6 +60,9 @@ struct hub {
     struct map live;          /* seq -> live */
     struct live **lives;      /* the same, as a list */
     size_t n_lives, room_lives;
+    struct map jobs; /* seq -> job */
+    struct hub_wait waits[HUB_WAITS];
+    uint64_t log_reqs;
     uint64_t epoch;
     struct id engine;  /* of this program file */
     uint64_t *engines; /* numbers of engines whose results count as known */
@@ -91,6 +103,39 @@ void hub_decline(struct hub *h, const struct peer *p, const struct msg_decline *
 void hub_trace_here(struct hub *h, const struct id *key, const struct store_trace *tr);
 /* Head of a trace file in the cas -> its row in the store. */
 int hub_note_trace(struct hub *h, const struct id *id, struct store_trace *ret, struct err *e);
+
+/* jobs.c: commands and collections */
+void hub_submit_job(struct hub *h, const struct peer *p, const struct msg_submit_job *m);
+/* Store a checked job and hand it to the scheduler after the commit. *j is taken on success. Whether the turn has
+ * failed with it: h->failed. */
+int hub_add_job(struct hub *h, struct job **j, const char *request_id, const char *by,
+                struct store_job *ret, struct err *e);
+/* One of the store into memory and into the scheduler. fresh: failures of before do not count. */
+int hub_load_job(struct hub *h, uint64_t seq, bool fresh, struct err *e);
+int hub_load_jobs(struct hub *h, struct err *e);
+struct job *hub_job(struct hub *h, uint64_t seq);
+void hub_drop_job(struct hub *h, struct job *j);
+/* An agent's answer: 1 = noted, 0 = artefacts of it are still to come, or an error. *cause: as it counts. */
+int hub_job_end(struct hub *h, const struct peer *p, const struct hub_agent *a,
+                const struct sched_task *t, const struct msg_task_end *m, const char **cause,
+                struct err *e);
+int hub_job_task(struct hub *h, const struct sched_action *a, struct err *e);
+int hub_job_over(struct hub *h, const struct sched_action *a, struct err *e);
+int hub_control_job(struct hub *h, const char *verb, const struct store_job *w, char text[256],
+                    struct err *e);
+int hub_ask_job(struct hub *h, const json_t *args, const char *cursor, json_t **ret,
+                char next[STORE_CURSOR], struct err *e);
+int hub_ls_jobs(struct hub *h, const char *cursor, json_t *items, char next[STORE_CURSOR],
+                struct err *e);
+int hub_ask_runs(struct hub *h, const json_t *args, json_t **ret, struct err *e);
+
+/* logs.c: what tasks write */
+/* 1 = answered later, by what the agent says; 0 = *ret is the answer; or an error. */
+int hub_ask_logs(struct hub *h, const struct peer *p, const struct msg_ask *m, const json_t *args,
+                 json_t **ret, struct err *e);
+void hub_log_data(struct hub *h, const struct peer *p, const struct msg_log_data *m);
+void hub_log_tick(struct hub *h, uint64_t now_ms);
+void hub_log_clear(struct hub *h);
 
 /* ask.c: questions of users */
 void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m);

@@ -73,15 +73,22 @@ void sched_init(struct sched *s, const struct sched_cfg *cfg, uint64_t now_ms)
         s->cfg.next_task = 1;
     list_init(&s->agent_list);
     list_init(&s->trace_tasks);
+    list_init(&s->job_list);
 }
+
 void sched_clear(struct sched *s)
 {
     for (size_t i = 0; i < s->n_order; i++)
         sched_free_sweep(s->order[i]);
     LIST_EACH(p, n, &s->trace_tasks)
     sched_free_task(LIST_OF(p, struct sched_task, by_sweep));
+    LIST_EACH(j, k, &s->job_list)
+    sched_free_job(LIST_OF(j, struct sched_job, all));
     LIST_EACH(q, m, &s->agent_list)
-    free(LIST_OF(q, struct sched_agent, all));
+    {
+        free(LIST_OF(q, struct sched_agent, all)->labels);
+        free(LIST_OF(q, struct sched_agent, all));
+    }
     for (size_t i = 0; i < s->traces.room; i++)
         if (s->traces.slot[i].val &&
             map_get(&s->traces, s->traces.slot[i].key) == s->traces.slot[i].val)
@@ -92,6 +99,7 @@ void sched_clear(struct sched *s)
     map_clear(&s->tasks);
     map_clear(&s->sweeps);
     map_clear(&s->traces);
+    map_clear(&s->jobs);
     *s = (struct sched){ 0 };
 }
 
@@ -101,6 +109,7 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
     struct sched_sweep *w;
     struct sched_task *t;
     struct sched_agent *a;
+    struct sched_job *j;
     int r;
     switch (ev->type) {
     case EV_HELLO:
@@ -160,7 +169,7 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
         if (!t)
             return err_set(e, ENOENT, "task %llu: is over", (unsigned long long)ev->end.task);
         if (ev->type == EV_CANCEL_TASK)
-            return sched_cancel_task(s, t, out);
+            return t->job ? sched_cancel_job_task(s, t, out) : sched_cancel_task(s, t, out);
         t->not_before_ms = 0;
         return t->state == TASK_QUARANTINED ? sched_free_quarantine(s, t, out) : 0;
     case EV_DRAIN:
@@ -172,6 +181,17 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
     case EV_REDO:
         w = sched_sweep(s, ev->sweep.seq);
         return w ? sched_redo(s, w, ev, out) : err_set(e, ENOENT, "sweep is over");
+    case EV_JOB:
+        return sched_ev_job(s, ev, out, e);
+    case EV_CANCEL_JOB:
+    case EV_HOLD_JOB:
+        j = sched_job(s, ev->job.seq);
+        if (!j)
+            return err_set(e, ENOENT, "job is over");
+        if (ev->type == EV_CANCEL_JOB)
+            return sched_cancel_job(s, j, out);
+        j->held = ev->job.held;
+        return 0;
     case EV_STOP:
         s->draining = true;
         return 0;
@@ -208,6 +228,11 @@ uint64_t sched_next_ms(const struct sched *s)
         sooner(s, &next, LIST_OF(p, struct sched_task, by_sweep)->not_before_ms);
     LIST_EACH(p, n, &s->trace_tasks)
     sooner(s, &next, LIST_OF(p, struct sched_task, by_sweep)->not_before_ms);
+    LIST_EACH(j, k, &s->job_list)
+    LIST_EACH(p, n, &LIST_OF(j, struct sched_job, all)->tasks)
+    sooner(s, &next, LIST_OF(p, struct sched_task, by_sweep)->not_before_ms);
+    if (!list_empty(&s->job_list)) /* then pinned tasks of agents that did not come are given up */
+        sooner(s, &next, s->start_ms + s->cfg.lease_ms + 1);
     return next;
 }
 

@@ -43,7 +43,10 @@ enum {
     SCHED_AVOID_MS = 30000, /* a task that failed on an agent waits so long for another one */
 };
 
-enum task_kind { TASK_POINTS = 0, TASK_TRACE = 1 };
+enum task_kind { TASK_POINTS, TASK_TRACE, TASK_EXEC, TASK_COLLECT, TASK_KINDS };
+const char *task_kind_name(enum task_kind k); /* "points" */
+/* TASK_KINDS when it is none. */
+enum task_kind task_kind_parse(const char *name);
 
 /* queued    waits for an agent (and for its back-off)
  * leased    granted; renewed by beats and rows
@@ -86,10 +89,41 @@ struct sched_agent {
     bool stopped;   /* and then it went */
     uint32_t blame; /* tasks in a row that failed here and went well elsewhere */
     uint64_t heard_ms, not_before_ms;
-    struct list tasks;   /* leased, orphan, stopping */
-    uint32_t n_tasks[2]; /* by kind */
-    void *user;          /* the caller's */
+    struct list tasks; /* leased, orphan, stopping */
+    uint32_t n_tasks[TASK_KINDS];
+    void *user; /* the caller's */
     struct list all;
+    /* what it has, for jobs */
+    uint64_t memory_mib;
+    bool kvm;
+    uint8_t collect; /* enum sched_collect */
+    char *labels;    /* "k=v,...", owned; NULL = none */
+    bool reserved;   /* in this round: an exclusive task waits for it to be idle */
+};
+
+enum sched_collect { COLLECT_NO, COLLECT_CAN, COLLECT_READY };
+
+/* What a task of a job asks of its agent. */
+struct sched_needs {
+    uint32_t
+        cores; /* taken from the agent's, of which other tasks of jobs have theirs; 0 = does not count */
+    uint64_t memory_mib;
+    bool kvm, collect;
+    bool exclusive; /* nothing else runs on the agent meanwhile */
+    bool pinned;    /* to install, and gone with it */
+    uint8_t install[16];
+    const char *labels; /* "k=v,...", all of them; NULL = none. Borrowed from the job's owner */
+};
+
+/* A submission of independent tasks, each with an answer of its own: commands, or runs of a collection. */
+struct sched_job {
+    uint64_t seq, priority, timeout_ms;
+    enum task_kind kind;
+    uint32_t retries;
+    bool held, cancelled;
+    struct list tasks; /* that are not over */
+    struct list all;
+    void *user;
 };
 
 struct sched_trace {
@@ -119,8 +153,10 @@ struct sched_task {
     uint64_t num, epoch, n;
     enum task_kind kind;
     enum task_state state;
-    struct sched_sweep *sweep; /* of a points task, else NULL */
-    struct sched_trace *trace;
+    struct sched_sweep *sweep;      /* of a points task, else NULL */
+    struct sched_trace *trace;      /* of a points or trace task */
+    struct sched_job *job;          /* of a task of a job */
+    struct sched_needs needs;       /* likewise */
     struct sched_agent *agent;      /* while leased, orphan or stopping */
     struct list by_agent, by_sweep; /* by_sweep: or in the list of trace tasks */
     uint64_t boot;                  /* of the agent when it was granted or claimed */
@@ -165,9 +201,9 @@ struct sched {
     struct sched_cfg cfg;
     uint64_t start_ms;
     struct rng rng;
-    struct map agents, tasks, sweeps, traces;
-    struct list agent_list, trace_tasks;
-    struct sched_sweep **order; /* priority down, then age */
+    struct map agents, tasks, sweeps, traces, jobs;
+    struct list agent_list, trace_tasks, job_list; /* jobs by priority, then age */
+    struct sched_sweep **order;                    /* priority down, then age */
     size_t n_order, room_order;
     uint64_t *gone; /* noted tasks that ended: the store forgets them at the next tick */
     size_t n_gone, room_gone;
@@ -194,7 +230,10 @@ enum sched_event_type {
     EV_RETRY_TASK,   /* end.task: forget its back-off, free it from quarantine */
     EV_DRAIN,        /* agent.install, agent.accept (0 = drain) */
     EV_REDO, /* sweep.seq, sweep.todo (borrowed): these points, which had failed, are to run again, and tasks in quarantine */
-    EV_STOP, /* this coordinator ends: grant nothing more */
+    EV_JOB,  /* job: accepted just now, or found in the store at a start */
+    EV_CANCEL_JOB, /* job.seq */
+    EV_HOLD_JOB,   /* job.seq, job.held */
+    EV_STOP,       /* this coordinator ends: grant nothing more */
     EV_TICK, /* leases, back-offs, grants. After each group of events, and at least every few 100 ms
               */
 };
@@ -204,6 +243,13 @@ struct sched_ref {
     unsigned state; /* 1 accepted, 2 running, 3 ended but not acknowledged */
 };
 
+struct sched_job_task {
+    uint64_t num; /* from sched_reserve(), or as stored */
+    uint64_t n;   /* attempts so far */
+    uint32_t fails;
+    struct sched_needs needs;
+};
+
 struct sched_event {
     enum sched_event_type type;
     union {
@@ -211,6 +257,10 @@ struct sched_event {
             uint8_t install[16];
             uint64_t boot;
             uint32_t cores;
+            uint64_t memory_mib;
+            const char *labels; /* copied; may be NULL */
+            uint8_t collect;
+            bool kvm;
             bool accept, drained;
             const struct sched_ref *refs; /* borrowed */
             size_t n_refs;
@@ -227,6 +277,16 @@ struct sched_event {
             uint32_t n_traces;
             void *user;
         } sweep;
+        struct {
+            uint64_t seq, priority, timeout_ms;
+            enum task_kind kind;
+            uint32_t retries;
+            bool held;
+            const struct sched_job_task
+                *tasks; /* n_tasks of them, those that are not over; borrowed */
+            size_t n_tasks;
+            void *user;
+        } job;
         struct {
             uint64_t task, epoch, n, sweep, timeout_ms;
             enum task_kind kind;
@@ -270,7 +330,9 @@ enum sched_action_type {
     ACT_AGENT_LOST,   /* agent, n = tasks requeued */
     ACT_AGENT_BAD,    /* agent, text: it was drained, as others do well what fails there */
     ACT_NOTE, /* task, kind, sweep, key, points, fails, kills, quarantined, text: to be kept over a restart */
-    ACT_FORGET, /* task: of a note */
+    ACT_FORGET,   /* task: of a note */
+    ACT_JOB_TASK, /* sweep = job, task, text: it is over without a result: failed, or cancelled when fails is UINT32_MAX */
+    ACT_JOB_OVER, /* sweep = job, user: all its tasks are over; forgotten here */
 };
 
 struct sched_action {
@@ -300,6 +362,17 @@ void sched_actions_clear(struct sched_actions *a);
 
 void sched_init(struct sched *s, const struct sched_cfg *cfg, uint64_t now_ms);
 void sched_clear(struct sched *s);
+
+/* n task numbers that nobody else gets; the first one. */
+uint64_t sched_reserve(struct sched *s, uint64_t n);
+struct sched_job *sched_job(const struct sched *s, uint64_t seq);
+/* Whether an end of this cause leaves a task of a job without another try. */
+bool sched_job_final(const struct sched_task *t, const char *cause);
+/* Why a task of a job waits, for people: what no agent has, or that those who have it are busy. */
+void sched_job_why(const struct sched *s, const struct sched_task *t, char out[200]);
+/* Whether an agent that is there takes tasks with these needs at all, busy or not. */
+bool sched_agent_fits(const struct sched_agent *a, const struct sched_needs *n);
+bool labels_have(const char *labels, const char *wanted); /* all k=v of wanted */
 
 /* One step. Appends what must be done to *out; does nothing itself. now: ms, monotonic. Never
  * blocks, never logs.

@@ -56,6 +56,14 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
     }
     a->boot = ev->agent.boot;
     a->cores = ev->agent.cores ? ev->agent.cores : 1;
+    a->memory_mib = ev->agent.memory_mib;
+    a->kvm = ev->agent.kvm;
+    a->collect = ev->agent.collect;
+    char *labels = strdup(ev->agent.labels ? ev->agent.labels : "");
+    if (!labels)
+        return -ENOMEM;
+    free(a->labels);
+    a->labels = labels;
     a->accept = ev->agent.accept;
     a->drained = ev->agent.drained;
     a->user = ev->agent.user;
@@ -144,7 +152,13 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
 {
     struct sched_sweep *w = NULL;
     struct sched_trace *tr = NULL;
-    if (ev->restore.kind == TASK_POINTS) {
+    struct sched_task *t = NULL;
+    if (ev->restore.kind >= TASK_EXEC) {
+        t = sched_task(s, ev->restore.task);
+        if (!t || !t->job || t->state != TASK_QUEUED)
+            return err_set(e, ENOENT, "task %llu: nobody needs it",
+                           (unsigned long long)ev->restore.task);
+    } else if (ev->restore.kind == TASK_POINTS) {
         w = sched_sweep(s, ev->restore.sweep);
         if (!w)
             return err_set(e, ENOENT, "task %llu: no such sweep",
@@ -160,21 +174,22 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
     } else {
         tr = sched_find_trace(s, &ev->restore.key);
     }
-    if (!tr || (ev->restore.kind == TASK_TRACE && (tr->ready || tr->task)))
+    if (!t && (!tr || (ev->restore.kind == TASK_TRACE && (tr->ready || tr->task))))
         return err_set(e, ENOENT, "task %llu: nobody needs it",
                        (unsigned long long)ev->restore.task);
     struct sched_agent *a = NULL;
     int r = ev->restore.open ? orphan_agent(s, ev->restore.install, &a) : 0;
     if (r < 0)
         return r;
-    struct sched_task *t;
-    r = sched_new_task(s, ev->restore.kind, w, tr, ev->restore.task, &t);
-    if (r < 0)
-        return r;
+    if (!t) { /* a job's tasks are here already */
+        r = sched_new_task(s, ev->restore.kind, w, tr, ev->restore.task, &t);
+        if (r < 0)
+            return r;
+        t->retries = w ? w->retries : SCHED_RETRIES;
+    }
     t->total = ev->restore.total;
     t->fails = ev->restore.fails;
     t->timeout_ms = ev->restore.timeout_ms;
-    t->retries = w ? w->retries : SCHED_RETRIES;
     t->noted = ev->restore.noted;
     if (ev->restore.n_kills || (ev->restore.why && *ev->restore.why)) {
         struct sched_past *p = sched_past(t);

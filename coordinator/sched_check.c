@@ -80,20 +80,41 @@ int sched_check(const struct sched *s, struct err *e)
         if ((r = check_task(s, LIST_OF(p, struct sched_task, by_sweep), e)) < 0)
             return r;
     }
+    LIST_EACH(i, k, &s->job_list)
+    {
+        const struct sched_job *j = LIST_OF(i, struct sched_job, all);
+        if (sched_job(s, j->seq) != j || list_empty(&j->tasks))
+            return broken(e, "a job is here while a task of it is not over", j->seq);
+        LIST_EACH(p, n, &j->tasks)
+        {
+            const struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+            n_tasks++;
+            if ((r = check_task(s, t, e)) < 0)
+                return r;
+            if (t->job != j || t->kind < TASK_EXEC || t->left.total)
+                return broken(e, "a job lists its own tasks, which hold no points", t->num);
+            if (t->agent && t->needs.pinned && memcmp(t->agent->install, t->needs.install, 16) != 0)
+                return broken(e, "a task for one host runs there", t->num);
+        }
+    }
     if (n_tasks != s->tasks.used)
         return broken(e, "each task is in one list", n_tasks);
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
-        uint32_t count[2] = { 0, 0 };
+        uint32_t count[TASK_KINDS] = { 0 };
+        bool exclusive = false;
         LIST_EACH(p, n, &a->tasks)
         {
             const struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
             if (t->agent != a)
                 return broken(e, "an agent lists its own tasks", t->num);
             count[t->kind]++;
+            exclusive |= t->needs.exclusive;
         }
-        if (count[0] != a->n_tasks[0] || count[1] != a->n_tasks[1])
+        if (exclusive && a->tasks.next->next != &a->tasks)
+            return broken(e, "an exclusive task is alone", sched_key(a->install));
+        if (memcmp(count, a->n_tasks, sizeof(count)) != 0)
             return broken(e, "an agent's tasks are counted", sched_key(a->install));
     }
     return 0;

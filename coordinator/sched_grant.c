@@ -62,14 +62,14 @@ static int forget(struct sched *s, struct sched_actions *out)
     return 0;
 }
 
-static bool takes(const struct sched_agent *a, uint64_t now)
+bool sched_takes(const struct sched_agent *a, uint64_t now)
 {
-    return a->alive && a->accept && !a->drained && now >= a->not_before_ms;
+    return a->alive && a->accept && !a->drained && !a->reserved && now >= a->not_before_ms;
 }
 
 /* A task that failed here is left to another agent, if there is one, for a while: whose fault it was shows then. */
-static bool better_elsewhere(const struct sched *s, const struct sched_task *t,
-                             const struct sched_agent *a, uint64_t now)
+bool sched_better_elsewhere(const struct sched *s, const struct sched_task *t,
+                            const struct sched_agent *a, uint64_t now)
 {
     const struct sched_past *p = t->past;
     if (!p || now >= t->not_before_ms + SCHED_AVOID_MS)
@@ -82,7 +82,7 @@ static bool better_elsewhere(const struct sched *s, const struct sched_task *t,
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *o = LIST_OF(q, struct sched_agent, all);
-        bool failed = !takes(o, now);
+        bool failed = !sched_takes(o, now);
         for (uint32_t i = 0; i < p->n_failed_on; i++)
             failed |= p->failed_on[i] == o;
         if (!failed)
@@ -91,8 +91,8 @@ static bool better_elsewhere(const struct sched *s, const struct sched_task *t,
     return false;
 }
 
-static int grant(struct sched *s, struct sched_task *t, struct sched_agent *a, uint64_t now,
-                 struct sched_actions *out)
+int sched_grant(struct sched *s, struct sched_task *t, struct sched_agent *a, uint64_t now,
+                struct sched_actions *out)
 {
     struct sched_action *g;
     int r = sched_act(out, ACT_GRANT, &g);
@@ -111,10 +111,11 @@ static int grant(struct sched *s, struct sched_task *t, struct sched_agent *a, u
     g->n = t->n;
     g->kind = t->kind;
     g->timeout_ms = t->timeout_ms;
-    g->sweep = t->sweep ? t->sweep->seq : 0;
-    g->key = t->trace->key;
+    g->sweep = t->sweep ? t->sweep->seq : t->job ? t->job->seq : 0;
+    if (t->trace)
+        g->key = t->trace->key;
     g->fails = t->fails;
-    g->user = t->sweep ? t->sweep->user : NULL;
+    g->user = t->sweep ? t->sweep->user : t->job ? t->job->user : NULL;
     for (size_t i = 0; i < t->left.n; i++)
         if ((r = sched_act_span(out, g, t->left.v[i].lo, t->left.v[i].hi)) < 0)
             return r;
@@ -146,7 +147,7 @@ static int grant_traces(struct sched *s, uint64_t now, struct sched_actions *out
         {
             struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
             uint32_t slots = a->cores < SCHED_TRACE_SLOTS ? a->cores : SCHED_TRACE_SLOTS;
-            if (takes(a, now) && !better_elsewhere(s, t, a, now) &&
+            if (sched_takes(a, now) && !sched_better_elsewhere(s, t, a, now) &&
                 a->n_tasks[TASK_TRACE] < slots &&
                 (!best || (uint64_t)a->n_tasks[TASK_TRACE] * best->cores <
                               (uint64_t)best->n_tasks[TASK_TRACE] * a->cores))
@@ -154,7 +155,7 @@ static int grant_traces(struct sched *s, uint64_t now, struct sched_actions *out
         }
         if (!best)
             continue;
-        int r = grant(s, t, best, now, out);
+        int r = sched_grant(s, t, best, now, out);
         if (r < 0)
             return r;
         out->v[out->n - 1].sweep = w->seq;
@@ -201,9 +202,9 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
         {
             struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
             if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready ||
-                better_elsewhere(s, t, a, now))
+                sched_better_elsewhere(s, t, a, now))
                 continue;
-            r = grant(s, t, a, now, out);
+            r = sched_grant(s, t, a, now, out);
             return r < 0 ? r : 1;
         }
         unsigned waiting = 0;
@@ -242,7 +243,7 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
                 w->in_tasks += t->total;
                 if (spans_del(&w->todo, lo, end) < 0)
                     return -ENOMEM;
-                r = grant(s, t, a, now, out);
+                r = sched_grant(s, t, a, now, out);
                 return r < 0 ? r : 1;
             }
         }
@@ -266,13 +267,13 @@ int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
     }
     if ((r = forget(s, out)) < 0 || s->draining)
         return r;
-    if ((r = grant_traces(s, now, out)) < 0)
+    if ((r = sched_grant_jobs(s, now, out)) < 0 || (r = grant_traces(s, now, out)) < 0)
         return r;
     uint64_t all_cores = 0;
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
-        if (takes(a, now))
+        if (sched_takes(a, now))
             all_cores += a->cores;
     }
     if (!all_cores)
@@ -281,7 +282,7 @@ int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
         LIST_EACH(q, m, &s->agent_list)
         {
             struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
-            if (a->n_tasks[TASK_POINTS] > have || !takes(a, now))
+            if (a->n_tasks[TASK_POINTS] > have || !sched_takes(a, now))
                 continue;
             r = grant_points(s, a, all_cores, now, out);
             if (r <= 0)

@@ -23,6 +23,8 @@ int sched_revive(struct sched *s, const struct sched_agent *a, struct sched_acti
 bool sched_same(const struct sched_task *t, uint64_t epoch, uint64_t n);
 int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
                    struct sched_trace *tr, uint64_t num, struct sched_task **ret);
+/* One without a place yet: the caller puts it into the list of its job. */
+int sched_bare_task(struct sched *s, enum task_kind kind, uint64_t num, struct sched_task **ret);
 void sched_free_task(struct sched_task *t);
 void sched_free_trace(struct sched *s, struct sched_trace *t);
 /* It leaves every table. Its points must be out of it. */
@@ -63,7 +65,26 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
                      struct sched_actions *out, struct err *e);
 int sched_expire(struct sched *s, uint64_t now, struct sched_actions *out);
 
+/* sched_job.c */
+void sched_free_job(struct sched_job *j);
+int sched_ev_job(struct sched *s, const struct sched_event *ev, struct sched_actions *out,
+                 struct err *e);
+int sched_cancel_job(struct sched *s, struct sched_job *j, struct sched_actions *out);
+int sched_cancel_job_task(struct sched *s, struct sched_task *t, struct sched_actions *out);
+/* One task of a job is over for good: told, or (text NULL) known already. */
+int sched_job_over(struct sched *s, struct sched_task *t, const char *text, bool cancelled,
+                   struct sched_actions *out);
+/* An attempt of one is over without success. count: it was the task's own fault. */
+int sched_job_again(struct sched *s, struct sched_task *t, bool count, const char *text,
+                    uint64_t now, struct sched_actions *out);
+int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out);
+
 /* sched_grant.c */
+bool sched_takes(const struct sched_agent *a, uint64_t now);
+bool sched_better_elsewhere(const struct sched *s, const struct sched_task *t,
+                            const struct sched_agent *a, uint64_t now);
+int sched_grant(struct sched *s, struct sched_task *t, struct sched_agent *a, uint64_t now,
+                struct sched_actions *out);
 int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out);
 
 /* sched.c: tables */

@@ -159,8 +159,7 @@ void sched_end_task(struct sched *s, struct sched_task *t)
     }
 }
 
-int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
-                   struct sched_trace *tr, uint64_t num, struct sched_task **ret)
+int sched_bare_task(struct sched *s, enum task_kind kind, uint64_t num, struct sched_task **ret)
 {
     struct sched_task *t = calloc(1, sizeof(*t));
     if (!t)
@@ -168,8 +167,6 @@ int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
     t->num = num ? num : s->cfg.next_task;
     t->kind = kind;
     t->state = TASK_QUEUED;
-    t->sweep = w;
-    t->trace = tr;
     int r = map_put(&s->tasks, t->num, t);
     if (r < 0) {
         free(t);
@@ -179,10 +176,22 @@ int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
         s->cfg.next_task = t->num + 1;
     list_init(&t->by_agent);
     list_init(&t->by_sweep);
+    *ret = t;
+    return 0;
+}
+
+int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
+                   struct sched_trace *tr, uint64_t num, struct sched_task **ret)
+{
+    int r = sched_bare_task(s, kind, num, ret);
+    if (r < 0)
+        return r;
+    struct sched_task *t = *ret;
+    t->sweep = w;
+    t->trace = tr;
     list_add(w ? &w->tasks : &s->trace_tasks, &t->by_sweep);
     if (kind == TASK_TRACE)
         tr->task = t;
-    *ret = t;
     return 0;
 }
 
@@ -439,12 +448,32 @@ static int halve(struct sched *s, struct sched_task *t, struct sched_actions *ou
     return r < 0 ? r : sched_note(half, false, out);
 }
 
+/* A task of a job: its rules say whether it is tried again; what went wrong counts as for others. */
+static int again_job(struct sched *s, struct sched_task *t, enum fault fault, const char *text,
+                     uint64_t now, struct sched_actions *out)
+{
+    char why[200];
+    int killed = 0;
+    snprintf(why, sizeof(why), "%s", text);
+    if (t->kind == TASK_COLLECT && fault == FAULT_LOST && t->runs && t->boot)
+        killed = note_kill(t);
+    else if (t->kind == TASK_COLLECT && fault == FAULT_OWN)
+        killed = note_failure(t, text);
+    if (killed < 0)
+        return killed;
+    if (killed && fault == FAULT_LOST)
+        return sched_job_over(s, t, "the third agent fell silent while it ran", false, out);
+    return sched_job_again(s, t, fault == FAULT_OWN, why, now, out);
+}
+
 static int again(struct sched *s, struct sched_task *t, enum fault fault, const char *text,
                  uint64_t now, struct sched_actions *out)
 {
     struct sched_sweep *w = t->sweep;
     bool stopping = t->state == TASK_STOPPING, count = fault == FAULT_OWN;
     int r;
+    if (t->job)
+        return again_job(s, t, fault, text, now, out);
     if (t->kind == TASK_POINTS && (!t->left.total || w->cancelled))
         return sched_finish(s, t, out);
     if (t->cancelled) {
@@ -574,9 +603,12 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
     const char *cause = ev->end.cause ? ev->end.cause : "exit";
     const char *text = ev->end.text && *ev->end.text ? ev->end.text : cause;
     if (!strcmp(cause, "done")) {
-        int r = t->kind == TASK_TRACE || !t->left.total ? blame(t, out) : 0;
+        int r =
+            t->kind == TASK_TRACE || (t->kind != TASK_EXEC && !t->left.total) ? blame(t, out) : 0;
         if (r < 0)
             return r;
+        if (t->job)
+            return sched_job_over(s, t, NULL, false, out);
         if (t->kind == TASK_TRACE) {
             t->trace->ready = true;
             t->trace->failed = false;

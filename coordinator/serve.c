@@ -227,8 +227,7 @@ static int restore_one(void *ctx, struct store_attempt *a)
                                            .n = a->n,
                                            .sweep = a->sweep,
                                            .timeout_ms = a->timeout_ms,
-                                           .kind =
-                                               strcmp(a->kind, "trace") ? TASK_POINTS : TASK_TRACE,
+                                           .kind = task_kind_parse(a->kind),
                                            .key = a->key,
                                            .points = &a->points,
                                            .total = a->points.total,
@@ -267,6 +266,8 @@ static int restore(struct hub *h, struct err *e)
     r = store_begin(h->store, e);
     if (r >= 0)
         r = store_sweeps(h->store, 0, true, load_one, h, e);
+    if (r >= 0)
+        r = hub_load_jobs(h, e);
     if (r >= 0)
         r = store_open_attempts(h->store, restore_one, h, e);
     if (r >= 0)
@@ -314,6 +315,12 @@ static void on_message(struct hub *h, const struct link_event *ev)
         link_send(h->link, p->id, &w, NULL);
         break;
     }
+    case M_LOG_DATA:
+        hub_log_data(h, p, &m->log_data);
+        break;
+    case M_SUBMIT_JOB:
+        hub_submit_job(h, p, &m->submit_job);
+        break;
     case M_SUBMIT:
         hub_submit(h, p, &m->submit);
         break;
@@ -411,6 +418,7 @@ static int loop(struct hub *h, int sig, struct err *e)
         hub_commit(h);
         xfer_ms = xfers_tick(h->xfers, clock_mono_ms());
         hub_commit(h); /* a transfer may have ended */
+        hub_log_tick(h, clock_mono_ms());
         hub_tick(h);
     }
 }
@@ -459,6 +467,7 @@ int coordinator_run(const struct coordinator_conf *conf, struct err *e)
     struct key_pair own = { 0 };
     list_init(&h.sched.agent_list);
     list_init(&h.sched.trace_tasks);
+    list_init(&h.sched.job_list);
     int r = open_all(&h, &own, e);
     if (r >= 0)
         r = write_ready(&h, &own, e);

@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 3 };
+enum { STORE_VERSION = 4 };
 
 struct store;
 
@@ -257,6 +257,68 @@ struct store_beside {
 };
 int store_beside(struct store *st, uint64_t sweep, uint64_t limit, bool differing,
                  int (*cb)(void *ctx, const struct store_beside *b), void *ctx, struct err *e);
+
+/* ---- jobs: commands and collections; a job's and a task's state is an enum sweep_state */
+
+struct store_job {
+    uint64_t seq;
+    struct id id;
+    char kind[16], name[128];
+    char request_id[129]; /* "" = none */
+    enum sweep_state state;
+    bool held;
+    uint64_t priority;
+    uint64_t tasks, done, failed, cancelled,
+        known; /* known: of the done ones, how many were not run */
+    uint64_t submitted_ms, ended_ms;
+};
+
+struct store_job_task {
+    uint64_t task, job, index; /* index: in its job */
+    struct id key; /* of a run of a collection: what makes two runs the same; all zero = none */
+    uint8_t install[16]; /* the only agent that may run it; all zero = any */
+    enum sweep_state state;
+    char cause[201]; /* of the end; "known" = copied from an earlier run; else words for people */
+    uint64_t exit, signal, duration_ms, ended_ms;
+    uint64_t n, fails; /* attempts so far, and those that count against it */
+    char agent[65];
+    char *info, *tail; /* owned by the store during a callback; NULL = none */
+};
+
+/* Adds; sets j->seq. json: as submitted. -EEXIST when the request id is taken. */
+int store_add_job(struct store *st, struct store_job *j, const char *json, const char *by,
+                  struct err *e);
+int store_add_job_task(struct store *st, const struct store_job_task *t, struct err *e);
+/* *ret_json owned; may be NULL. -ENOENT. */
+int store_job(struct store *st, uint64_t seq, struct store_job *ret, char **ret_json,
+              struct err *e);
+int store_job_by_request(struct store *st, const char *request_id, struct store_job *ret,
+                         struct err *e);
+int store_find_job(struct store *st, const char *text, struct store_job *ret, struct err *e);
+int store_jobs(struct store *st, uint64_t from, bool open_only,
+               int (*cb)(void *ctx, const struct store_job *j), void *ctx, struct err *e);
+int store_job_state(struct store *st, uint64_t seq, enum sweep_state state, uint64_t ended_ms,
+                    struct err *e);
+/* The job and all its tasks that are not over. */
+int store_cancel_job(struct store *st, uint64_t seq, uint64_t ended_ms, struct err *e);
+int store_job_held(struct store *st, uint64_t seq, bool held, struct err *e);
+/* Tasks of a job from an index on; cb returns 0 to go on, and may use the store. */
+int store_job_tasks(struct store *st, uint64_t job, uint64_t from,
+                    int (*cb)(void *ctx, const struct store_job_task *t), void *ctx, struct err *e);
+/* One task by number: cb is called once. -ENOENT. */
+int store_job_task(struct store *st, uint64_t task,
+                   int (*cb)(void *ctx, const struct store_job_task *t), void *ctx, struct err *e);
+/* The newest done task with this key. -ENOENT. */
+int store_find_run(struct store *st, const struct id *key,
+                   int (*cb)(void *ctx, const struct store_job_task *t), void *ctx, struct err *e);
+/* The answer of a task, once: state, cause, exit, signal, duration_ms, agent, info, tail, ended_ms. */
+int store_end_job_task(struct store *st, const struct store_job_task *t, struct err *e);
+/* Failed tasks (and cancelled ones) wait again. *ret: how many. */
+int store_redo_job(struct store *st, uint64_t job, bool cancelled_too, uint64_t *ret,
+                   struct err *e);
+/* How the newest attempt of any task ended: cause "" = it has not. -ENOENT. tail: owned, may be NULL. */
+int store_last_attempt(struct store *st, uint64_t task, char cause[33], char kind[16], char **tail,
+                       struct err *e);
 
 /* ---- questions */
 

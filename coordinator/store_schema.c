@@ -81,7 +81,19 @@ static const char schema_3[] =
     "CREATE INDEX i_attempt_ended ON t_attempt(ended_ms) WHERE ended_ms IS NOT NULL;"
     "CREATE INDEX i_attempt_bad ON t_attempt(install, ended_ms) WHERE cause <> 'done';";
 
-static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3 };
+/* Jobs: commands and collections. A task of one has its number from the start and its answer when it is over. */
+static const char schema_4[] =
+    "CREATE TABLE t_job(seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, request_id TEXT UNIQUE,"
+    " kind TEXT NOT NULL, name TEXT NOT NULL, json TEXT NOT NULL, state INTEGER NOT NULL,"
+    " held INTEGER NOT NULL, priority INTEGER NOT NULL, submitted_ms INTEGER NOT NULL,"
+    " ended_ms INTEGER, by TEXT) STRICT;"
+    "CREATE TABLE t_jobtask(task INTEGER PRIMARY KEY, job INTEGER NOT NULL, idx INTEGER NOT NULL,"
+    " key BLOB, install BLOB, state INTEGER NOT NULL, cause TEXT, exit INTEGER, signal INTEGER,"
+    " duration_ms INTEGER, agent TEXT, info TEXT, tail TEXT, ended_ms INTEGER) STRICT;"
+    "CREATE UNIQUE INDEX i_jobtask_job ON t_jobtask(job, idx);"
+    "CREATE INDEX i_jobtask_key ON t_jobtask(key) WHERE state = 2;";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3, schema_4 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 

@@ -378,7 +378,8 @@ int store_next_task(struct store *st, uint64_t *ret, struct err *e)
 {
     sqlite3_stmt *s = db_use(st,
                              "SELECT 1 + max(coalesce((SELECT max(task) FROM t_attempt), 0),"
-                             " coalesce((SELECT max(task) FROM t_task), 0))",
+                             " coalesce((SELECT max(task) FROM t_task), 0),"
+                             " coalesce((SELECT max(task) FROM t_jobtask), 0))",
                              e);
     if (!s)
         return -EIO;

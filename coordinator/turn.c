@@ -106,6 +106,8 @@ bool hub_commit(struct hub *h)
         for (size_t i = 0; i < h->n_events; i++) /* a sweep that was not stored does not exist */
             if (h->events[i].type == EV_SWEEP)
                 hub_drop_live(h, h->events[i].sweep.user);
+            else if (h->events[i].type == EV_JOB)
+                hub_drop_job(h, h->events[i].job.user);
         for (size_t i = 0; i < h->n_answers; i++)
             if (h->answers[i].req)
                 link_refuse(h->link, h->answers[i].peer, h->answers[i].req, err_exit(h->why.code),
@@ -205,26 +207,93 @@ static int sift(struct hub *h, struct live *l, uint32_t t, const struct span *sp
     return 0;
 }
 
+/* What goes out for a grant that is stored. spec: its text is taken. */
+static int add_sending(struct turn *turn, const struct sched_action *a, const struct id *of,
+                       bool nothing, struct buf *spec)
+{
+    struct hub_agent *ag = agent_of(a->agent);
+    struct sending *v = grown(turn->v, turn->n, &turn->room, sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    turn->v = v;
+    v[turn->n++] = (struct sending){ .task = a->task,
+                                     .epoch = a->epoch,
+                                     .n = a->n,
+                                     .agent = a->agent,
+                                     .peer = ag ? ag->peer : 0,
+                                     .nothing = nothing,
+                                     .spec = spec->data,
+                                     .msg = { .type = M_GRANT,
+                                              .grant = { .task = a->task,
+                                                         .epoch = a->epoch,
+                                                         .n = a->n,
+                                                         .kind = task_kind_name(a->kind),
+                                                         .sweep = *of,
+                                                         .timeout_ms = a->timeout_ms,
+                                                         .spec = spec->data,
+                                                         .spec_len = spec->len } } };
+    *spec = BUF_INIT(spec->cap);
+    return 0;
+}
+
+static void fill_attempt(struct store_attempt *at, const struct sched_action *a)
+{
+    *at = (struct store_attempt){ .task = a->task,
+                                  .epoch = a->epoch,
+                                  .n = a->n,
+                                  .granted_ms = clock_wall_ms(),
+                                  .timeout_ms = a->timeout_ms,
+                                  .fails = a->fails };
+    snprintf(at->kind, sizeof(at->kind), "%s", task_kind_name(a->kind));
+    memcpy(at->install, a->agent->install, 16);
+}
+
+static int find_index(void *ctx, const struct store_job_task *t)
+{
+    *(uint64_t *)ctx = t->index;
+    return 0;
+}
+
+static int take_job_grant(struct hub *h, const struct sched_action *a, struct turn *turn,
+                          struct err *e)
+{
+    struct job *j = hub_job(h, a->sweep);
+    struct store_attempt at;
+    struct store_job w;
+    uint64_t index = 0;
+    if (!j)
+        return err_set(e, ENOENT, "task %" PRIu64 ": its job is gone", a->task);
+    int r = store_job_task(h->store, a->task, find_index, &index, e);
+    if (r < 0)
+        return r;
+    CLEANUP(freep) char *text = job_spec(j, index);
+    CLEANUP(buf_clear) struct buf spec = BUF_INIT(1 << 20);
+    r = text ? buf_adds(&spec, text) : -ENOMEM;
+    if (r < 0)
+        return err_sys(e, -r, "task %" PRIu64, a->task);
+    fill_attempt(&at, a);
+    at.key = j->id;
+    r = store_add_attempt(h->store, &at, e);
+    if (r >= 0)
+        r = store_job(h->store, j->seq, &w, NULL, e);
+    if (r >= 0 && w.state == SWEEP_QUEUED)
+        r = store_job_state(h->store, j->seq, SWEEP_RUNNING, 0, e);
+    return r < 0 ? r : add_sending(turn, a, &j->id, false, &spec);
+}
+
 static int take_grant(struct hub *h, const struct sched_action *a, struct turn *turn, struct err *e)
 {
+    if (a->kind >= TASK_EXEC)
+        return take_job_grant(h, a, turn, e);
     struct live *l = map_get(&h->live, a->sweep);
-    struct hub_agent *ag = agent_of(a->agent);
     uint32_t t = l ? live_find(l, &a->key) : UINT32_MAX;
     if (!l || t == UINT32_MAX)
         return err_set(e, ENOENT, "task %" PRIu64 ": its sweep is gone", a->task);
-    struct store_attempt at = { .task = a->task,
-                                .epoch = a->epoch,
-                                .n = a->n,
-                                .sweep = a->sweep,
-                                .key = a->key,
-                                .granted_ms = clock_wall_ms(),
-                                .timeout_ms = a->timeout_ms,
-                                .fails = a->fails };
-    snprintf(at.kind, sizeof(at.kind), "%s", a->kind == TASK_TRACE ? "trace" : "points");
-    memcpy(at.install, a->agent->install, 16);
-    struct sending s = {
-        .task = a->task, .epoch = a->epoch, .n = a->n, .agent = a->agent, .peer = ag ? ag->peer : 0
-    };
+    struct store_attempt at;
+    fill_attempt(&at, a);
+    at.sweep = a->sweep;
+    at.key = a->key;
+    bool nothing = false; /* all of it was known or invalid */
     CLEANUP(buf_clear) struct buf spec = BUF_INIT(1 << 20);
     int r;
     if (a->kind == TASK_TRACE) {
@@ -234,7 +303,7 @@ static int take_grant(struct hub *h, const struct sched_action *a, struct turn *
         size_t n;
         const struct span *spans = h->out.spans + a->first;
         r = sift(h, l, t, spans, a->count, index, &n, turn, e);
-        s.nothing = n == 0;
+        nothing = n == 0;
         for (size_t i = 0; r >= 0 && i < a->count; i++)
             r = spans_add(&at.points, spans[i].lo, spans[i].hi);
         if (r >= 0 && n)
@@ -242,7 +311,7 @@ static int take_grant(struct hub *h, const struct sched_action *a, struct turn *
     }
     if (r >= 0)
         r = store_add_attempt(h->store, &at, e);
-    if (r >= 0 && s.nothing)
+    if (r >= 0 && nothing)
         r = store_end_attempt(h->store, a->task, a->epoch, a->n, "done", 0, 0, clock_wall_ms(),
                               NULL, 0, e);
     struct store_sweep w;
@@ -251,24 +320,7 @@ static int take_grant(struct hub *h, const struct sched_action *a, struct turn *
     if (r >= 0 && w.state == SWEEP_QUEUED)
         r = store_sweep_state(h->store, l->seq, SWEEP_RUNNING, 0, e);
     spans_clear(&at.points);
-    struct sending *v = r < 0 ? NULL : grown(turn->v, turn->n, &turn->room, sizeof(*v));
-    if (!v)
-        return r < 0 ? r : -ENOMEM;
-    turn->v = v;
-    s.msg = (struct msg){ .type = M_GRANT,
-                          .grant = { .task = a->task,
-                                     .epoch = a->epoch,
-                                     .n = a->n,
-                                     .kind = a->kind == TASK_TRACE ? "trace" : "points",
-                                     .sweep = l->id,
-                                     .timeout_ms = a->timeout_ms,
-                                     .spec_len = spec.len } };
-    s.spec = spec.data;
-    spec.data = NULL;
-    spec.len = spec.room = 0;
-    s.msg.grant.spec = s.spec;
-    v[turn->n++] = s;
-    return 0;
+    return r < 0 ? r : add_sending(turn, a, &l->id, nothing, &spec);
 }
 
 static int give_up(struct hub *h, const struct sched_action *a, const struct span *spans,
@@ -382,6 +434,10 @@ static int store_action(struct hub *h, const struct sched_actions *from,
         log_info("task %" PRIu64 ": attempt %" PRIu64 " of epoch %" PRIu64 " is over (%s)", a->task,
                  a->n, a->epoch, a->text);
         return store_end_attempt(h->store, a->task, a->epoch, a->n, a->text, 0, 0, now, NULL, 0, e);
+    case ACT_JOB_TASK:
+        return hub_job_task(h, a, e);
+    case ACT_JOB_OVER:
+        return hub_job_over(h, a, e);
     case ACT_GIVE_UP:
         return give_up(h, a, from->spans + a->first, e);
     case ACT_SWEEP_OVER:
@@ -440,6 +496,10 @@ static void send_action(struct hub *h, const struct sched_action *a)
         hub_drop_live(h, a->user);
         return;
     }
+    if (a->type == ACT_JOB_OVER) {
+        hub_drop_job(h, a->user);
+        return;
+    }
     if (!ag || !ag->peer)
         return;
     if (a->type == ACT_WELCOME) {
@@ -467,7 +527,8 @@ static void send_action(struct hub *h, const struct sched_action *a)
 static bool stored_kind(enum sched_action_type t)
 {
     return t == ACT_CLOSE || t == ACT_GIVE_UP || t == ACT_SWEEP_OVER || t == ACT_TRACE_FAILED ||
-           t == ACT_AGENT_LOST || t == ACT_AGENT_BAD || t == ACT_NOTE || t == ACT_FORGET;
+           t == ACT_AGENT_LOST || t == ACT_AGENT_BAD || t == ACT_NOTE || t == ACT_FORGET ||
+           t == ACT_JOB_TASK || t == ACT_JOB_OVER;
 }
 
 /* Keep what could not be stored for the next turn: grants are taken back, answers to agents are repeated by them. */
@@ -513,6 +574,8 @@ static int store_kept(struct hub *h, struct err *e)
     for (size_t i = 0; i < h->kept.n; i++)
         if (h->kept.v[i].type == ACT_SWEEP_GONE)
             hub_drop_live(h, h->kept.v[i].user);
+        else if (h->kept.v[i].type == ACT_JOB_OVER)
+            hub_drop_job(h, h->kept.v[i].user);
     sched_actions_reset(&h->kept);
     return 0;
 }
@@ -608,6 +671,13 @@ void hub_clear(struct hub *h)
     sched_clear(&h->sched);
     sched_actions_clear(&h->out);
     sched_actions_clear(&h->kept);
+    hub_log_clear(h);
+    for (size_t i = 0; i < h->jobs.room; i++) {
+        struct job *j = h->jobs.slot[i].val;
+        if (j && map_get(&h->jobs, h->jobs.slot[i].key) == j)
+            job_free(&j);
+    }
+    map_clear(&h->jobs);
     while (h->n_lives)
         hub_drop_live(h, h->lives[h->n_lives - 1]);
     free(h->lives);

@@ -376,9 +376,12 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
         r = control_task(h, m->verb, task, text, &e);
     } else {
         struct store_sweep w;
+        struct store_job j;
         r = store_find_sweep(h->store, m->target, &w, &e);
         if (r >= 0)
             r = control_sweep(h, m->verb, &w, text, &e);
+        else if (r == -ENOENT && store_find_job(h->store, m->target, &j, NULL) == 0)
+            r = hub_control_job(h, m->verb, &j, text, &e);
     }
     if (r < 0) {
         if (!e.code)

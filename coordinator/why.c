@@ -151,11 +151,22 @@ static void why_past(struct why *y, const struct sched_task *t, const char *code
 static void why_task_state(struct why *y, const struct sched_task *t)
 {
     switch (t->state) {
+    case TASK_QUEUED:
+        if (t->job && t->not_before_ms <= y->now) {
+            char text[200];
+            sched_job_why(&y->h->sched, t, text);
+            reason(y, "NEEDS", "task %" PRIu64 ": %s", t->num, text);
+        }
+        break;
     case TASK_LEASED:
-        reason(y, "RUNNING",
-               "task %" PRIu64 " is %s agent '%s': %" PRIu64 " of %" PRIu64 " points done", t->num,
-               t->runs ? "run by" : "held by", agent_name(t->agent), t->total - t->left.total,
-               t->total);
+        if (t->job)
+            reason(y, "RUNNING", "task %" PRIu64 " is %s agent '%s'", t->num,
+                   t->runs ? "run by" : "held by", agent_name(t->agent));
+        else
+            reason(y, "RUNNING",
+                   "task %" PRIu64 " is %s agent '%s': %" PRIu64 " of %" PRIu64 " points done",
+                   t->num, t->runs ? "run by" : "held by", agent_name(t->agent),
+                   t->total - t->left.total, t->total);
         break;
     case TASK_ORPHAN:
         reason(y, "ORPHAN",
@@ -312,7 +323,7 @@ static int why_task(struct why *y, uint64_t no, const char **ret_state, struct e
         why_task_state(y, t);
         if (t->sweep && t->sweep->held && task_waits(t))
             reason(y, "HELD", "its sweep is held");
-        if (t->state == TASK_QUEUED && t->not_before_ms <= y->now)
+        if (t->state == TASK_QUEUED && !t->job && t->not_before_ms <= y->now)
             why_agents(y);
         return 0;
     }
@@ -320,11 +331,51 @@ static int why_task(struct why *y, uint64_t no, const char **ret_state, struct e
     if (!last)
         return err_set(e, ENOENT, "%" PRIu64 ": no such task", no);
     const char *cause = json_string_value(json_object_get(last, "cause"));
+    uint64_t points = 0;
+    json_get_u64(last, "points", &points, NULL);
     *ret_state = hub_ended_state(cause ? cause : "");
     reason(y, !strcmp(*ret_state, "done") ? "DONE" : "ENDED",
-           "its last attempt ended: %s; its points went on in other tasks, or have their rows",
+           points
+               ? "its last attempt ended: %s; its points went on in other tasks, or have their rows"
+               : "its last attempt ended: %s",
            cause ? cause : "?");
     return 0;
+}
+
+struct job_why {
+    struct why *y;
+    struct err *e;
+};
+
+static int why_job_task(void *ctx, const struct store_job_task *t)
+{
+    struct job_why *x = ctx;
+    const struct sched_task *s = sched_task(&x->y->h->sched, t->task);
+    if (s)
+        why_task_state(x->y, s);
+    if (t->state != SWEEP_FAILED)
+        return 0;
+    reason(x->y, "TASK_FAILED", "task %" PRIu64 "%s%s: %s", t->task, *t->agent ? " on " : "",
+           t->agent, t->cause);
+    if (json_array_size(x->y->attempts) >= TRIES_MAX)
+        return 0;
+    return store_tries(x->y->h->store, TRIES_TASK, t->task, NULL, TRIES_MAX, add_try, x->y, x->e);
+}
+
+static int why_job(struct why *y, const struct store_job *w, struct err *e)
+{
+    struct job_why x = { y, e };
+    if (w->state <= SWEEP_RUNNING && w->held)
+        reason(y, "HELD", "it is held; `siofleet release` lets it go on");
+    else if (w->state == SWEEP_CANCELLED)
+        reason(y, "CANCELLED", "it was cancelled after %" PRIu64 " of %" PRIu64 " tasks", w->done,
+               w->tasks);
+    else if (w->state == SWEEP_DONE)
+        reason(y, "DONE", "all of its %" PRIu64 " tasks are done (%" PRIu64 " known before)",
+               w->tasks, w->known);
+    else if (w->state == SWEEP_FAILED)
+        reason(y, "FAILED", "%" PRIu64 " of %" PRIu64 " tasks failed", w->failed, w->tasks);
+    return store_job_tasks(y->h->store, w->seq, 0, why_job_task, &x, e);
 }
 
 int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e)
@@ -336,6 +387,7 @@ int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e)
     const char *kind = "task", *state = "";
     struct store_sweep w;
     struct store_agent a;
+    struct store_job j;
     uint64_t task;
     char id[ID_HEX_LEN];
     int r;
@@ -348,11 +400,16 @@ int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e)
         id_hex(&w.id, id);
         r = why_sweep(&y, &w, e);
         state = hub_sweep_state(h, &w);
+    } else if (r == -ENOENT && store_find_job(h->store, text, &j, NULL) == 0) {
+        kind = "job";
+        id_hex(&j.id, id);
+        r = why_job(&y, &j, e);
+        state = sweep_state_name(j.state, j.held);
     } else if (r == -ENOENT && store_find_agent(h->store, text, &a, NULL) == 0) {
         kind = "agent";
         r = why_agent(&y, &a, &state, e);
     } else if (r == -ENOENT) {
-        err_set(e, ENOENT, "%.64s: no task, sweep or agent of this name", text);
+        err_set(e, ENOENT, "%.64s: no task, sweep, job or agent of this name", text);
     }
     if (r < 0) {
         json_decref(y.reasons);

@@ -119,14 +119,14 @@ int run_ls(struct cli *c, void *opts, int argc, char **argv)
 {
     struct ls_opt *o = opts;
     c->json = o->json;
-    static const char *const kinds[] = { "sweeps", "tasks", "agents", "artefacts" };
+    static const char *const kinds[] = { "sweeps", "jobs", "tasks", "agents", "artefacts" };
     const char *kind = argc ? argv[0] : "sweeps";
     size_t k = 0;
     while (k < ARRAY_LEN(kinds) && strcmp(kinds[k], kind) != 0)
         k++;
     if (k == ARRAY_LEN(kinds))
-        return cli_failf(c, SF_EUSAGE, "ls: '%.64s' is none of sweeps, tasks, agents, artefacts",
-                         kind);
+        return cli_failf(c, SF_EUSAGE,
+                         "ls: '%.64s' is none of sweeps, jobs, tasks, agents, artefacts", kind);
     struct err e = { 0 };
     CLEANUP(client_free) struct client *cl = NULL;
     json_t *items = json_array();
@@ -355,6 +355,78 @@ static const struct opt retry_opts[] = {
     { 0 },
 };
 
+static const struct opt exec_opts[] = {
+    { .name = "class",
+      .arg = "C",
+      .help = "only agents with the label class=C",
+      .kind = OPT_STR,
+      .off = offsetof(struct exec_opt, class) },
+    { .name = "host",
+      .arg = "N",
+      .help = "only this agent; may be repeated",
+      .kind = OPT_MULTI,
+      .off = offsetof(struct exec_opt, host) },
+    { .name = "label",
+      .arg = "K=V",
+      .help = "only agents with this label; may be repeated",
+      .kind = OPT_MULTI,
+      .off = offsetof(struct exec_opt, label) },
+    { .name = "cores",
+      .arg = "N",
+      .help = "cores of the agent that count as taken meanwhile",
+      .kind = OPT_U64,
+      .off = offsetof(struct exec_opt, cores),
+      .max = 4096 },
+    { .name = "memory",
+      .arg = "SIZE",
+      .help = "memory of the agent that counts as taken meanwhile",
+      .kind = OPT_SIZE,
+      .off = offsetof(struct exec_opt, memory) },
+    { .name = "kvm",
+      .help = "only agents with a usable KVM",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct exec_opt, kvm) },
+    { .name = "exclusive",
+      .help = "with nothing else of the fleet on the host",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct exec_opt, exclusive) },
+    { .name = "timeout",
+      .arg = "T",
+      .help = "end the command after this time",
+      .kind = OPT_MS,
+      .off = offsetof(struct exec_opt, timeout) },
+    { .name = "copy",
+      .arg = "PATH",
+      .help =
+          "bring this file back: relative to the command's folder, or absolute; may be repeated",
+      .kind = OPT_MULTI,
+      .off = offsetof(struct exec_opt, copy) },
+    { .name = "out",
+      .letter = 'o',
+      .arg = "DIR",
+      .help = "files go to DIR/AGENT/NAME (default: the current folder)",
+      .kind = OPT_STR,
+      .off = offsetof(struct exec_opt, out) },
+    FORCE_OPT(struct exec_opt),
+    { .name = "request-id",
+      .arg = "S",
+      .help = "the same S gives the same job: asked again, it is not run again",
+      .kind = OPT_STR,
+      .off = offsetof(struct exec_opt, request_id) },
+    JSON_OPT(struct exec_opt),
+    CLIENT_OPTS(struct exec_opt, fleet),
+    { 0 },
+};
+static const struct opt logs_opts[] = {
+    { .name = "follow",
+      .letter = 'f',
+      .help = "go on while the task runs",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct logs_opt, follow) },
+    CLIENT_OPTS(struct logs_opt, fleet),
+    { 0 },
+};
+
 static const struct opt quickstart_opts[] = {
     { .name = "out",
       .arg = "DIR",
@@ -495,7 +567,7 @@ const struct verb fleet_verbs[] = {
       .max_args = 0,
       .run = run_results_plot },
     { .name = "ls",
-      .args = "[sweeps|tasks|agents|artefacts]",
+      .args = "[sweeps|jobs|tasks|agents|artefacts]",
       .summary = "list what the coordinator knows",
       .details = NULL,
       .examples = "siofleet ls                 # sweeps: state, points done\n"
@@ -511,7 +583,7 @@ const struct verb fleet_verbs[] = {
       .args = "ID",
       .summary = "say why a sweep, task or agent is as it is",
       .details =
-          "ID is a sweep (id, prefix, name or 'last'), the number of a task, or the name of an\n"
+          "ID is a sweep (id, prefix, name or 'last'), a job, the number of a task, or the name of an\n"
           "agent. Says what it waits for, what failed and how often, who ran it, and how each\n"
           "attempt ended, with the last lines it wrote.",
       .examples = "siofleet why last       # the newest sweep: pending, running, failed\n"
@@ -537,15 +609,55 @@ const struct verb fleet_verbs[] = {
       .min_args = 1,
       .max_args = 1,
       .run = run_audit },
-    CONTROL("cancel", "ID...", "end sweeps or tasks",
+    { .name = "exec",
+      .args = "-- CMD ARG...",
+      .summary = "run a command on the hosts of the fleet",
+      .details =
+          "Runs CMD once on each agent that is there and matches, without a shell, in an empty "
+          "folder of its\n"
+          "own, without a terminal, and ends its whole process tree with it. What it writes comes "
+          "back when it\n"
+          "has ended: up to 1 MiB of each stream, the first quarter and the newest bytes; what "
+          "was left out is\n"
+          "said. With several hosts each line begins with its host. Exit status: 0 all done, 1 "
+          "some failed\n"
+          "(each is named), 5 cancelled: Ctrl-C ends it everywhere. A restart of the coordinator "
+          "or of an\n"
+          "agent does not disturb it; on a host that is lost it fails and is not repeated.",
+      .examples =
+          "siofleet exec -- uptime                                  # everywhere\n"
+          "siofleet exec --class big -- sh -c 'dmesg | tail -n 3'   # a shell only when asked for\n"
+          "siofleet exec --host n1 --copy out.txt -o results -- ./bench -o out.txt",
+      .opts = exec_opts,
+      .opts_size = sizeof(struct exec_opt),
+      .min_args = 1,
+      .max_args = -1,
+      .stop_at_first = 1,
+      .run = run_exec },
+    { .name = "logs",
+      .args = "ID",
+      .summary = "print what a task has written",
+      .details = "ID is a task's number (`ls tasks`), or a job of one task. Standard output and "
+                 "standard error of the\n"
+                 "task come on standard output. A task that is over: what was kept of it, at least "
+                 "its last lines if\n"
+                 "it failed.",
+      .examples = "siofleet logs 41        # so far\n"
+                  "siofleet logs 41 -f     # until it ends\n",
+      .opts = logs_opts,
+      .opts_size = sizeof(struct logs_opt),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_logs },
+    CONTROL("cancel", "ID...", "end sweeps, jobs or tasks",
             "Finished rows stay. Every process of a cancelled task is ended.",
             "siofleet cancel last        # the newest sweep\n"
             "siofleet cancel 4f1c22aa    # any prefix of 8 digits or more",
             control_opts),
-    CONTROL("hold", "ID...", "start nothing new of these sweeps",
+    CONTROL("hold", "ID...", "start nothing new of these sweeps or jobs",
             "What runs goes on to its end. `release` lets the sweep go on.", "siofleet hold last",
             control_opts),
-    CONTROL("release", "ID...", "let held sweeps go on", NULL, "siofleet release last",
+    CONTROL("release", "ID...", "let held sweeps and jobs go on", NULL, "siofleet release last",
             control_opts),
     CONTROL("retry", "ID...", "run failed or cancelled work again",
             "Also lets tasks out of quarantine: those that took three agents with them.",

@@ -49,6 +49,21 @@ struct why_opt {
 int run_why(struct cli *c, void *o, int argc, char **argv);
 int run_audit(struct cli *c, void *o, int argc, char **argv);
 
+struct exec_opt {
+    struct client_opt fleet;
+    bool json, force, kvm, exclusive;
+    const char *class, *out, *request_id;
+    struct opt_multi host, copy, label;
+    struct opt_u64 cores, memory, timeout;
+};
+int run_exec(struct cli *c, void *o, int argc, char **argv);
+
+struct logs_opt {
+    struct client_opt fleet;
+    bool follow;
+};
+int run_logs(struct cli *c, void *o, int argc, char **argv);
+
 struct quickstart_opt {
     bool json, offline;
     const char *out, *logs, *data;

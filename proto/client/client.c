@@ -387,7 +387,8 @@ int client_control(struct client *c, const char *verb, const char *target, char 
     return 0;
 }
 
-int client_submit(struct client *c, const char *request_id, const void *sweep, size_t n,
+/* m: submit or submit_job, but for its request id. */
+static int submit(struct client *c, const char *request_id, struct msg *q, const char **id,
                   struct msg_submitted *ret, struct err *e)
 {
     CLEANUP(msg_clear) struct msg a = { 0 };
@@ -402,15 +403,28 @@ int client_submit(struct client *c, const char *request_id, const void *sweep, s
     }
     if (strlen(request_id) > 128)
         return err_set(e, SF_EUSAGE, "--request-id: longer than 128 bytes");
-    struct msg q = { .type = M_SUBMIT,
-                     .submit = { .request_id = request_id, .sweep = sweep, .sweep_len = n } };
-    int r = client_call(c, &q, 0, &a, e);
+    *id = request_id;
+    int r = client_call(c, q, 0, &a, e);
     if (r < 0)
         return r;
     if (a.type != M_SUBMITTED)
         return unexpected(c, &a, e);
     *ret = a.submitted;
     return 0;
+}
+
+int client_submit(struct client *c, const char *request_id, const void *sweep, size_t n,
+                  struct msg_submitted *ret, struct err *e)
+{
+    struct msg q = { .type = M_SUBMIT, .submit = { .sweep = sweep, .sweep_len = n } };
+    return submit(c, request_id, &q, &q.submit.request_id, ret, e);
+}
+
+int client_submit_job(struct client *c, const char *request_id, const void *job, size_t n,
+                      struct msg_submitted *ret, struct err *e)
+{
+    struct msg q = { .type = M_SUBMIT_JOB, .submit_job = { .job = job, .job_len = n } };
+    return submit(c, request_id, &q, &q.submit_job.request_id, ret, e);
 }
 
 /* ---- files */

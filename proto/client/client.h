@@ -84,6 +84,10 @@ int client_control(struct client *c, const char *verb, const char *target, char 
 int client_submit(struct client *c, const char *request_id, const void *sweep, size_t n,
                   struct msg_submitted *ret, struct err *e);
 
+/* submit_job: ret->sweep is the job's id, points the number of its tasks. */
+int client_submit_job(struct client *c, const char *request_id, const void *job, size_t n,
+                      struct msg_submitted *ret, struct err *e);
+
 /* Hash the file, offer it, send what is missing; returns when it is durable at the coordinator.
  * kind: log, trace, file. moved may be NULL. */
 int client_put(struct client *c, const char *path, const char *kind, const char *name,

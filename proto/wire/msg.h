@@ -134,6 +134,23 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(epoch, 1, UINT64_MAX)                                                                      \
     U64(n, 1, UINT64_MAX)
 
+/* What a task that is still on its agent has written. stream: 0 stdout, 1 stderr; from: place in the stream. */
+#define MSG_LOG_GET(U64, STR, BIN, ID, LIST)                                                       \
+    U64(req, 1, UINT64_MAX) /* the coordinator's */                                                \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    U64(stream, 0, 1)                                                                              \
+    U64(from, 0, UINT64_MAX)                                                                       \
+    U64(max_b, 1, 65536)
+
+/* from moves to next; what the bounded log has lost in between is skipped. known 0: no such attempt here. */
+#define MSG_LOG_DATA(U64, STR, BIN, ID, LIST)                                                      \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    U64(known, 0, 1)                                                                               \
+    U64(next, 0, UINT64_MAX)                                                                       \
+    BIN(data, 0, 65536)
+
 /* ---- artefacts, both directions. A side asks for chunks; the other sends as many as it was given credit for. */
 
 #define MSG_PUT_OFFER(U64, STR, BIN, ID, LIST)                                                     \
@@ -198,6 +215,13 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(points, 0, UINT64_MAX)                                                                     \
     U64(known, 0, UINT64_MAX)
 
+/* A command or a collection, see proto/wire/README.md "Jobs". Answered by submitted, which then names the job and its
+ * tasks. */
+#define MSG_SUBMIT_JOB(U64, STR, BIN, ID, LIST)                                                    \
+    U64(req, 1, UINT64_MAX)                                                                        \
+    STR(request_id, 0, 128) /* same id, same job */                                                \
+    BIN(job, 2, 1 << 20)    /* JSON */
+
 /* cancel, hold, release, retry, retry-failed, drain, undrain */
 #define MSG_CONTROL(U64, STR, BIN, ID, LIST)                                                       \
     U64(req, 1, UINT64_MAX)                                                                        \
@@ -234,6 +258,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(10, task_end, TASK_END, ROLE_AGENT)                                                          \
     X(11, end_ack, END_ACK, ROLE_COORDINATOR)                                                      \
     X(12, cancel, CANCEL, ROLE_COORDINATOR)                                                        \
+    X(13, log_get, LOG_GET, ROLE_COORDINATOR)                                                      \
+    X(14, log_data, LOG_DATA, ROLE_AGENT)                                                          \
     X(20, put_offer, PUT_OFFER, ROLE_AGENT | ROLE_USER)                                            \
     X(21, put_have, PUT_HAVE, ROLE_COORDINATOR)                                                    \
     X(22, get, GET, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER | ROLE_READER)                       \
@@ -247,7 +273,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(44, control, CONTROL, ROLE_USER)                                                             \
     X(45, ok, OK, ROLE_COORDINATOR)                                                                \
     X(46, ask, ASK, ROLE_USER | ROLE_READER)                                                       \
-    X(47, part, PART, ROLE_COORDINATOR)
+    X(47, part, PART, ROLE_COORDINATOR)                                                            \
+    X(48, submit_job, SUBMIT_JOB, ROLE_USER)
 
 /* ---- what the lists give */
 

@@ -579,3 +579,54 @@ Test(core, everything_ends_in_a_world_that_loses_doubles_and_delays)
     for (uint64_t seed = 1; seed <= 60; seed++)
         one_world(seed);
 }
+
+static void run_kind(uint64_t task, enum core_kind kind)
+{
+    step((struct core_event){ .kind = CORE_GRANT, .key = key(task), .task_kind = kind });
+    cr_assert(did(CORE_DO_ACCEPT));
+    on(CORE_READY, task);
+    cr_assert(did(CORE_DO_START));
+}
+
+static void made(uint64_t task, enum task_cause cause)
+{
+    step((struct core_event){ .kind = CORE_MADE, .key = key(task), .cause = cause });
+}
+
+Test(core, what_a_command_wrote_is_stored_however_it_ended)
+{
+    static const enum task_cause causes[] = { CAUSE_DONE, CAUSE_EXIT, CAUSE_SIGNAL, CAUSE_TIMEOUT };
+    up();
+    for (uint64_t i = 0; i < ARRAY_LEN(causes); i++) {
+        run_kind(i + 1, CORE_EXEC);
+        exited(i + 1, causes[i], 0);
+        cr_assert(did(CORE_DO_MAKE));
+        made(i + 1, CAUSE_DONE);
+        cr_assert_eq(did(CORE_DO_SAVE_END)->cause, causes[i], "it is the command's own end");
+    }
+    run_kind(9, CORE_EXEC);
+    exited(9, CAUSE_EXIT, 0);
+    made(9, CAUSE_SPACE);
+    cr_assert_eq(did(CORE_DO_SAVE_END)->cause, CAUSE_SPACE, "what is not stored is not answered");
+}
+
+Test(core, a_cancelled_command_leaves_nothing_to_store)
+{
+    up();
+    run_kind(1, CORE_EXEC);
+    on(CORE_CANCEL, 1);
+    cr_assert(did(CORE_DO_STOP));
+    exited(1, CAUSE_SIGNAL, 0);
+    cr_assert(!did(CORE_DO_MAKE));
+    cr_assert_eq(did(CORE_DO_SAVE_END)->cause, CAUSE_CANCELLED);
+}
+
+Test(core, commands_run_beside_everything_up_to_their_number)
+{
+    up();
+    run_task(100, 50);
+    for (uint64_t i = 1; i <= CORE_EXEC_MAX; i++)
+        run_kind(i, CORE_EXEC);
+    step((struct core_event){ .kind = CORE_GRANT, .key = key(99), .task_kind = CORE_EXEC });
+    cr_assert_str_eq(did(CORE_DO_DECLINE)->code, "BUSY");
+}

@@ -1,7 +1,7 @@
 /* Any bytes as the spec of a task: refused, or with inputs and points that fit each other. */
 #include <stdlib.h>
 
-#include "agent/runner.h"
+#include "agent/spec.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -12,8 +12,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         struct id *inputs = NULL;
         size_t n_inputs = 0;
         struct err e;
-        int r = run_parse_spec(&g, data, n, &inputs, &n_inputs, &e);
-        if (r == 0 && (!n_inputs || (kind == CORE_POINTS && (!g.points || n_inputs != 1))))
+        int r = spec_parse(&g, data, n, &inputs, &n_inputs, &e);
+        bool needs = kind == CORE_POINTS || kind == CORE_TRACE;
+        if (r == 0 && ((needs && !n_inputs) || (kind == CORE_POINTS && (!g.points || n_inputs != 1))))
             abort();
         if (r < 0 && inputs)
             abort();

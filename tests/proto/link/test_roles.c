@@ -16,7 +16,8 @@ static const struct {
     { "hashes", C | A | U }, { "chunk", C | A | U }, { "xfer_fail", C | A | U },
     { "user_hello", U | R }, { "user_welcome", C },  { "submit", U },
     { "submitted", C },      { "control", U },       { "ok", C },
-    { "ask", U | R },        { "part", C },
+    { "ask", U | R },        { "part", C },          { "log_get", C },
+    { "log_data", A },       { "submit_job", U },
 };
 
 static struct fill_mem mem;

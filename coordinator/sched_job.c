@@ -1,0 +1,394 @@
+/* Jobs: commands and collections. Their tasks go to agents that have what they need; each has one answer, of the attempt
+ * that is current. A command runs once: what became of it on a host that was lost is not known, so it is not repeated. */
+#include "coordinator/sched_in.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const kind_names[TASK_KINDS] = { "points", "trace", "exec", "collect" };
+
+const char *task_kind_name(enum task_kind k)
+{
+    return k < TASK_KINDS ? kind_names[k] : "?";
+}
+
+enum task_kind task_kind_parse(const char *name)
+{
+    enum task_kind k = TASK_POINTS;
+    while (k < TASK_KINDS && strcmp(name, kind_names[k]) != 0)
+        k++;
+    return k;
+}
+
+struct sched_job *sched_job(const struct sched *s, uint64_t seq)
+{
+    return map_get(&s->jobs, seq);
+}
+
+uint64_t sched_reserve(struct sched *s, uint64_t n)
+{
+    uint64_t first = s->cfg.next_task;
+    s->cfg.next_task += n;
+    return first;
+}
+
+void sched_free_job(struct sched_job *j)
+{
+    LIST_EACH(p, n, &j->tasks)
+    sched_free_task(LIST_OF(p, struct sched_task, by_sweep));
+    free(j);
+}
+
+/* Behind all of the same or a higher priority. */
+static void put_in_order(struct sched *s, struct sched_job *j)
+{
+    struct list *at = s->job_list.next;
+    while (at != &s->job_list && LIST_OF(at, struct sched_job, all)->priority >= j->priority)
+        at = at->next;
+    list_add(at, &j->all);
+}
+
+/* A job whose last task is over is told of once and forgotten. */
+static int settle(struct sched *s, struct sched_job *j, struct sched_actions *out)
+{
+    if (!list_empty(&j->tasks))
+        return 0;
+    struct sched_action *a;
+    int r = sched_act(out, ACT_JOB_OVER, &a);
+    if (r < 0)
+        return r;
+    a->sweep = j->seq;
+    a->user = j->user;
+    list_del(&j->all);
+    map_del(&s->jobs, j->seq);
+    sched_free_job(j);
+    return 0;
+}
+
+int sched_ev_job(struct sched *s, const struct sched_event *ev, struct sched_actions *out,
+                 struct err *e)
+{
+    if (sched_job(s, ev->job.seq))
+        return err_set(e, EEXIST, "job %llu: is here already", (unsigned long long)ev->job.seq);
+    struct sched_job *j = calloc(1, sizeof(*j));
+    if (!j)
+        return -ENOMEM;
+    *j = (struct sched_job){ .seq = ev->job.seq,
+                             .priority = ev->job.priority,
+                             .timeout_ms = ev->job.timeout_ms,
+                             .kind = ev->job.kind,
+                             .retries = ev->job.retries,
+                             .held = ev->job.held,
+                             .user = ev->job.user };
+    list_init(&j->tasks);
+    list_init(&j->all);
+    int r = map_put(&s->jobs, j->seq, j);
+    if (r < 0) {
+        free(j);
+        return r;
+    }
+    put_in_order(s, j);
+    for (size_t i = 0; i < ev->job.n_tasks; i++) {
+        const struct sched_job_task *x = &ev->job.tasks[i];
+        struct sched_task *t;
+        r = sched_bare_task(s, j->kind, x->num, &t);
+        if (r < 0)
+            return r;
+        t->job = j;
+        t->n = x->n;
+        t->fails = x->fails;
+        t->needs = x->needs;
+        t->timeout_ms = j->timeout_ms;
+        t->retries = j->retries;
+        list_add(&j->tasks, &t->by_sweep);
+    }
+    return settle(s, j, out);
+}
+
+/* ---- ends */
+
+int sched_job_over(struct sched *s, struct sched_task *t, const char *text, bool cancelled,
+                   struct sched_actions *out)
+{
+    struct sched_job *j = t->job;
+    if (text) {
+        struct sched_action *a;
+        int r = sched_act(out, ACT_JOB_TASK, &a);
+        if (r < 0)
+            return r;
+        a->sweep = j->seq;
+        a->task = t->num;
+        a->fails = cancelled ? UINT32_MAX : t->fails;
+        snprintf(a->text, sizeof(a->text), "%s", text);
+    }
+    sched_end_task(s, t);
+    return settle(s, j, out);
+}
+
+/* The attempt did not begin. */
+static bool not_begun(const char *cause)
+{
+    return !strcmp(cause, "declined") || !strcmp(cause, "unsent") || !strcmp(cause, "store");
+}
+
+static bool is_loss(const char *cause)
+{
+    return !strcmp(cause, "lost") || !strcmp(cause, "cancelled");
+}
+
+bool sched_job_final(const struct sched_task *t, const char *cause)
+{
+    if (!strcmp(cause, "done") || t->state == TASK_STOPPING || t->cancelled || t->job->cancelled)
+        return true;
+    if (not_begun(cause))
+        return false;
+    if (t->kind == TASK_EXEC)
+        return true;
+    return !is_loss(cause) && t->fails >= t->retries;
+}
+
+int sched_job_again(struct sched *s, struct sched_task *t, bool count, const char *text,
+                    uint64_t now, struct sched_actions *out)
+{
+    char why[200];
+    snprintf(why, sizeof(why), "%s", text);
+    if (t->state == TASK_STOPPING || t->cancelled || t->job->cancelled)
+        return sched_job_over(s, t, "cancelled", true, out);
+    t->fails += count;
+    if ((count && t->fails > t->retries) || (t->kind == TASK_EXEC && !not_begun(why)))
+        return sched_job_over(s, t, why, false, out);
+    sched_leave(t);
+    sched_move(s, t, MOVE_REQUEUE);
+    t->not_before_ms = count ? now + sched_back_off(&s->rng, t->fails) : now;
+    return 0;
+}
+
+int sched_cancel_job_task(struct sched *s, struct sched_task *t, struct sched_actions *out)
+{
+    if (t->state == TASK_QUEUED)
+        return sched_job_over(s, t, "cancelled", true, out);
+    t->cancelled = true;
+    return sched_stop(s, t, out);
+}
+
+int sched_cancel_job(struct sched *s, struct sched_job *j, struct sched_actions *out)
+{
+    uint64_t seq = j->seq;
+    j->cancelled = true;
+    LIST_EACH(p, n, &j->tasks)
+    {
+        bool last = n == &j->tasks;
+        int r = sched_cancel_job_task(s, LIST_OF(p, struct sched_task, by_sweep), out);
+        if (r < 0)
+            return r;
+        if (last || !sched_job(s, seq))
+            break; /* the job may be gone, and its list with it */
+    }
+    return 0;
+}
+
+/* ---- who may run it */
+
+/* Length of the label at s, and where the next one begins. */
+static const char *label(const char *s, size_t *ret_n)
+{
+    *ret_n = strcspn(s, ",");
+    return s[*ret_n] ? s + *ret_n + 1 : s + *ret_n;
+}
+
+static bool has_one(const char *labels, const char *want, size_t n)
+{
+    while (labels && *labels) {
+        size_t k;
+        const char *next = label(labels, &k);
+        if (k == n && !memcmp(labels, want, n))
+            return true;
+        labels = next;
+    }
+    return false;
+}
+
+bool labels_have(const char *labels, const char *wanted)
+{
+    while (wanted && *wanted) {
+        size_t n;
+        const char *next = label(wanted, &n);
+        if (n && !has_one(labels, wanted, n))
+            return false;
+        wanted = next;
+    }
+    return true;
+}
+
+bool sched_agent_fits(const struct sched_agent *a, const struct sched_needs *n)
+{
+    return a->cores >= n->cores && a->memory_mib >= n->memory_mib && (!n->kvm || a->kvm) &&
+           (!n->collect || a->collect != COLLECT_NO) && labels_have(a->labels, n->labels) &&
+           (!n->pinned || !memcmp(a->install, n->install, sizeof(a->install)));
+}
+
+/* Cores and memory that tasks of jobs hold on an agent. */
+static void held(const struct sched_agent *a, uint64_t *cores, uint64_t *memory_mib,
+                 bool *exclusive)
+{
+    *cores = *memory_mib = 0;
+    *exclusive = false;
+    LIST_EACH(p, n, &a->tasks)
+    {
+        const struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
+        *cores += t->needs.cores;
+        *memory_mib += t->needs.memory_mib;
+        *exclusive |= t->needs.exclusive;
+    }
+}
+
+static bool has_room(const struct sched_agent *a, const struct sched_needs *n)
+{
+    uint64_t cores, memory_mib;
+    bool exclusive;
+    held(a, &cores, &memory_mib, &exclusive);
+    return !exclusive && cores + n->cores <= a->cores &&
+           memory_mib + n->memory_mib <= a->memory_mib && (!n->exclusive || list_empty(&a->tasks));
+}
+
+static uint32_t n_jobs_on(const struct sched_agent *a)
+{
+    return a->n_tasks[TASK_EXEC] + a->n_tasks[TASK_COLLECT];
+}
+
+/* Whether a is a better place than b for t: prepared, less to do. */
+static bool better(const struct sched_task *t, const struct sched_agent *a,
+                   const struct sched_agent *b)
+{
+    if (!b)
+        return true;
+    if (t->needs.collect && a->collect != b->collect)
+        return a->collect > b->collect;
+    return (uint64_t)n_jobs_on(a) * b->cores < (uint64_t)n_jobs_on(b) * a->cores;
+}
+
+/* 1 = granted, 0 = it must wait. */
+static int place(struct sched *s, struct sched_task *t, bool ready_only, uint64_t now,
+                 struct sched_actions *out)
+{
+    struct sched_agent *best = NULL, *wait_for = NULL;
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        if (!sched_takes(a, now) || !sched_agent_fits(a, &t->needs) ||
+            (ready_only && a->collect != COLLECT_READY) || sched_better_elsewhere(s, t, a, now))
+            continue;
+        if (has_room(a, &t->needs) && better(t, a, best))
+            best = a;
+        if (t->needs.exclusive && better(t, a, wait_for))
+            wait_for = a;
+    }
+    if (best) {
+        int r = sched_grant(s, t, best, now, out);
+        best->reserved |= r >= 0 && t->needs.exclusive;
+        return r < 0 ? r : 1;
+    }
+    if (wait_for)
+        wait_for->reserved = true; /* what it runs ends, nothing new begins */
+    return 0;
+}
+
+/* An agent with QEMU in its cache is worth waiting for: building one takes minutes. */
+static bool some_ready(const struct sched *s, const struct sched_needs *n)
+{
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        if (a->alive && !a->drained && a->collect == COLLECT_READY && sched_agent_fits(a, n))
+            return true;
+    }
+    return false;
+}
+
+/* A task for one host, and that host is not there. */
+static bool host_gone(const struct sched *s, const struct sched_task *t, uint64_t now)
+{
+    if (!t->needs.pinned || now <= s->start_ms + s->cfg.lease_ms)
+        return false; /* after a start agents have a lease to come back */
+    const struct sched_agent *a = sched_agent(s, t->needs.install);
+    return !a || !a->alive;
+}
+
+int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
+{
+    int r;
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        uint64_t cores, memory_mib;
+        held(a, &cores, &memory_mib, &a->reserved);
+    }
+    LIST_EACH(i, next, &s->job_list)
+    {
+        struct sched_job *j = LIST_OF(i, struct sched_job, all);
+        if (j->held)
+            continue;
+        LIST_EACH(p, n, &j->tasks)
+        {
+            struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+            bool last = n == &j->tasks;
+            if (t->state != TASK_QUEUED)
+                continue;
+            if (host_gone(s, t, now)) {
+                if ((r = sched_job_over(s, t, "host is not there", false, out)) < 0)
+                    return r;
+                if (last)
+                    break; /* the job may be gone, and its list with it */
+                continue;
+            }
+            if (now < t->not_before_ms)
+                continue;
+            r = place(s, t, t->needs.collect && some_ready(s, &t->needs), now, out);
+            if (r < 0)
+                return r;
+            if (r == 0 && !t->needs.pinned)
+                break; /* its other tasks need the same */
+        }
+    }
+    return 0;
+}
+
+void sched_job_why(const struct sched *s, const struct sched_task *t, char out[200])
+{
+    const struct sched_needs *n = &t->needs;
+    size_t there = 0, fit = 0, cores = 0, memory = 0, kvm = 0, collect = 0, labels = 0;
+    if (t->job->held) {
+        snprintf(out, 200, "it is held; `siofleet release` lets it go on");
+        return;
+    }
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        if (!a->alive || !a->accept || a->drained)
+            continue;
+        there++;
+        fit += sched_agent_fits(a, n);
+        cores += a->cores >= n->cores;
+        memory += a->memory_mib >= n->memory_mib;
+        kvm += !n->kvm || a->kvm;
+        collect += !n->collect || a->collect != COLLECT_NO;
+        labels += labels_have(a->labels, n->labels);
+    }
+    if (!there)
+        snprintf(out, 200, "no agent takes work");
+    else if (fit)
+        snprintf(out, 200, "%zu of %zu agents have what it needs, and are busy", fit, there);
+    else if (!labels)
+        snprintf(out, 200, "no agent has the labels %.120s", n->labels);
+    else if (!cores)
+        snprintf(out, 200, "no agent has %u cores", n->cores);
+    else if (!memory)
+        snprintf(out, 200, "no agent has %llu MiB of memory", (unsigned long long)n->memory_mib);
+    else if (!kvm)
+        snprintf(out, 200, "no agent has a usable KVM");
+    else if (!collect)
+        snprintf(out, 200, "no agent can collect: QEMU is neither there nor can be built");
+    else
+        snprintf(out, 200, "no agent has all that it needs");
+}

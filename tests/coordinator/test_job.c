@@ -1,0 +1,352 @@
+/* Jobs in the scheduler, on virtual time: commands and collections find the agents that they need. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/sched.h"
+
+enum { LEASE = 10000 };
+
+static struct sched s;
+static struct sched_actions out;
+static uint64_t now;
+
+static void start(void)
+{
+    now = 1000;
+    sched_init(&s, &(struct sched_cfg){ .epoch = 1, .lease_ms = LEASE, .seed = 7 }, now);
+}
+
+static void stop(void)
+{
+    sched_clear(&s);
+    sched_actions_clear(&out);
+}
+
+TestSuite(job, .init = start, .fini = stop);
+
+static int step(const struct sched_event *ev)
+{
+    struct err e = { 0 };
+    sched_actions_reset(&out);
+    int r = sched_step(&s, ev, now, &out, &e);
+    cr_assert_eq(sched_check(&s, &e), 0, "after event %d: %s", ev->type, e.text);
+    return r;
+}
+
+static void tick(void)
+{
+    cr_assert_eq(step(&(struct sched_event){ .type = EV_TICK }), 0);
+}
+
+static const struct sched_action *did(enum sched_action_type t, unsigned nth)
+{
+    for (size_t i = 0; i < out.n; i++)
+        if (out.v[i].type == t && nth-- == 0)
+            return &out.v[i];
+    return NULL;
+}
+
+static void install(uint8_t to[16], int no)
+{
+    memset(to, 0, 16);
+    to[0] = (uint8_t)no;
+}
+
+static void hello(int no, uint32_t cores, uint64_t memory_mib, const char *labels, uint8_t collect)
+{
+    struct sched_event ev = { .type = EV_HELLO,
+                              .agent = { .boot = 1,
+                                         .cores = cores,
+                                         .memory_mib = memory_mib,
+                                         .labels = labels,
+                                         .collect = collect,
+                                         .accept = true } };
+    install(ev.agent.install, no);
+    cr_assert_eq(step(&ev), 0);
+}
+
+/* Every agent says what it holds; those in silent (a bit each) do not. */
+static void beats(unsigned silent)
+{
+    LIST_EACH(q, m, &s.agent_list)
+    {
+        struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        struct sched_ref refs[64];
+        size_t n = 0;
+        if (silent >> a->install[0] & 1)
+            continue;
+        LIST_EACH(p, k, &a->tasks)
+        {
+            struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
+            refs[n++] = (struct sched_ref){ t->num, t->epoch, t->n, 2 };
+        }
+        struct sched_event ev = {
+            .type = EV_BEAT, .agent = { .boot = 1, .accept = true, .refs = refs, .n_refs = n }
+        };
+        memcpy(ev.agent.install, a->install, 16);
+        cr_assert_eq(step(&ev), 0);
+    }
+}
+
+static void submit(uint64_t seq, enum task_kind kind, const struct sched_job_task tasks[], size_t n)
+{
+    struct sched_event ev = { .type = EV_JOB,
+                              .job = { .seq = seq,
+                                       .kind = kind,
+                                       .retries = kind == TASK_COLLECT,
+                                       .tasks = tasks,
+                                       .n_tasks = n } };
+    cr_assert_eq(step(&ev), 0);
+}
+
+static void submit_one(uint64_t seq, enum task_kind kind, struct sched_needs needs)
+{
+    struct sched_job_task t = { .num = sched_reserve(&s, 1), .needs = needs };
+    submit(seq, kind, &t, 1);
+}
+
+static void end(const struct sched_action *grant, const char *cause)
+{
+    struct sched_event ev = { .type = EV_END,
+                              .end = { grant->task, grant->epoch, grant->n, cause, cause } };
+    cr_assert_eq(step(&ev), 0);
+}
+
+static int agent_of(const struct sched_action *a)
+{
+    return a && a->agent ? a->agent->install[0] : -1;
+}
+
+Test(job, a_command_runs_on_its_host_and_nowhere_else)
+{
+    struct sched_needs n = { .pinned = true };
+    hello(1, 4, 1000, "", COLLECT_NO);
+    hello(2, 4, 1000, "", COLLECT_NO);
+    install(n.install, 2);
+    submit_one(1, TASK_EXEC, n);
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 2);
+    cr_assert(!did(ACT_GRANT, 1));
+    struct sched_action g = *did(ACT_GRANT, 0);
+    end(&g, "done");
+    cr_assert(did(ACT_JOB_OVER, 0));
+    cr_assert(!did(ACT_JOB_TASK, 0), "its answer is stored with its end");
+    cr_assert(!sched_job(&s, 1));
+}
+
+Test(job, a_command_is_not_repeated_when_its_host_is_lost)
+{
+    struct sched_needs n = { .pinned = true };
+    hello(1, 4, 1000, "", COLLECT_NO);
+    install(n.install, 1);
+    submit_one(1, TASK_EXEC, n);
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 1);
+    now += LEASE + 1;
+    tick();
+    cr_assert(did(ACT_JOB_TASK, 0));
+    cr_assert_str_eq(did(ACT_JOB_TASK, 0)->text, "lost");
+    cr_assert(did(ACT_JOB_OVER, 0));
+}
+
+Test(job, a_command_that_was_declined_is_granted_again)
+{
+    struct sched_needs n = { .pinned = true };
+    hello(1, 4, 1000, "", COLLECT_NO);
+    install(n.install, 1);
+    submit_one(1, TASK_EXEC, n);
+    tick();
+    const struct sched_action *g = did(ACT_GRANT, 0);
+    struct sched_event ev = { .type = EV_DECLINE,
+                              .end = { g->task, g->epoch, g->n, "declined", NULL } };
+    cr_assert_eq(step(&ev), 0);
+    now += SCHED_DECLINE_MS;
+    beats(0);
+    tick();
+    cr_assert_eq(did(ACT_GRANT, 0)->n, 2);
+}
+
+Test(job, a_command_for_a_host_that_went_meanwhile_fails_instead_of_waiting)
+{
+    struct sched_needs n = { .pinned = true };
+    hello(1, 4, 1000, "", COLLECT_NO);
+    now += LEASE + 1;
+    tick();
+    install(n.install, 1);
+    submit_one(1, TASK_EXEC, n);
+    tick();
+    cr_assert(did(ACT_JOB_TASK, 0));
+    cr_assert(!did(ACT_GRANT, 0));
+}
+
+Test(job, runs_go_where_cores_memory_and_labels_suffice)
+{
+    struct sched_job_task t[4] = { 0 };
+    for (int i = 0; i < 4; i++)
+        t[i] = (struct sched_job_task){
+            .num = sched_reserve(&s, 1),
+            .needs = { .cores = 2, .memory_mib = 600, .collect = true, .labels = "rack=b" }
+        };
+    hello(1, 1, 9000, "rack=b", COLLECT_CAN);          /* too few cores */
+    hello(2, 8, 500, "rack=b", COLLECT_CAN);           /* too little memory */
+    hello(3, 8, 9000, "rack=a,x=b", COLLECT_CAN);      /* another rack */
+    hello(4, 8, 9000, "rack=b", COLLECT_NO);           /* no QEMU */
+    hello(5, 4, 1800, "disk=ssd,rack=b", COLLECT_CAN); /* two at a time */
+    submit(1, TASK_COLLECT, t, 4);
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 5);
+    cr_assert_eq(agent_of(did(ACT_GRANT, 1)), 5);
+    cr_assert(!did(ACT_GRANT, 2));
+    struct sched_action g = *did(ACT_GRANT, 0);
+    end(&g, "done");
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 5);
+    cr_assert(!did(ACT_GRANT, 1));
+}
+
+Test(job, a_reason_names_what_no_agent_has)
+{
+    char why[200];
+    submit_one(1, TASK_COLLECT, (struct sched_needs){ .memory_mib = 64000 });
+    const struct sched_job *j = LIST_OF(s.job_list.next, struct sched_job, all);
+    const struct sched_task *t = LIST_OF(j->tasks.next, struct sched_task, by_sweep);
+    sched_job_why(&s, t, why);
+    cr_assert_str_eq(why, "no agent takes work");
+    hello(1, 4, 1000, "", COLLECT_CAN);
+    sched_job_why(&s, t, why);
+    cr_assert_str_eq(why, "no agent has 64000 MiB of memory");
+    hello(2, 4, 99000, "", COLLECT_CAN);
+    sched_job_why(&s, t, why);
+    cr_assert_str_eq(why, "1 of 2 agents have what it needs, and are busy");
+}
+
+Test(job, agents_that_are_prepared_come_first)
+{
+    hello(1, 4, 1000, "", COLLECT_CAN);
+    hello(2, 4, 1000, "", COLLECT_READY);
+    for (uint64_t i = 1; i <= 3; i++)
+        submit_one(i, TASK_COLLECT, (struct sched_needs){ .cores = 2, .collect = true });
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 2);
+    cr_assert_eq(agent_of(did(ACT_GRANT, 1)), 2);
+    cr_assert(!did(ACT_GRANT, 2), "building QEMU takes longer than waiting");
+}
+
+Test(job, a_run_of_a_lost_agent_is_made_elsewhere)
+{
+    hello(1, 2, 1000, "", COLLECT_CAN);
+    submit_one(1, TASK_COLLECT, (struct sched_needs){ .cores = 2, .collect = true });
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 1);
+    hello(2, 2, 1000, "", COLLECT_CAN);
+    now += LEASE + 1;
+    beats(1u << 1);
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 2);
+    cr_assert_eq(did(ACT_GRANT, 0)->n, 2);
+}
+
+Test(job, a_run_that_fails_is_tried_once_more_on_another_agent)
+{
+    hello(1, 2, 1000, "", COLLECT_CAN);
+    hello(2, 2, 1000, "", COLLECT_CAN);
+    submit_one(1, TASK_COLLECT, (struct sched_needs){ .cores = 2, .collect = true });
+    tick();
+    struct sched_action g = *did(ACT_GRANT, 0);
+    int first = agent_of(&g);
+    cr_assert(!sched_job_final(sched_task(&s, g.task), "exit"));
+    end(&g, "exit");
+    now += 2 * SCHED_BACKOFF_MS;
+    beats(0);
+    tick();
+    cr_assert(did(ACT_GRANT, 0));
+    cr_assert_neq(agent_of(did(ACT_GRANT, 0)), first);
+    g = *did(ACT_GRANT, 0);
+    cr_assert(sched_job_final(sched_task(&s, g.task), "exit"));
+    end(&g, "exit");
+    cr_assert(did(ACT_JOB_OVER, 0));
+}
+
+Test(job, an_exclusive_task_waits_for_its_host_and_has_it_alone)
+{
+    struct sched_needs n = { .pinned = true };
+    hello(1, 4, 1000, "", COLLECT_NO);
+    install(n.install, 1);
+    submit_one(1, TASK_EXEC, n);
+    tick();
+    struct sched_action plain = *did(ACT_GRANT, 0);
+    n.exclusive = true;
+    submit_one(2, TASK_EXEC, n);
+    n.exclusive = false;
+    submit_one(3, TASK_EXEC, n);
+    tick();
+    cr_assert(!did(ACT_GRANT, 0), "the host is busy, and reserved");
+    end(&plain, "done");
+    tick();
+    cr_assert_eq(did(ACT_GRANT, 0)->sweep, 2);
+    cr_assert(!did(ACT_GRANT, 1), "not beside an exclusive one");
+    struct sched_action alone = *did(ACT_GRANT, 0);
+    end(&alone, "done");
+    tick();
+    cr_assert_eq(did(ACT_GRANT, 0)->sweep, 3);
+}
+
+Test(job, cancel_ends_what_waits_and_what_runs)
+{
+    struct sched_job_task t[2] = { { .num = sched_reserve(&s, 1) },
+                                   { .num = sched_reserve(&s, 1) } };
+    t[0].needs = t[1].needs = (struct sched_needs){ .cores = 2, .collect = true };
+    hello(1, 2, 1000, "", COLLECT_CAN);
+    submit(1, TASK_COLLECT, t, 2);
+    tick();
+    struct sched_action g = *did(ACT_GRANT, 0);
+    cr_assert_eq(step(&(struct sched_event){ .type = EV_CANCEL_JOB, .job = { .seq = 1 } }), 0);
+    cr_assert(did(ACT_CANCEL, 0));
+    cr_assert_eq(did(ACT_JOB_TASK, 0)->fails, UINT32_MAX);
+    cr_assert(!did(ACT_JOB_OVER, 0));
+    end(&g, "cancelled");
+    cr_assert(did(ACT_JOB_OVER, 0));
+}
+
+Test(job, after_a_restart_agents_claim_what_they_run)
+{
+    struct sched_job_task t = { .num = 5, .n = 1, .needs = { .pinned = true } };
+    install(t.needs.install, 1);
+    s.cfg.epoch = 2;
+    submit(1, TASK_EXEC, &t, 1);
+    struct sched_event ev = {
+        .type = EV_RESTORE,
+        .restore = { .task = 5, .epoch = 1, .n = 1, .kind = TASK_EXEC, .open = true }
+    };
+    install(ev.restore.install, 1);
+    cr_assert_eq(step(&ev), 0);
+    tick();
+    cr_assert(!did(ACT_GRANT, 0));
+    struct sched_ref ref = { 5, 1, 1, 2 };
+    struct sched_event hi = {
+        .type = EV_HELLO,
+        .agent = { .boot = 1, .cores = 1, .accept = true, .refs = &ref, .n_refs = 1 }
+    };
+    install(hi.agent.install, 1);
+    cr_assert_eq(step(&hi), 0);
+    cr_assert_eq(did(ACT_WELCOME, 0)->count, 0, "it may go on");
+    now += LEASE;
+    beats(0);
+    tick();
+    cr_assert(!did(ACT_JOB_TASK, 0));
+    struct sched_action g = { .task = 5, .epoch = 1, .n = 1 };
+    end(&g, "done");
+    cr_assert(did(ACT_JOB_OVER, 0));
+}
+
+Test(job, labels_are_whole_words)
+{
+    cr_assert(labels_have("a=1,b=2", "b=2,a=1"));
+    cr_assert(labels_have("a=1", NULL));
+    cr_assert(labels_have("", ""));
+    cr_assert(!labels_have("a=12", "a=1"));
+    cr_assert(!labels_have("a=1", "a=12"));
+    cr_assert(!labels_have("xa=1", "a=1"));
+    cr_assert(!labels_have(NULL, "a=1"));
+}

@@ -583,6 +583,13 @@ int compat_engine_run(const struct trace *t, const struct arch *a, struct row_st
     if (run_init(&s, t, a) < 0)
         return err_sys(e, ENOMEM, "engine");
     int r = loop_for()(&s);
+    if (r == -E2BIG) {
+        run_clear(&s);
+        s = (struct run){ .general = true };
+        if (run_init(&s, t, a) < 0)
+            return err_sys(e, ENOMEM, "engine");
+        r = loop_for()(&s);
+    }
     if (r == -SF_EFAILED)
         return err_set(e, SF_EFAILED,
                        "engine: a 1 GiB translation met a cached 2 MiB entry: the run never ends");

@@ -6,7 +6,7 @@
  * What happens next is the least of five keys, time << 3 | stage: the next slot and the next pick of each stage. A stage
  * picks at most once a ns, so after a pick at t its key is max(top, t + 1). Times are 32 bits above a base that moves.
  *
- * LOOP_SHAPES asks for short forms of usual architectures; each costs compile time.
+ * This is the general form, for any architecture and trace; usual.h has the short one for usual ones.
  *
  * The exact heap of the reference decides between equal times. Its pop sinks a hole to the bottom without looking at the
  * element that fills it, so the way down has a known length: no branch depends on what is compared.
@@ -15,10 +15,8 @@
 #include <string.h>
 
 #include "perf/compat/run.h"
+#include "perf/compat/usual.h"
 #include "proto/base/err.h"
-
-#define INLINE inline __attribute__((always_inline))
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* ---- caches */
 
@@ -32,11 +30,13 @@ static INLINE void count(struct cache *c, bool found, bool full, uint32_t set, u
     }
 }
 
-static INLINE bool access_as(struct cache *c, enum cache_kind kind, uint32_t en, uint32_t key,
-                             uint32_t set, uint64_t next, uint32_t gid, bool alloc)
+/* One copy of it serves all look-ups. */
+static __attribute__((noinline)) bool cache_access(struct cache *c, uint32_t en, uint32_t key,
+                                                   uint32_t set, uint64_t next, uint32_t gid,
+                                                   bool alloc)
 {
     bool found, full = false;
-    switch (kind) {
+    switch (c->kind) {
     case CACHE_NONE:
         return false;
     case CACHE_KEEPS:
@@ -47,7 +47,7 @@ static INLINE bool access_as(struct cache *c, enum cache_kind kind, uint32_t en,
         break;
     case CACHE_LINE8:
     case CACHE_LINE16: {
-        unsigned lanes = kind == CACHE_LINE8 ? 8 : 16;
+        unsigned lanes = c->kind == CACHE_LINE8 ? 8 : 16;
         uint32_t *line = c->line + (size_t)set * lanes;
         if (!alloc)
             return line_touch(line, lanes, key);
@@ -60,29 +60,6 @@ static INLINE bool access_as(struct cache *c, enum cache_kind kind, uint32_t en,
     count(c, found, full, set, gid);
     return found;
 }
-
-/* Any kind: one copy of it serves all look-ups of the general form. */
-static __attribute__((noinline)) bool access_any(struct cache *c, uint32_t en, uint32_t key,
-                                                 uint32_t set, uint64_t next, uint32_t gid,
-                                                 bool alloc)
-{
-    return access_as(c, c->kind, en, key, set, next, gid, alloc);
-}
-
-/* What the caller knows at compile time of a cache's kind, beside a kind itself. */
-enum { KNOW_NOTHING = -1, KNOW_PAGE = -2 /* CACHE_KEEPS or CACHE_LINE16 */ };
-
-static INLINE bool access_known(struct cache *c, int known, uint32_t en, uint32_t key, uint32_t set,
-                                uint64_t next, uint32_t gid, bool alloc)
-{
-    if (known == KNOW_NOTHING)
-        return access_any(c, en, key, set, next, gid, alloc);
-    if (known == KNOW_PAGE)
-        return c->kind == CACHE_KEEPS ? access_as(c, CACHE_KEEPS, en, key, set, next, gid, alloc)
-                                      : access_as(c, CACHE_LINE16, en, key, set, next, gid, alloc);
-    return access_as(c, (enum cache_kind)known, en, key, set, next, gid, alloc);
-}
-#define ACCESS access_known
 
 /* ---- queues */
 
@@ -218,14 +195,14 @@ enum { S_SLOT, S_QC, S_QP, S_QF, S_QI };
         }                                                                                          \
     } while (0)
 
-static INLINE int run_as(struct run *s, bool fifo, int k_cc, int k_io, int k_page, int k_buf)
+static INLINE int run_as(struct run *s, bool fifo)
 {
     const struct ent *ent = s->ent;
     const uint32_t *evs = s->t->ev,
                    *nexts = s->a->iotlb_policy == POLICY_ORACLE ? s->t->next : NULL;
     const uint64_t n_ev = s->t->n, period = PACKET_BITS / s->a->link_gbps;
     const uint32_t queue = s->a->queue, len = s->a->pf_history, distance = s->a->pf_distance;
-    const bool far = s->hist != NULL, plain = k_cc != KNOW_NOTHING; /* plain: without salloc */
+    const bool far = s->hist != NULL;
     struct queue qc = s->qc, qp = s->qp, qf = s->qf, qi = s->qi;
     struct demand *const demand = s->demand;
     struct requester *const req = s->req;
@@ -273,7 +250,7 @@ at_slot : {
     for (uint32_t i = 0; i < take; i++, at++) {
         uint32_t en = evs[at], id = idle[--n_idle];
         const struct ent *n = &ent[en];
-        bool found = ACCESS(&s->cc, k_cc, en, n->sid, n->set_cc, 0, n->gid, false);
+        bool found = cache_access(&s->cc, en, n->sid, n->set_cc, 0, n->gid, false);
         uint32_t d = found ? CC_HIT : CC_MISS;
         demand[id] =
             (struct demand){ .start = base + t, .ent = en, .ev = (uint32_t)at, .latency = d };
@@ -299,10 +276,10 @@ at_qc : {
     uint32_t en = d->ent;
     const struct ent *n = &ent[en];
     kc = KEY(most(queue_top(&qc, fifo), t + 1), S_QC);
-    ACCESS(&s->cc, k_cc, en, n->sid, n->set_cc, 0, n->gid, true);
+    cache_access(&s->cc, en, n->sid, n->set_cc, 0, n->gid, true);
     uint64_t next = nexts && nexts[d->ev] != UINT32_MAX ? nexts[d->ev] : UINT64_MAX;
-    bool hit = ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, false);
-    bool ahead = ACCESS(&s->buf, k_buf, en, n->page, 0, 0, n->gid, false);
+    bool hit = cache_access(&s->io, en, n->io, n->set_io, next, n->gid, false);
+    bool ahead = cache_access(&s->buf, en, n->page, 0, 0, n->gid, false);
     buf_hit += ahead;
     if (hit | ahead) {
         d->latency += TLB_HIT;
@@ -368,8 +345,8 @@ at_qp : {
     uint32_t en = pre ? id & ~PREFETCH : demand[id].ent;
     const struct ent *n = &ent[en];
     kp = KEY(most(queue_top(&qp, fifo), t + 1), S_QP);
-    bool h2 = ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, false);
-    bool h3 = ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, false);
+    bool h2 = cache_access(&s->l2, en, n->l2, n->set_l2, 0, n->gid, false);
+    bool h3 = cache_access(&s->l3, en, n->l3, n->set_l3, 0, n->gid, false);
     uint32_t lv = n->level, end = h2 ? 2 : 3;
     if ((h2 | h3) && lv >= end) {
         if (UNLIKELY(lv > end)) {
@@ -400,14 +377,8 @@ at_qf : {
     uint32_t en = pre ? id & ~PREFETCH : demand[id].ent;
     const struct ent *n = &ent[en];
     kf = KEY(most(queue_top(&qf, fifo), t + 1), S_QF);
-    if (plain || n->fill & FILL_L2)
-        ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, true);
-    else
-        ACCESS(&s->l2, k_page, en, n->l2, n->set_l2, 0, n->gid, false);
-    if (plain || n->fill & FILL_L3)
-        ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, true);
-    else
-        ACCESS(&s->l3, k_page, en, n->l3, n->set_l3, 0, n->gid, false);
+    cache_access(&s->l2, en, n->l2, n->set_l2, 0, n->gid, n->fill & FILL_L2);
+    cache_access(&s->l3, en, n->l3, n->set_l3, 0, n->gid, n->fill & FILL_L3);
     if (!pre)
         demand[id].latency += PCIE;
     QUEUE_PUSH(qi, t + PCIE, id);
@@ -421,17 +392,14 @@ at_qi : {
         uint32_t en = id & ~PREFETCH;
         const struct ent *n = &ent[en];
         fills++;
-        fills_same += ACCESS(&s->buf, k_buf, en, n->page, 0, 0, n->gid, true);
+        fills_same += cache_access(&s->buf, en, n->page, 0, 0, n->gid, true);
         NEXT();
     }
     struct demand *d = &demand[id];
     uint32_t en = d->ent;
     const struct ent *n = &ent[en];
     uint64_t next = nexts && nexts[d->ev] != UINT32_MAX ? nexts[d->ev] : UINT64_MAX;
-    if (plain || n->fill & FILL_IO)
-        ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, true);
-    else
-        ACCESS(&s->io, k_io, en, n->io, n->set_io, next, n->gid, false);
+    cache_access(&s->io, en, n->io, n->set_io, next, n->gid, n->fill & FILL_IO);
     struct flow *f = &s->flow[n->gid];
     if (UNLIKELY(!f->n)) {
         s->flow_order[s->n_flows++] = n->gid;
@@ -479,27 +447,9 @@ out:
     return r;
 }
 
-static bool is_page(const struct cache *c)
-{
-    return c->kind == CACHE_KEEPS || c->kind == CACHE_LINE16;
-}
-
 int LOOP(struct run *s)
 {
-    const int any = KNOW_NOTHING;
-    if (s->a->inorder)
-        return run_as(s, true, any, any, any, any);
-#ifdef LOOP_SHAPES
-    /* the shapes of the default and of the improved architecture, with their caches known */
-    if (!s->a->salloc && s->cc.kind == CACHE_KEEPS && s->io.kind == CACHE_LINE8 &&
-        is_page(&s->l2) && is_page(&s->l3)) {
-        if (s->buf.kind == CACHE_NONE)
-            return run_as(s, false, CACHE_KEEPS, CACHE_LINE8, KNOW_PAGE, CACHE_NONE);
-        if (s->buf.kind == CACHE_LINE8)
-            return run_as(s, false, CACHE_KEEPS, CACHE_LINE8, KNOW_PAGE, CACHE_LINE8);
-    }
-#else
-    (void)is_page;
-#endif
-    return run_as(s, false, any, any, any, any);
+    if (!s->general && usual_fits(s))
+        return USUAL(s);
+    return s->a->inorder ? run_as(s, true) : run_as(s, false);
 }

@@ -61,6 +61,6 @@ static INLINE_256 bool line_fill(uint32_t *line, unsigned lanes, uint32_t ways, 
     return false;
 }
 
-#define LOOP_SHAPES 1
+#define USUAL compat_usual_avx2
 #define LOOP compat_loop_avx2
 #include "perf/compat/loop.h"

@@ -49,6 +49,6 @@ static INLINE_512 bool line_fill(uint32_t *line, unsigned lanes, uint32_t ways, 
     return false;
 }
 
-#define LOOP_SHAPES 1
+#define USUAL compat_usual_avx512
 #define LOOP compat_loop_avx512
 #include "perf/compat/loop.h"

@@ -29,5 +29,6 @@ static inline __attribute__((always_inline)) bool line_fill(uint32_t *line, unsi
     return false;
 }
 
+#define USUAL compat_usual_scalar
 #define LOOP compat_loop_scalar
 #include "perf/compat/loop.h"

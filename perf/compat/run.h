@@ -102,6 +102,7 @@ struct requester {
 struct run {
     const struct trace *t;
     const struct arch *a;
+    bool general; /* the loop for usual architectures had no room */
     struct ent *ent;
     struct crand random;
     struct cache cc, io, l2, l3, buf;
@@ -122,10 +123,14 @@ struct run {
     uint64_t fills, fills_same, buf_hit;
 };
 
-/* Runs to the end; fills the counters. 0, -ENOMEM, -SF_EFAILED (a demand translation vanished), -EOVERFLOW. */
+/* Runs to the end; fills the counters. 0, -ENOMEM, -SF_EFAILED (a demand translation vanished), -EOVERFLOW, -E2BIG (start again with
+ * `general`). The part of it for usual architectures stands apart. */
 int compat_loop_scalar(struct run *s);
 int compat_loop_avx2(struct run *s);
 int compat_loop_avx512(struct run *s);
+int compat_usual_scalar(struct run *s);
+int compat_usual_avx2(struct run *s);
+int compat_usual_avx512(struct run *s);
 
 /* The slow kinds, and what a queue does when it is full. */
 bool compat_access_slow(struct cache *c, uint32_t en, uint32_t key, uint32_t set, uint64_t next,

@@ -14,9 +14,11 @@
 
 #include "collect/cpio.h"
 #include "collect/net.h"
+#include "collect/ssh.h"
 #include "collect/stack_int.h"
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
+#include "proto/base/log.h"
 
 /* ---- per-run files of a guest */
 
@@ -70,6 +72,7 @@ static int guest_conf(const struct stack *s, const char *role, uint64_t index, s
         conf_add(b, &r, "LENGTH", "");
     conf_add(b, &r, "KEEP", s->env->keep ? "yes" : "no");
     conf_add(b, &r, "THP", c->thp ? "yes" : "no");
+    conf_add(b, &r, "DISK", s->env->disk ? "yes" : "no");
     conf_add(b, &r, "L2_MEMORY", "192");
     conf_add(b, &r, "L2_APPEND", append);
     if (r == 0)
@@ -114,6 +117,14 @@ static int make_initrd(struct stack *s, const char *name, const char *role, uint
         if (r < 0)
             return r;
         r = cpio_add(&all, ino++, "workload", 0100755, script.data, script.len);
+    }
+    if (r == 0 && s->ssh_port) {
+        CLEANUP(buf_clear) struct buf host = BUF_INIT(CONF_MAX), pub = BUF_INIT(CONF_MAX);
+        r = ssh_guest_files(s->env->vm_dir, &host, &pub, e);
+        if (r < 0)
+            return r;
+        r = cpio_add(&all, ino++, "host_key", 0100600, host.data, host.len);
+        r = r ? r : cpio_add(&all, ino++, "authorized_keys", 0100600, pub.data, pub.len);
     }
     bool nest = strcmp(role, "nest") == 0;
     if (r == 0 && nest)
@@ -305,6 +316,23 @@ static void device_args(const struct stack *s, struct args *a, uint64_t i, int n
          virtio ? ",iommu_platform=on,disable-legacy=on" : "", c->ats ? ",ats=on" : "");
 }
 
+/* Keys and port for `vm ssh`. A port that somebody takes before QEMU has it costs this attempt. */
+static int way_in(struct stack *s, struct err *e)
+{
+    int r = ssh_keys(s->env->vm_dir, e);
+    if (r == -SF_EFAILED) { /* a convenience: the run itself needs no openssh-client */
+        log_warn("no vm ssh into this run: %s", e->text);
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    r = free_port((struct in_addr){ htonl(INADDR_LOOPBACK) });
+    if (r < 0)
+        return err_sys(e, -r, "ssh: no free port");
+    s->ssh_port = r;
+    return ssh_note(s->env->vm_dir, r, e);
+}
+
 int start_l1(struct stack *s, const int net_fds[], struct err *e)
 {
     const struct collect_conf *c = s->c;
@@ -312,7 +340,10 @@ int start_l1(struct stack *s, const int net_fds[], struct err *e)
     struct lines l;
     struct args a = { .n = 0 };
     int keep[4 + CONF_NICS_MAX + 1], n_keep = 0;
-    int r = make_initrd(s, "l1", nest ? "nest" : "l1", 0, s->initrd, sizeof(s->initrd), e);
+    int r = s->env->ssh ? way_in(s, e) : 0;
+    if (r < 0)
+        return r;
+    r = make_initrd(s, "l1", nest ? "nest" : "l1", 0, s->initrd, sizeof(s->initrd), e);
     if (r < 0)
         return r;
     r = lines_open(&l, e);
@@ -340,9 +371,16 @@ int start_l1(struct stack *s, const int net_fds[], struct err *e)
          c->caching_mode ? "on" : "off", c->ats ? ",device-iotlb=on" : "", ring);
     for (uint64_t i = 0; i < c->nics; i++)
         device_args(s, &a, i, net_fds[i]);
-    if (c->disk) {
-        arg2(&a, "-drive", "file=%s,if=none,id=root,snapshot=on", c->disk);
-        arg2(&a, "-device", "virtio-blk-pci,drive=root,addr=0x1e");
+    if (s->env->disk) {
+        /* without iommu_platform: neither the disk nor the way in passes the IOMMU, so the log does not show them */
+        arg2(&a, "-drive", "file=%s,if=none,id=root,snapshot=on", s->env->disk);
+        arg2(&a, "-device", "virtio-blk-pci,drive=root,serial=siofleet,addr=0x1e");
+    }
+    if (s->ssh_port) {
+        arg2(&a, "-netdev",
+             "user,id=way,net=10.1.0.0/24,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22",
+             s->ssh_port);
+        arg2(&a, "-device", "virtio-net-pci,netdev=way,addr=0x1d,mac=52:54:00:02:01:01,romfile=");
     }
     if (has_text(c)) {
         arg2(&a, "-D", "%s/run.log", s->dir);

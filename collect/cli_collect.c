@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "collect/collect.h"
-#include "collect/vm.h"
 #include "proto/base/clean.h"
 
 int (*collect_on_fleet)(struct cli *c, const char *ini, bool detach);
@@ -151,71 +150,6 @@ static int run_init(struct cli *c, void *opt, int argc, char **argv)
     return print_init(c, o->list || !argc ? NULL : argv[0]);
 }
 
-struct vm_opt {
-    bool json;
-};
-
-static const struct opt vm_opts[] = {
-    { "json", 0, NULL, "one JSON document", OPT_FLAG, offsetof(struct vm_opt, json), 0, 0 },
-    { 0 },
-};
-
-static int run_ls(struct cli *c, void *opt, int argc, char **argv)
-{
-    struct vm_opt *o = opt;
-    (void)argc;
-    (void)argv;
-    c->json = o->json;
-    json_t *all = vm_list();
-    if (c->json)
-        return cli_json(c, json_pack("{s:s, s:o}", "schema", "siofleet.vm/1", "items", all));
-    static const char *const names[] = { "id", "profile", "run", "pid", "started", "collection" };
-    struct table *t = table_new(names, ARRAY_LEN(names));
-    size_t i;
-    json_t *v;
-    json_array_foreach (all, i, v) {
-        for (size_t k = 0; k < ARRAY_LEN(names); k++) {
-            json_t *x = json_object_get(v, names[k]);
-            if (json_is_integer(x))
-                table_cell(t, "%" JSON_INTEGER_FORMAT, json_integer_value(x));
-            else
-                table_cell(t, "%.16s%s", json_string_value(x) ? json_string_value(x) : "-",
-                           k == 4 ? json_string_value(x) + 16 : "");
-        }
-    }
-    table_print(t, stdout);
-    table_free(&t);
-    json_decref(all);
-    return cli_flush(c);
-}
-
-static int with_vm(struct cli *c, void *opt, int argc, char **argv,
-                   int (*f)(const json_t *, struct err *))
-{
-    struct vm_opt *o = opt;
-    c->json = o->json;
-    struct err e = { 0 };
-    CLEANUP(json_decrefp) json_t *vm = NULL;
-    int r = vm_find(argc ? argv[0] : NULL, &vm, &e);
-    if (r == 0)
-        r = f(vm, &e);
-    if (r < 0)
-        return cli_fail(c, &e);
-    if (c->json)
-        return cli_json(c, json_pack("{s:s, s:[O]}", "schema", "siofleet.vm/1", "items", vm));
-    return 0;
-}
-
-static int run_console(struct cli *c, void *opt, int argc, char **argv)
-{
-    return with_vm(c, opt, argc, argv, vm_console);
-}
-
-static int run_stop(struct cli *c, void *opt, int argc, char **argv)
-{
-    return with_vm(c, opt, argc, argv, vm_stop);
-}
-
 const struct verb collect_verbs[] = {
     { .name = "collect init",
       .args = "[PROFILE]",
@@ -238,25 +172,5 @@ const struct verb collect_verbs[] = {
       .opts_size = sizeof(struct collect_opt),
       .max_args = 2,
       .run = run_collect },
-    { .name = "vm ls",
-      .args = "",
-      .summary = "list the guests that run on this host",
-      .opts = vm_opts,
-      .opts_size = sizeof(struct vm_opt),
-      .run = run_ls },
-    { .name = "vm console",
-      .args = "[ID]",
-      .summary = "attach to a guest's console",
-      .opts = vm_opts,
-      .opts_size = sizeof(struct vm_opt),
-      .max_args = 1,
-      .run = run_console },
-    { .name = "vm stop",
-      .args = "[ID]",
-      .summary = "end a guest and its collection",
-      .opts = vm_opts,
-      .opts_size = sizeof(struct vm_opt),
-      .max_args = 1,
-      .run = run_stop },
     { 0 },
 };

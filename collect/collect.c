@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "collect/images.h"
 #include "collect/kit.h"
 #include "collect/kvm.h"
 #include "collect/stack.h"
@@ -42,8 +43,9 @@ struct collection {
     const struct collect_opts *o;
     struct kit_qemu qemu;
     char *image, *nested, *out;
+    char *disk; /* of ours; a user's own stands in the INI */
     char id[ID_HEX_LEN], key[ID_HEX_LEN];
-    bool kvm;
+    bool kvm, ssh;
     json_t *runs;
     int lock_fd; /* the output folder itself, locked */
 };
@@ -193,6 +195,8 @@ static int attempt(const struct collection *k, unsigned run, unsigned n, bool kv
                              .share = k->qemu.share,
                              .image = k->image,
                              .nested = k->nested,
+                             .disk = k->disk ? k->disk : k->c->disk,
+                             .ssh = k->ssh,
                              .kvm = kvm,
                              .keep = k->o->keep && run == k->c->runs,
                              .vm_dir = vm.dir,
@@ -519,6 +523,8 @@ static int own_folder(struct collection *k, struct err *e)
         json_object_set_new(j, "ats", json_true());
     if (c->tap)
         json_object_set_new(j, "net", json_string("tap"));
+    if (k->disk)
+        json_object_set_new(j, "disk", json_str(k->disk));
     int own = own_files(c, j, e);
     if (own < 0) {
         json_decref(j);
@@ -584,6 +590,10 @@ static int prepare(struct collection *k, struct err *e)
         r = err_set(e, ENOMEM, "collection");
     if (r == 0 && c->guests)
         r = kit_nested(build, k->qemu.path, &k->nested, e);
+    if (r == 0 && c->debootstrap)
+        r = kit_disk(build, &k->disk, e);
+    /* an initramfs of the user's own brings up what it likes */
+    k->ssh = (c->disk || k->disk) && !c->initrd;
     if (r < 0)
         return r;
     if (c->accel == ACCEL_TCG || c->icount >= 0)
@@ -600,8 +610,11 @@ int collect_local(const struct collect_conf *c, const struct collect_opts *o, js
                   struct err *e)
 {
     struct collection k = { .c = c, .o = o, .lock_fd = -1 };
-    int r = 0;
     *ret = NULL;
+    CLEANUP(closep) int held = images_hold(e);
+    if (held < 0)
+        return held;
+    int r;
     vm_sweep();
     if (c->guests > CONF_GUESTS_TRIED)
         log_warn("%s: %" PRIu64 " L2 guests are untested until somebody ran them (tried: up to %d)",
@@ -662,6 +675,7 @@ out:
     kit_qemu_clear(&k.qemu);
     free(k.image);
     free(k.nested);
+    free(k.disk);
     free(k.out);
     return r;
 }

@@ -303,6 +303,11 @@ static int set_collect(struct collect_conf *c, const struct ini *ini, const stru
         return set_path(ini, place, v, &c->kernel, e);
     if (KEY("initrd"))
         return set_path(ini, place, v, &c->initrd, e);
+    if (KEY("disk") && (c->debootstrap = strcmp(v, "debootstrap") == 0)) {
+        free(c->disk);
+        c->disk = NULL;
+        return 0;
+    }
     if (KEY("disk"))
         return set_path(ini, place, v, &c->disk, e);
     if (KEY("qemu"))
@@ -382,6 +387,12 @@ static int check(struct collect_conf *c, struct err *e)
                        c->path);
     if (c->tap && conf_is_disk(c->model))
         return err_set(e, SF_EUSAGE, "%s: net = tap needs NICs", c->path);
+    if (c->debootstrap && c->initrd)
+        return err_set(e, SF_EUSAGE,
+                       "%s: disk = debootstrap goes with the initramfs of ours: leave initrd= out",
+                       c->path);
+    if (nested && (c->disk || c->debootstrap))
+        return err_set(e, SF_EUSAGE, "%s: disk = belongs to profiles with one guest", c->path);
     if (c->include_boot && c->tracer == TRACER_OFF)
         return err_set(e, SF_EUSAGE, "%s: include_boot needs a tracer", c->path);
     return 0;

@@ -28,6 +28,7 @@ struct collect_conf {
     bool tap; /* taps (tenants: and bridges) instead of sockets and user networks */
     uint64_t timeout_ms;                 /* 0 = by the number of guests */
     char *kernel, *initrd, *disk, *qemu; /* NULL = own */
+    bool debootstrap;                    /* the disk is one that we make */
     enum conf_kind kind;
     bool udp;
     char direction[8]; /* tx rx both */

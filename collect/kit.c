@@ -296,3 +296,8 @@ int kit_nested(bool may_build, const char *qemu, char **ret, struct err *e)
     (void)may_build; /* put together from what is there: seconds, no network */
     return make("L1 image", 5, "guest/image.sh", "--nested", qemu, false, true, ret, e);
 }
+
+int kit_disk(bool may_build, char **ret, struct err *e)
+{
+    return make("disk image", 120, "guest/disk.sh", NULL, NULL, true, may_build, ret, e);
+}

@@ -26,5 +26,8 @@ void kit_qemu_clear(struct kit_qemu *q);
 int kit_image(bool may_build, char **ret, struct err *e);
 int kit_nested(bool may_build, const char *qemu, char **ret, struct err *e);
 
+/* A disk image of this Debian release with sshd, made by debootstrap. Owned by the caller. */
+int kit_disk(bool may_build, char **ret, struct err *e);
+
 /* Unpack into the cache (nothing to do when it is there); the folder, owned by the caller. */
 int kit_unpack(char **ret, struct err *e);

@@ -200,6 +200,10 @@ static int start(struct stack *s, struct err *e)
     for (size_t i = 0; i < CONF_NICS_MAX; i++)
         nets[i][0] = nets[i][1] = mine[i] = -1;
     s->vhost = stack_asks(c);
+    /* a script finds the same servers, unless all is the user's own */
+    CLEANUP(freep) char *iperf = path_fmt("%s/host/iperf3", s->env->image);
+    bool peers = !c->guests && (c->kind == WORK_IPERF3 ||
+                                (c->kind == WORK_SCRIPT && iperf && access(iperf, X_OK) == 0));
     if (has_ring(c)) {
         r = ring_new(&s->ring, RING_RECORDS, e);
         if (r < 0)
@@ -218,7 +222,7 @@ static int start(struct stack *s, struct err *e)
         mine[i] = nets[i][0];
         if (r == 0 && c->guests)
             r = start_client(s, i, nets[i][1], e);
-        else if (r == 0 && c->kind == WORK_IPERF3)
+        else if (r == 0 && peers)
             r = start_peer(s, i, e);
     }
     if (r == 0 && whole_run(c))

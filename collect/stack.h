@@ -18,6 +18,8 @@ struct stack_env {
     const char *share;  /* firmware folder for -L, NULL = QEMU's own */
     const char *image;  /* guest image folder */
     const char *nested; /* cpio with QEMU and L2 parts; NULL unless profile tenants */
+    const char *disk;   /* the guest's disk image, left as it is; NULL = none */
+    bool ssh;           /* the disk has sshd: made reachable */
     bool kvm;
     bool keep;                         /* leave the guest up after the workload until *stop */
     const char *vm_dir;                /* state folder of this stack: console socket, pids */

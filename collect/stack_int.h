@@ -90,7 +90,8 @@ struct stack {
     int reader_stop;       /* atomic */
     struct err reader_err; /* valid after the join */
     int ports[CONF_NICS_MAX];
-    bool vhost; /* the kernel serves the NICs, and asks for translations itself (ATS) */
+    int ssh_port; /* 0 = no way in */
+    bool vhost;   /* the kernel serves the NICs, and asks for translations itself (ATS) */
     int con_listen, con_peer; /* `vm console` */
     enum phase phase;
     uint64_t start_ms, phase_ms, end_ms, last_status_ms;

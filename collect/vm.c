@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "collect/net.h"
+#include "collect/ssh.h"
 #include "proto/base/buf.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -146,7 +147,9 @@ static void list_live(const char *dir, bool live, void *p)
     CLEANUP(freep) char *json = path_fmt("%s/vm.json", dir);
     json_t *j = live && json ? json_load_file(json, 0, NULL) : NULL;
     if (j) {
+        int port = ssh_port(dir);
         json_object_del(j, "part");
+        json_object_set_new(j, "ssh_port", port ? json_integer(port) : json_null());
         json_array_append_new(p, j);
     }
 }
@@ -194,6 +197,14 @@ int vm_stop(const json_t *vm, struct err *e)
         usleep(10000);
     }
     return err_set(e, ETIMEDOUT, "%s: process %d does not end", id, pid);
+}
+
+int vm_ssh(const json_t *vm, int argc, char **args, struct err *e)
+{
+    const char *id = json_string_value(json_object_get(vm, "id"));
+    CLEANUP(freep) char *r = root();
+    CLEANUP(freep) char *dir = r && id ? path_fmt("%s/%s", r, id) : NULL;
+    return dir ? ssh_enter(dir, id, argc, args, e) : err_set(e, SF_EFORMAT, "vm: no id");
 }
 
 int vm_console(const json_t *vm, struct err *e)

@@ -26,5 +26,7 @@ json_t *vm_list(void);
 int vm_find(const char *prefix, json_t **ret, struct err *e);
 /* SIGTERM to the runner; waits until it is gone, at most 30 s. */
 int vm_stop(const json_t *vm, struct err *e);
+/* Becomes ssh into the guest; returns only with an error. */
+int vm_ssh(const json_t *vm, int argc, char **args, struct err *e);
 /* Joins the terminal with the guest's console until the guest or the input ends (^] leaves). */
 int vm_console(const json_t *vm, struct err *e);

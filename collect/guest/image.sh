@@ -30,7 +30,7 @@ esac
 [ -n "${XDG_CACHE_HOME:-}" ] || [ -n "${HOME:-}" ] || die "XDG_CACHE_HOME: neither it nor HOME is set"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/siofleet/image
 
-modules="e1000 e1000e virtio_net virtio_blk nvme kvm_amd kvm_intel vfio_pci vfio_iommu_type1"
+modules="e1000 e1000e virtio_net virtio_blk nvme ext4 kvm_amd kvm_intel vfio_pci vfio_iommu_type1"
 packages="busybox-static iperf3 libiperf0 libsctp1 libssl3 libc6"
 recipe=$(cat "$here/init" "$here/image.sh" | sha256sum | cut -c1-64)
 
@@ -126,6 +126,7 @@ build() {
         order=
         case $m in # what is found by name at run time only
         virtio_net | virtio_blk) visit virtio_pci ;;
+        ext4) visit crc32c_generic ;;
         nvme) visit crct10dif_generic && visit crc64_rocksoft_generic ;;
         esac
         visit "$m"

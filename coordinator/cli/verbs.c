@@ -10,6 +10,7 @@ extern const struct verb deploy_verbs[];
 #endif
 #ifdef SF_HAVE_collect_verbs
 extern const struct verb collect_verbs[];
+extern const struct verb vm_verbs[];
 #endif
 #ifdef SF_HAVE_log_verbs
 extern const struct verb log_verbs[];
@@ -48,6 +49,7 @@ static const struct verb *const tables[] = {
 #endif
 #ifdef SF_HAVE_collect_verbs
     collect_verbs,
+    vm_verbs,
 #endif
 #ifdef SF_HAVE_deploy_verbs
     deploy_verbs,

@@ -81,6 +81,7 @@ Test(conf, what_is_no_run_is_refused_with_its_line)
         { "[collect]\n[workload]\nduration = 2s\nduration = 3s\n", "run.ini:4" },
         { "[collect]\nicount = 3\nvcpus = 2\n", "icount needs one vCPU" },
         { "[collect]\nprofile = tenants\nnic_model = nvme\n", "over NICs only" },
+        { "[collect]\nprofile = tenants\ndisk = debootstrap\n", "with one guest" },
         { "[collect]\nats = yes\n", "needs nic_model = virtio" },
         { "[collect]\nprofile = tenants\nnic_model = virtio\nats = yes\n", "outside of tenants" },
         { "[collect]\nnet = bridge\n", "none of: socket, tap" },

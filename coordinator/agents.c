@@ -456,6 +456,23 @@ static void say_cause(const char *cause, const struct msg_task_end *m, uint64_t 
     snprintf(out, 200, "%s%s%s", what, *line ? ": " : "", line);
 }
 
+/* An agent got damaged input: perhaps what lies here is. */
+static void suspect_inputs(struct hub *h, const struct sched_task *t)
+{
+    for (size_t i = 0; i < h->n_lives; i++) {
+        struct live *l = h->lives[i];
+        uint32_t k = live_find(l, &t->trace->key);
+        if (k == UINT32_MAX)
+            continue;
+        const struct recipe *rec = t->kind == TASK_TRACE ? live_recipe(l, k) : NULL;
+        for (size_t n = 0; rec && n < rec->n_logs; n++)
+            hub_suspect(h, &rec->logs[n].id);
+        if (t->kind == TASK_POINTS)
+            hub_suspect(h, &l->tr[k].id);
+        return;
+    }
+}
+
 void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end *m)
 {
     struct hub_agent *a = agent_of(h, p);
@@ -480,6 +497,8 @@ void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end
     }
     if (open && t->job && (r = hub_job_end(h, p, a, t, m, &cause, &e)) == 0)
         return; /* likewise: its artefacts */
+    if (open && t->trace && !strcmp(cause, "integrity"))
+        suspect_inputs(h, t);
     last_line(m->tail, m->tail_len, line);
     if (r >= 0)
         r = store_end_attempt(h->store, m->task, m->epoch, m->n, cause, m->exit, m->signal,

@@ -52,6 +52,7 @@ struct hub {
     struct store *store;
     struct cas *cas;
     struct xfers *xfers;
+    struct xfer_store plain; /* over cas */
     struct sched sched;
     struct sched_actions out;  /* of the steps of this turn */
     struct sched_actions kept; /* not stored yet: the disk is full */
@@ -76,6 +77,12 @@ struct hub {
     struct err why;
     bool full_told;
     uint64_t full_told_ms;
+    /* artefacts that the store names and that are not here, or are damaged */
+    struct hub_want *wants;
+    size_t n_wants, room_wants;
+    struct id suspect[64]; /* to be hashed, one a turn */
+    size_t n_suspects;
+    uint64_t mend_ms; /* not before */
     /* counters */
     uint64_t rows, rows_late, rows_foreign;
 };
@@ -136,6 +143,15 @@ int hub_ask_logs(struct hub *h, const struct peer *p, const struct msg_ask *m, c
 void hub_log_data(struct hub *h, const struct peer *p, const struct msg_log_data *m);
 void hub_log_tick(struct hub *h, uint64_t now_ms);
 void hub_log_clear(struct hub *h);
+
+/* mend.c: what is damaged or missing comes back from an agent that has it */
+int hub_mend_start(struct hub *h, struct err *e);     /* looks for what is missing */
+void hub_suspect(struct hub *h, const struct id *id); /* somebody got damaged bytes of it */
+void hub_missing(struct hub *h, const struct id *id); /* its files are gone */
+void hub_mend(struct hub *h);                         /* once a turn: what is due */
+/* A fetch ended; ok = it is here again. Returns whether it was one of these. */
+bool hub_mended(struct hub *h, const struct id *id, uint64_t peer, bool ok);
+void hub_mend_clear(struct hub *h);
 
 /* ask.c: questions of users */
 void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m);

@@ -141,6 +141,12 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
             sched_end_task(s, tr->task);
         return 0;
     }
+    case EV_TRACE_LOST: {
+        struct sched_trace *tr = sched_find_trace(s, &ev->trace.key);
+        if (tr)
+            tr->ready = false;
+        return 0;
+    }
     case EV_POINT:
         return sched_ev_point(s, ev, now_ms, out);
     case EV_END:

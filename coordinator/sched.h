@@ -219,6 +219,7 @@ enum sched_event_type {
     EV_SWEEP, /* sweep: accepted just now, or found in the store at a start */
     EV_RESTORE, /* restore: an attempt that was open at a start, or a task that waited after a failure */
     EV_TRACE_READY,  /* trace: is at the coordinator, whoever made it */
+    EV_TRACE_LOST,   /* trace: was, but is damaged or gone: made again where there is a recipe */
     EV_POINT,        /* point: has its first result */
     EV_END,          /* end: an attempt is over, as its agent says */
     EV_DECLINE,      /* end: an agent did not take a grant, or it could not be sent */

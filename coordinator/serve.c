@@ -94,14 +94,62 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
 {
     struct hub *h = ctx;
     char hex[ID_HEX_LEN];
+    struct store_artefact old;
     id_hex(&end->id, hex);
     if (end->dir != XFERS_IN)
         return 0;
     if (end->code) {
-        log_warn("artefact %.8s: not taken: %s", hex, end->text);
+        if (!hub_mended(h, &end->id, end->peer, false))
+            log_warn("artefact %.8s: not taken: %s", hex, end->text);
         return 0;
     }
-    return note_artefact(h, &end->id, end->size_b, end->kind, end->name, e);
+    bool known = store_artefact(h->store, hex, &old, NULL) == 0; /* it was here before */
+    int r = note_artefact(h, &end->id, end->size_b, known ? old.kind : end->kind,
+                          known ? old.name : end->name, e);
+    if (r >= 0)
+        hub_mended(h, &end->id, end->peer, true);
+    return r;
+}
+
+/* A peer wants one that should be here. */
+static int x_wanted(void *ctx, uint64_t peer, const struct id *id, struct err *e)
+{
+    struct hub *h = ctx;
+    (void)peer;
+    if (cas_check(h->cas, id))
+        return 0;
+    char hex[ID_HEX_LEN];
+    id_hex(id, hex);
+    hub_missing(h, id);
+    return err_set(e, ENOENT, "artefact %.16s: not at the coordinator", hex);
+}
+
+/* Reading for a transfer: what cannot be read whole is looked into. */
+static ssize_t x_read(void *ctx, const struct id *id, uint64_t index, void *p, size_t room,
+                      struct err *e)
+{
+    struct hub *h = ctx;
+    ssize_t n = cas_read(h->cas, id, index, p, room, e);
+    if (n < 0 && n != -EINVAL)
+        hub_suspect(h, id);
+    return n;
+}
+
+static int x_begin(void *ctx, const struct id *id, uint64_t size_b, const struct id hashes[],
+                   size_t n, void **ret_put, struct err *e)
+{
+    struct hub *h = ctx;
+    return h->plain.begin(h->cas, id, size_b, hashes, n, ret_put, e);
+}
+
+static int x_hashes(void *ctx, const struct id *id, struct id **ret, size_t *ret_n,
+                    uint64_t *ret_size, struct err *e)
+{
+    struct hub *h = ctx;
+    int r = cas_hashes(h->cas, id, ret, ret_n, ret_size, e);
+    if (r < 0 && r != -ENOENT)
+        hub_suspect(h, id);
+    return r;
 }
 
 /* ---- start */
@@ -288,6 +336,8 @@ static void on_message(struct hub *h, const struct link_event *ev)
 {
     const struct peer *p = &ev->peer;
     const struct msg *m = &ev->msg;
+    if (m->type == M_XFER_FAIL && !strcmp(m->xfer_fail.code, err_name(SF_EINTEGRITY)))
+        hub_suspect(h, &m->xfer_fail.id);
     if (xfers_msg(h->xfers, p->id, m, clock_mono_ms()))
         return;
     switch (m->type) {
@@ -416,6 +466,7 @@ static int loop(struct hub *h, int sig, struct err *e)
         if (r < 0)
             return r;
         hub_commit(h);
+        hub_mend(h);
         xfer_ms = xfers_tick(h->xfers, clock_mono_ms());
         hub_commit(h); /* a transfer may have ended */
         hub_log_tick(h, clock_mono_ms());
@@ -447,9 +498,16 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
     if (r < 0)
         return r;
     struct xfer_store xs = xfer_store_cas(h->cas);
-    struct xfers_ops ops = { .ctx = h, .send = x_send, .offered = x_offered, .ended = x_ended };
+    struct xfers_ops ops = {
+        .ctx = h, .send = x_send, .offered = x_offered, .wanted = x_wanted, .ended = x_ended
+    };
+    h->plain = xs;
+    xs.ctx = h;
+    xs.read = x_read;
+    xs.hashes = x_hashes;
+    xs.begin = x_begin;
     h->xfers = xfers_new(&xs, &ops, CAS_SIZE_MAX);
-    return h->xfers ? 0 : err_sys(e, ENOMEM, "transfers");
+    return h->xfers ? hub_mend_start(h, e) : err_sys(e, ENOMEM, "transfers");
 }
 
 int coordinator_run(const struct coordinator_conf *conf, struct err *e)

@@ -111,6 +111,12 @@ int store_add_artefact(struct store *st, const struct store_artefact *a, const c
 int store_artefact(struct store *st, const char *text, struct store_artefact *ret,
                    struct err *e); /* id or prefix */
 
+/* By id; cb returns 0 to go on, and may not use the store. */
+int store_artefacts(struct store *st, int (*cb)(void *ctx, const struct store_artefact *a),
+                    void *ctx, struct err *e);
+/* Every page of the file, every index against its table. 0, or -SF_EINTEGRITY with what is wrong first. */
+int store_check(struct store *st, struct err *e);
+
 /* ---- agents */
 
 struct store_agent {

@@ -257,6 +257,22 @@ static int open_asker(struct store *st, struct err *e)
     return 0;
 }
 
+/* Behind blanks and comments. */
+static const char *first_word(const char *sql)
+{
+    for (;;) {
+        sql += strspn(sql, " \t\r\n");
+        if (!strncmp(sql, "--", 2)) {
+            sql += strcspn(sql, "\n");
+        } else if (!strncmp(sql, "/*", 2)) {
+            const char *end = strstr(sql + 2, "*/");
+            sql = end ? end + 2 : sql + strlen(sql);
+        } else {
+            return sql;
+        }
+    }
+}
+
 int store_sql(struct store *st, const json_t *args, uint64_t limit_ms, const char *cursor,
               struct buf *body, char next[STORE_CURSOR], struct err *e)
 {
@@ -271,6 +287,9 @@ int store_sql(struct store *st, const json_t *args, uint64_t limit_ms, const cha
     int r = open_asker(st, e);
     if (r < 0)
         return r;
+    const char *word = first_word(sql);
+    if (strncasecmp(word, "SELECT", 6) != 0 && strncasecmp(word, "WITH", 4) != 0)
+        return err_set(e, SF_EUSAGE, "sql: not one SELECT");
     const char *hidden = hidden_name(sql);
     if (hidden)
         return err_set(e, SF_EUSAGE,

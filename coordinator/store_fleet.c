@@ -146,6 +146,38 @@ int store_artefact(struct store *st, const char *text, struct store_artefact *re
     return n ? 0 : err_set(e, ENOENT, "%.128s: no such artefact", text);
 }
 
+int store_artefacts(struct store *st, int (*cb)(void *ctx, const struct store_artefact *a),
+                    void *ctx, struct err *e)
+{
+    sqlite3_stmt *s =
+        db_use(st, "SELECT id,size_b,kind,name,added_ms FROM t_artefact ORDER BY id", e);
+    if (!s)
+        return -EIO;
+    int r, stop = 0;
+    while (!stop && (r = db_step(st, s, e, "read")) == 1) {
+        struct store_artefact a;
+        db_artefact(s, &a);
+        stop = cb(ctx, &a);
+    }
+    sqlite3_reset(s);
+    return stop ? stop : r;
+}
+
+int store_check(struct store *st, struct err *e)
+{
+    char text[200] = "";
+    sqlite3_stmt *s = db_use(st, "PRAGMA integrity_check(1)", e);
+    if (!s)
+        return -EIO;
+    int r = db_step(st, s, e, "check");
+    if (r == 1)
+        db_text(s, 0, text, sizeof(text));
+    sqlite3_reset(s);
+    if (r < 0)
+        return r;
+    return strcmp(text, "ok") ? err_set(e, SF_EINTEGRITY, "%s: damaged: %s", st->path, text) : 0;
+}
+
 /* ---- agents */
 
 #define AGENT_COLS                                                                                 \

@@ -682,6 +682,7 @@ void hub_clear(struct hub *h)
         hub_drop_live(h, h->lives[h->n_lives - 1]);
     free(h->lives);
     free(h->engines);
+    hub_mend_clear(h);
     map_clear(&h->live);
     map_clear(&h->agent_of_peer);
     while (h->agents) {

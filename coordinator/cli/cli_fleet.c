@@ -427,6 +427,19 @@ static const struct opt logs_opts[] = {
     { 0 },
 };
 
+static const struct opt fsck_opts[] = {
+    { .name = "data",
+      .arg = "DIR",
+      .help = "folder of a coordinator or of an agent",
+      .kind = OPT_STR,
+      .off = offsetof(struct fsck_opt, data) },
+    { .name = "repair",
+      .help = "move damaged artefacts to DIR/damaged, so that they are fetched or built again",
+      .kind = OPT_FLAG,
+      .off = offsetof(struct fsck_opt, repair) },
+    JSON_OPT(struct fsck_opt),
+    { 0 },
+};
 static const struct opt quickstart_opts[] = {
     { .name = "out",
       .arg = "DIR",
@@ -583,7 +596,8 @@ const struct verb fleet_verbs[] = {
       .args = "ID",
       .summary = "say why a sweep, task or agent is as it is",
       .details =
-          "ID is a sweep (id, prefix, name or 'last'), a job, the number of a task, or the name of an\n"
+          "ID is a sweep (id, prefix, name or 'last'), a job, the number of a task, or the name of "
+          "an\n"
           "agent. Says what it waits for, what failed and how often, who ran it, and how each\n"
           "attempt ended, with the last lines it wrote.",
       .examples = "siofleet why last       # the newest sweep: pending, running, failed\n"
@@ -609,6 +623,20 @@ const struct verb fleet_verbs[] = {
       .min_args = 1,
       .max_args = 1,
       .run = run_audit },
+    { .name = "fsck",
+      .args = "",
+      .summary = "check every stored byte of a coordinator's or agent's folder",
+      .details =
+          "Hashes every artefact, checks every page of the store and that what it names is there,\n"
+          "or an agent's unsent results; says what to do. Works beside a running owner; --repair\n"
+          "needs it stopped. Exit 4 if anything stays bad.",
+      .examples = "siofleet fsck --data /srv/fleet\n"
+                  "siofleet fsck --data /srv/fleet --repair   # then start the coordinator again",
+      .opts = fsck_opts,
+      .opts_size = sizeof(struct fsck_opt),
+      .min_args = 0,
+      .max_args = 0,
+      .run = run_fsck },
     { .name = "exec",
       .args = "-- CMD ARG...",
       .summary = "run a command on the hosts of the fleet",

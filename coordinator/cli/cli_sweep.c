@@ -440,6 +440,8 @@ int run_sweep_submit(struct cli *c, void *opts, int argc, char **argv)
     struct msg_submitted sub;
     fleet_signals();
     CLEANUP(sweep_free) struct sweep *s = NULL;
+    if (o->request_id && !*o->request_id)
+        return cli_failf(c, SF_EUSAGE, "--request-id: is empty");
     int r =
         sweep_open(argv[0], &s, &e); /* a wrong file is exit 2 whether somebody answers or not */
     r = r < 0 ? r : client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
@@ -735,6 +737,8 @@ int run_sweep_run(struct cli *c, void *opts, int argc, char **argv)
     if (to_stdout && o->json)
         return cli_failf(c, SF_EUSAGE, "--csv: - and --json both want standard output");
     CLEANUP(sweep_free) struct sweep *s = NULL;
+    if (o->request_id && !*o->request_id)
+        return cli_failf(c, SF_EUSAGE, "--request-id: is empty");
     int r =
         sweep_open(argv[0], &s, &e); /* a wrong file is exit 2 whether somebody answers or not */
     r = r < 0 ? r : client_open(&o->fleet, 0, &fleet_stop, &cl, &e);

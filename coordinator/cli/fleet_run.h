@@ -64,6 +64,12 @@ struct logs_opt {
 };
 int run_logs(struct cli *c, void *o, int argc, char **argv);
 
+struct fsck_opt {
+    bool json, repair;
+    const char *data;
+};
+int run_fsck(struct cli *c, void *o, int argc, char **argv);
+
 struct quickstart_opt {
     bool json, offline;
     const char *out, *logs, *data;

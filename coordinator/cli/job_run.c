@@ -76,7 +76,8 @@ int job_follow(struct client *cl, const char *hex, const char *what, bool quiet,
         json_decref(doc);
         doc = next;
         bool over = ended(doc);
-        shown |= !quiet && !over && clock_mono_ms() - start >= QUIET_MS; /* short ones need no bar */
+        shown |=
+            !quiet && !over && clock_mono_ms() - start >= QUIET_MS; /* short ones need no bar */
         if (shown)
             progress_step(&bar, num(doc, "done") + num(doc, "failed"), num(doc, "tasks"));
         if (over)

@@ -20,8 +20,8 @@ int live_collect(struct procs *ps, const char *self, const char *dir,
                  const volatile sig_atomic_t *stop, bool *kept, struct err *e)
 {
     CLEANUP(freep)
-    char *log = path_fmt("%s/" LIVE_LOG, dir),
-         *out = path_fmt("%s/live", dir), *ini = path_fmt("%s/live.ini", dir);
+    char *log = path_fmt("%s/" LIVE_LOG, dir), *out = path_fmt("%s/live", dir),
+         *ini = path_fmt("%s/live.ini", dir);
     if (!log || !out || !ini)
         return err_sys(e, ENOMEM, "live collection");
     *kept = access(log, R_OK) == 0;

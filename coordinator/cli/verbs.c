@@ -48,8 +48,7 @@ static const struct verb *const tables[] = {
     perf_verbs,
 #endif
 #ifdef SF_HAVE_collect_verbs
-    collect_verbs,
-    vm_verbs,
+    collect_verbs,     vm_verbs,
 #endif
 #ifdef SF_HAVE_deploy_verbs
     deploy_verbs,

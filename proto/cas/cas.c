@@ -32,6 +32,7 @@ struct cas {
     size_t n, room;
     struct cas_put *puts;
     unsigned temp_n;
+    bool look_only;
 };
 
 enum { IDLE_DAYS = 7 };
@@ -153,7 +154,7 @@ static int scan_folder(struct cas *c, const char *path, const char *xx, struct e
             continue;
         snprintf(other, sizeof(other), "%s%s", hex, list ? "" : ".hashes");
         if (fstatat(dirfd(d), other, &st2, AT_SYMLINK_NOFOLLOW) < 0) {
-            if (errno == ENOENT)
+            if (errno == ENOENT && !c->look_only)
                 unlinkat(dirfd(d), de->d_name, 0);
             continue;
         }
@@ -247,7 +248,8 @@ static void scan_partial(struct cas *c, const char *path)
     }
 }
 
-int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e)
+static int open_any(const char *dir, uint64_t cap_b, bool look_only, struct cas **ret,
+                    struct err *e)
 {
     struct cas *c = calloc(1, sizeof(*c));
     CLEANUP(freep) char *partial = path_fmt("%s/partial", dir);
@@ -256,9 +258,13 @@ int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e)
         r = err_sys(e, ENOMEM, "%s", dir);
     if (r >= 0) {
         c->cap_b = cap_b;
-        r = dir_make(partial, 0700, e);
+        c->look_only = look_only;
+        if (look_only)
+            r = access(dir, R_OK | X_OK) < 0 ? err_sys(e, errno, "%s", dir) : 0;
+        else
+            r = dir_make(partial, 0700, e);
     }
-    if (r >= 0)
+    if (r >= 0 && !look_only)
         scan_partial(c, partial);
     for (int i = 0; i < 256 && r >= 0; i++) {
         char xx[3];
@@ -272,6 +278,16 @@ int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e)
     }
     *ret = c;
     return 0;
+}
+
+int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e)
+{
+    return open_any(dir, cap_b, false, ret, e);
+}
+
+int cas_open_ro(const char *dir, struct cas **ret, struct err *e)
+{
+    return open_any(dir, 0, true, ret, e);
 }
 
 void cas_free(struct cas **cp)
@@ -817,6 +833,28 @@ int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_si
     }
     r = publish(c, ret, size, hashes, n, temp, out, e);
     return r < 0 ? r : 0;
+}
+
+int cas_aside(struct cas *c, const struct id *id, const char *to, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    id_hex(id, hex);
+    CLEANUP(freep) char *from = item_path(c, id, "");
+    CLEANUP(freep) char *from_list = item_path(c, id, ".hashes");
+    CLEANUP(freep) char *path = path_fmt("%s/%s", to, hex);
+    CLEANUP(freep) char *path_list = path_fmt("%s/%s.hashes", to, hex);
+    if (!from || !from_list || !path || !path_list)
+        return err_sys(e, ENOMEM, "%s", c->dir);
+    if (!item(c, id))
+        return err_set(e, ENOENT, "%s: not here", from);
+    int r = dir_make(to, 0700, e);
+    if (r < 0)
+        return r;
+    rename(from_list, path_list); /* the list may be what is missing */
+    if (rename(from, path) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "%s: cannot be moved to %s", from, to);
+    cas_check(c, id);
+    return 0;
 }
 
 int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, struct err *e)

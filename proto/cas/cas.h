@@ -38,6 +38,8 @@ struct cas_item {
 /* Open or make the store. cap_b: most bytes of whole artefacts and running puts, 0 = no cap.
  * Leftovers of crashes other than partial puts are removed. -errno. */
 int cas_open(const char *dir, uint64_t cap_b, struct cas **ret, struct err *e);
+/* To look only: nothing is made, removed or resumed; another process may own it. -ENOENT where there is none. */
+int cas_open_ro(const char *dir, struct cas **ret, struct err *e);
 void cas_free(struct cas **c);
 
 bool cas_has(const struct cas *c, const struct id *id);
@@ -86,6 +88,8 @@ int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_si
 
 /* -ENOENT; -EBUSY while pinned. */
 int cas_delete(struct cas *c, const struct id *id, struct err *e);
+/* Move what is damaged out of the way, into the folder to (made), and forget it here; pins stay. -ENOENT. */
+int cas_aside(struct cas *c, const struct id *id, const char *to, struct err *e);
 /* Pins are counted and die with the process. -ENOENT. */
 int cas_pin(struct cas *c, const struct id *id);
 void cas_unpin(struct cas *c, const struct id *id);

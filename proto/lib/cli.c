@@ -54,7 +54,13 @@ int cli_flush(const struct cli *c)
     if (fflush(stdout) == 0 && !ferror(stdout))
         return 0;
     struct err e;
-    err_sys(&e, errno ? errno : EIO, "standard output");
+    int code = errno;
+    if (ferror(stdout)) { /* an earlier write failed and its reason is gone: one more byte tells */
+        clearerr(stdout);
+        errno = 0;
+        code = (fputc('\n', stdout) == EOF || fflush(stdout) == EOF) && errno ? errno : EIO;
+    }
+    err_sys(&e, code ? code : EIO, "standard output");
     struct cli quiet = { .verb = c ? c->verb : NULL };
     return cli_fail(&quiet, &e);
 }
@@ -205,6 +211,7 @@ void progress_start(struct progress *p, const char *what)
                             .start_ms = clock_mono_ms(),
                             .tty = isatty(STDERR_FILENO) == 1 };
     p->first_done = UINT64_MAX;
+    p->last_ms = p->tty ? 0 : p->start_ms; /* what is over at once needs no line in a log */
 }
 
 void progress_step(struct progress *p, uint64_t done, uint64_t total)
@@ -220,7 +227,9 @@ void progress_step(struct progress *p, uint64_t done, uint64_t total)
     p->shown = true;
     double s = (double)(now - p->start_ms) / 1000.0;
     double rate = s > 0.05 ? (double)(done - p->first_done) / s : 0;
-    char eta[48] = "";
+    char speed[32] = "", eta[48] = "";
+    if (rate > 0)
+        snprintf(speed, sizeof(speed), ", %.*f/s", rate < 10 ? 1 : 0, rate);
     if (total && rate > 0 && done < total)
         snprintf(eta, sizeof(eta), ", %.0f s left", (double)(total - done) / rate);
     char bar[32] = "";
@@ -231,8 +240,8 @@ void progress_step(struct progress *p, uint64_t done, uint64_t total)
             bar[1 + i] = i < n ? '#' : '.';
         memcpy(bar + 21, "] ", 3);
     }
-    fprintf(stderr, "%s%s: %s%" PRIu64 "/%" PRIu64 ", %.1f/s%s%s", p->tty ? "\r\033[K" : "",
-            p->what, bar, done, total, rate, eta, p->tty ? "" : "\n");
+    fprintf(stderr, "%s%s: %s%" PRIu64 "/%" PRIu64 "%s%s%s", p->tty ? "\r\033[K" : "", p->what, bar,
+            done, total, speed, eta, p->tty ? "" : "\n");
     fflush(stderr);
 }
 

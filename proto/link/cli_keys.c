@@ -1,7 +1,9 @@
 /* `keys new|allow|revoke|ls`: work on files only, so they need no running coordinator and one that runs sees them. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
@@ -78,6 +80,11 @@ static int run_allow(struct cli *c, void *opt, int argc, char **argv)
     (void)argc;
     if (need_data(c, o))
         return 2;
+    if (access(o->data, F_OK) <
+        0) /* a typing mistake must not make a second list that nobody reads */
+        return cli_failf(c, errno,
+                         "%s: %s; the first start of `siofleet coordinator --data` makes it",
+                         o->data, strerror(errno));
     if (key_load_pub(argv[0], &pub, &e) < 0 || keys_allow(o->data, &pub, &e) < 0)
         return cli_fail(c, &e);
     return 0;

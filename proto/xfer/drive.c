@@ -770,6 +770,16 @@ void xfers_up(struct xfers *x, uint64_t peer, uint64_t now_ms)
     bury(x);
 }
 
+void xfers_forget(struct xfers *x, const struct id *id)
+{
+    if (x->raw_len && id_eq(&x->chunk_id, id))
+        x->raw_len = 0;
+    for (struct sender *s = x->senders; s; s = s->next)
+        if (id_eq(&s->s.id, id))
+            s->dead = true;
+    bury(x);
+}
+
 size_t xfers_running(const struct xfers *x)
 {
     return x->n_ins + x->n_offers;

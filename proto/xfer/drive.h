@@ -102,5 +102,8 @@ int64_t xfers_tick(struct xfers *x, uint64_t now_ms);
 void xfers_gone(struct xfers *x, uint64_t peer, bool keep);
 void xfers_up(struct xfers *x, uint64_t peer, uint64_t now_ms);
 
+/* The bytes of an artefact turned out to be damaged: what is kept of them is dropped, so that nobody is sent them again. */
+void xfers_forget(struct xfers *x, const struct id *id);
+
 size_t xfers_running(const struct xfers *x);
 bool xfers_busy(const struct xfers *x, const struct id *id); /* is this one coming in */

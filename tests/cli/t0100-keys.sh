@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # keys new, allow, revoke, ls: forms, modes, exit codes.
 . "${0%/*}/tap.sh"
-plan 23
+plan 25
 cd "$work" || exit 1
 
 run keys new n1 --role agent --name n1
@@ -22,6 +22,10 @@ ok "and no file" test ! -e x -a ! -e x.pub
 run keys new --role user --name x
 ok "no file: exit 2" fails 2 "."
 
+run keys allow --data d n1.pub
+ok "allow: a folder that is not there is exit 1" fails 1 "d: No such file"
+ok "and is not made" test ! -e d
+mkdir d
 run keys ls --data d --json
 ok "an empty list is a list" json 'd["schema"]=="siofleet.keys/1" and d["items"]==[]'
 run keys allow --data d n1.pub

@@ -1186,3 +1186,29 @@ Test(sched, an_agent_that_ends_in_order_is_not_lost)
     cr_assert(!agent(&w, 1)->stopped && agent(&w, 1)->alive);
     world_clear(&w);
 }
+
+Test(sched, a_trace_that_is_lost_is_built_again_before_its_points_go_on)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 1);
+    sweep(&w, 1, 4, 1, 1, true, 1, 3, 0);
+    hello(&w, 1, 1, 1);
+    tick(&w);
+    cr_assert(given(&w, 0, &g) && g.a.kind == TASK_TRACE);
+    end(&w, &g.a, "done");
+    tick(&w);
+    cr_assert(given(&w, 0, &g) && g.a.kind == TASK_POINTS);
+    struct sched_event ev = { .type = EV_TRACE_LOST, .trace = { .key = key_of(1) } };
+    cr_assert_eq(fresh(&w, &ev), 0);
+    all_points(&w, &g.a, g.spans);
+    end(&w, &g.a, "done");
+    tick(&w);
+    for (size_t i = 0; given(&w, i, &g); i++)
+        cr_assert_eq(g.a.kind, TASK_TRACE, "no block is granted without it");
+    ev.type = EV_TRACE_READY; /* somebody else brought it */
+    cr_assert_eq(fresh(&w, &ev), 0);
+    tick(&w);
+    cr_assert(given(&w, 0, &g) && g.a.kind == TASK_POINTS);
+    world_clear(&w);
+}

@@ -359,6 +359,9 @@ Test(store, sql_is_one_select_over_the_views)
     json_decref(answer(
         st, true, "{\"sql\":\"WITH x AS (SELECT * FROM results) SELECT s.state FROM sweeps s, x\"}",
         0, next, ""));
+    doc = answer(st, true, "{\"sql\":\"-- why\\n /* so */ select 1\"}", 0, next, "");
+    cr_assert_eq(json_array_size(json_object_get(doc, "rows")), 1);
+    json_decref(doc);
     doc = answer(st, true, "{\"sql\":\"SELECT 9e999, -9223372036854775807, -5, 'end'\"}", 0, next,
                  "");
     json_t *cells = json_array_get(json_object_get(doc, "rows"), 0);
@@ -378,6 +381,8 @@ Test(store, sql_is_one_select_over_the_views)
         "PRAGMA user_version",
         "ATTACH 'x' AS y",
         "EXPLAIN SELECT 1",
+        "VALUES(1)",
+        "-- SELECT\\nVALUES(1)",
         "SELECT load_extension('x')",
         "SELEC",
         "CREATE TABLE x(y)",

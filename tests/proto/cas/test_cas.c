@@ -383,3 +383,36 @@ Test(cas, a_map_survives_its_file_and_nothing_else_is_one)
     buf_clear(&b);
     free(c.p);
 }
+
+Test(cas, a_look_changes_nothing_and_what_is_damaged_can_be_moved_aside)
+{
+    struct cas *s = store(0), *look = NULL;
+    struct content a = make(1, CID_CHUNK + 5), b = make(2, 100);
+    struct err e = { 0 };
+    char path[700], to[600];
+    struct stat st;
+    put(s, &a);
+    put(s, &b);
+    cas_free(&s);
+    snprintf(path, sizeof(path), "%s/none", root);
+    cr_assert_eq(cas_open_ro(path, &look, &e), -ENOENT);
+    cr_assert(stat(path, &st) < 0, "it is not made");
+    char hex[ID_HEX_LEN];
+    id_hex(&b.id, hex);
+    snprintf(path, sizeof(path), "%s/%.2s/%s.hashes", root, hex, hex);
+    cr_assert_eq(unlink(path), 0);
+    snprintf(path, sizeof(path), "%s/%.2s/%s", root, hex, hex);
+    cr_assert_eq(cas_open_ro(root, &look, &e), 0, "%s", e.text);
+    cr_assert(cas_has(look, &a.id) && !cas_has(look, &b.id));
+    cr_assert_eq(stat(path, &st), 0, "leftovers stay for their owner");
+    snprintf(to, sizeof(to), "%s/aside", root);
+    cr_assert_eq(cas_aside(look, &a.id, to, &e), 0, "%s", e.text);
+    cr_assert(!cas_has(look, &a.id));
+    cr_assert_eq(cas_aside(look, &a.id, to, &e), -ENOENT);
+    id_hex(&a.id, hex);
+    snprintf(path, sizeof(path), "%s/%s", to, hex);
+    cr_assert(stat(path, &st) == 0 && (uint64_t)st.st_size == a.size);
+    cas_free(&look);
+    free(a.p);
+    free(b.p);
+}

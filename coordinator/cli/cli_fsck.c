@@ -1,0 +1,269 @@
+/* fsck: every stored byte of a coordinator's or an agent's folder, without either running (or beside it, to look only). */
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/spool.h"
+#include "coordinator/cli/fleet_run.h"
+#include "coordinator/store.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+#include "proto/cas/cas.h"
+
+struct fsck {
+    const char *data;
+    bool repair;
+    struct cas *cas; /* NULL = none there */
+    json_t *bad, *advice;
+    uint64_t artefacts, bytes, repaired, left; /* left: bad ones that stay */
+    struct progress bar;
+};
+
+static void add_bad(struct fsck *f, const struct id *id, uint64_t chunk, const char *reason,
+                    bool mended)
+{
+    json_array_append_new(f->bad, json_pack("{s:o, s:o, s:o}", "id", json_id(id), "chunk",
+                                            chunk == UINT64_MAX ? json_null() : json_u64(chunk),
+                                            "reason", json_str(reason)));
+    f->repaired += mended;
+    f->left += !mended;
+}
+
+static void advise(struct fsck *f, const char *text)
+{
+    size_t i;
+    json_t *j;
+    json_array_foreach (f->advice, i, j)
+        if (!strcmp(json_string_value(j), text))
+            return;
+    json_array_append_new(f->advice, json_string(text));
+}
+
+/* ---- artefacts */
+
+static int check_cas(struct fsck *f, bool agent, struct err *e)
+{
+    CLEANUP(freep) char *dir = path_fmt("%s/%s", f->data, agent ? "cache" : "cas");
+    CLEANUP(freep) char *aside = path_fmt("%s/damaged", f->data);
+    if (!dir || !aside)
+        return err_sys(e, ENOMEM, "%s", f->data);
+    int r = cas_open_ro(dir, &f->cas, e);
+    if (r == -ENOENT) {
+        e->code = 0;
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    const struct cas_item *list;
+    size_t n = cas_list(f->cas, &list);
+    CLEANUP(freep) struct id *ids = calloc(n + 1, sizeof(*ids));
+    if (!ids)
+        return err_sys(e, ENOMEM, "%s", dir);
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = list[i].id;
+        f->bytes += list[i].size_b;
+    }
+    f->artefacts = n;
+    for (size_t i = 0; i < n; i++) {
+        struct err why = { 0 };
+        uint64_t chunk = UINT64_MAX;
+        progress_step(&f->bar, i, n);
+        if (fleet_stop)
+            return err_set(e, ECANCELED, "%s: interrupted", f->data);
+        r = cas_verify(f->cas, &ids[i], &chunk, &why);
+        if (r == 0 || (r == -ENOENT && !cas_check(f->cas, &ids[i])))
+            continue; /* a running owner may take one away */
+        if (r == -ENOMEM)
+            return err_set(e, ENOMEM, "%s", why.text);
+        const char *reason = strrchr(why.text, ':'); /* without the path: the id names it */
+        bool mended = f->repair && cas_aside(f->cas, &ids[i], aside, &why) == 0;
+        add_bad(f, &ids[i], chunk, reason ? reason + 2 : why.text, mended);
+        if (!mended)
+            advise(f, agent
+                          ? "stop the agent, run fsck --repair: damaged artefacts are moved to "
+                            "DIR/damaged and fetched again"
+                          : "stop the coordinator, run fsck --repair: damaged artefacts are moved "
+                            "to DIR/damaged; when it starts "
+                            "again it fetches them from agents, and builds traces of recipes anew");
+    }
+    return 0;
+}
+
+/* ---- a coordinator's store */
+
+static int in_cas(void *ctx, const struct store_artefact *a)
+{
+    struct fsck *f = ctx;
+    if (f->cas && cas_has(f->cas, &a->id))
+        return 0;
+    size_t i;
+    json_t *j;
+    char hex[ID_HEX_LEN];
+    id_hex(&a->id, hex);
+    json_array_foreach (f->bad, i, j) /* moved aside just now */
+        if (!strcmp(json_string_value(json_object_get(j, "id")), hex))
+            return 0;
+    add_bad(f, &a->id, UINT64_MAX, "missing: the store names it", false);
+    advise(f, "start the coordinator: it fetches what is missing from agents that have it");
+    return 0;
+}
+
+static int check_store(struct fsck *f, char *ret, size_t room, struct err *e)
+{
+    struct err why = { 0 };
+    struct store *st = NULL;
+    int r = store_open_ro(f->data, &st, &why);
+    if (r >= 0)
+        r = store_check(st, &why);
+    if (r >= 0)
+        r = store_artefacts(st, in_cas, f, &why);
+    store_free(&st);
+    if (r >= 0)
+        snprintf(ret, room, "ok");
+    else if (r == -SF_EINTEGRITY) {
+        snprintf(ret, room, "%s", why.text);
+        f->left++;
+        advise(f, "keep a copy of the folder; `sqlite3 store.db .recover` saves what can be read, "
+                  "a backup the rest; agents "
+                  "bring nothing back that is only in the store");
+    } else {
+        *e = why;
+        return r;
+    }
+    return 0;
+}
+
+/* ---- an agent's tasks */
+
+static void closedirp(DIR **d)
+{
+    if (*d)
+        closedir(*d);
+}
+
+static int check_tasks(struct fsck *f, char *ret, size_t room, struct err *e)
+{
+    CLEANUP(freep) char *tasks = path_fmt("%s/tasks", f->data);
+    CLEANUP(freep) char *install = path_fmt("%s/install", f->data);
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(4096);
+    if (!tasks || !install)
+        return err_sys(e, ENOMEM, "%s", f->data);
+    snprintf(ret, room, "ok");
+    json_t *j = NULL;
+    if (file_read(install, &b, NULL) >= 0)
+        j = json_loadb((const char *)b.data, b.len, 0, NULL);
+    if (!json_string_value(json_object_get(j, "install"))) {
+        snprintf(ret, room, "%s: damaged", install);
+        f->left++;
+        advise(f, "the agent's identity cannot be read: remove DIR/install, and give it a new key");
+    }
+    json_decref(j);
+    CLEANUP(closedirp) DIR *d = opendir(tasks);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        if (x->d_name[0] == '.')
+            continue;
+        CLEANUP(freep) char *rows = path_fmt("%s/%s/rows", tasks, x->d_name);
+        struct spool *s = NULL;
+        struct err why = { 0 };
+        if (!rows)
+            return err_sys(e, ENOMEM, "%s", tasks);
+        int r = spool_open(rows, &s, &why);
+        if (r >= 0)
+            r = spool_poll(s, &why);
+        spool_close(&s);
+        if (r == -SF_EINTEGRITY) {
+            snprintf(ret, room, "%s", why.text);
+            f->left += !f->repair;
+            f->repaired += f->repair;
+            advise(f, "rows behind the damaged one are computed again: the agent ends that task as "
+                      "damaged when it starts");
+        }
+    }
+    return 0;
+}
+
+/* ---- */
+
+static bool exists(const char *dir, const char *name)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/%s", dir, name);
+    return path && access(path, F_OK) == 0;
+}
+
+/* To change something it must belong to nobody. */
+static int lock_data(const char *dir, int *ret, struct err *e)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/lock", dir);
+    *ret = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (*ret < 0)
+        return err_sys(e, errno, "%s/lock", dir);
+    if (flock(*ret, LOCK_EX | LOCK_NB) < 0)
+        return err_set(e, EBUSY, "%s: a coordinator or agent runs on it; stop it first", dir);
+    return 0;
+}
+
+int run_fsck(struct cli *c, void *opts, int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    struct fsck_opt *o = opts;
+    c->json = o->json;
+    struct err e = { 0 };
+    char store[640] = "";
+    CLEANUP(closep) int lock = -1;
+    if (!o->data || !*o->data)
+        return cli_failf(c, SF_EUSAGE, "--data: needed");
+    bool coordinator = exists(o->data, "store.db"), agent = exists(o->data, "install");
+    if (!coordinator && !agent)
+        return cli_failf(c, ENOENT, "%s: no folder of a coordinator (store.db) or agent (install)",
+                         o->data);
+    fleet_signals();
+    struct fsck f = {
+        .data = o->data, .repair = o->repair, .bad = json_array(), .advice = json_array()
+    };
+    progress_start(&f.bar, "artefacts");
+    int r = o->repair ? lock_data(o->data, &lock, &e) : 0;
+    if (r >= 0)
+        r = check_cas(&f, !coordinator, &e);
+    if (r >= 0)
+        r = coordinator ? check_store(&f, store, sizeof(store), &e)
+                        : check_tasks(&f, store, sizeof(store), &e);
+    progress_end(&f.bar);
+    cas_free(&f.cas);
+    int status;
+    if (r < 0) {
+        status = cli_fail(c, &e);
+    } else if (o->json) {
+        status = cli_json(c, json_pack("{s:s, s:o, s:o, s:O, s:o, s:s, s:O}", "schema",
+                                       "siofleet.fsck/1", "artefacts", json_u64(f.artefacts),
+                                       "bytes", json_u64(f.bytes), "bad", f.bad, "repaired",
+                                       json_u64(f.repaired), "store", store, "advice", f.advice));
+    } else {
+        size_t i;
+        json_t *j;
+        printf("%" PRIu64 " artefacts, %" PRIu64 " bytes; %s: %s\n", f.artefacts, f.bytes,
+               coordinator ? "store" : "tasks", store);
+        json_array_foreach (f.bad, i, j) {
+            const json_t *chunk = json_object_get(j, "chunk");
+            printf("bad %s: %s", json_string_value(json_object_get(j, "id")),
+                   json_string_value(json_object_get(j, "reason")));
+            if (json_is_integer(chunk))
+                printf(" (chunk %lld)", (long long)json_integer_value(chunk));
+            putchar('\n');
+        }
+        json_array_foreach (f.advice, i, j)
+            printf("to do: %s\n", json_string_value(j));
+        status = cli_flush(c);
+    }
+    json_decref(f.bad);
+    json_decref(f.advice);
+    if (status || r < 0 || !f.left)
+        return status;
+    fprintf(stderr, "siofleet: %s: %" PRIu64 " damaged or missing\n", o->data, f.left);
+    return 4;
+}

@@ -175,13 +175,19 @@ enum qlog_kind qlog_line(const char *p, size_t n, const struct qlog_rules *r, st
                 continue;
             }
         }
-        for (unsigned k = 0; k < pat->n; k++) {
-            bool gen = k == 4 && (pat->kind == QLOG_CC_UPDATE || pat->kind == QLOG_CC_HIT);
+        bool context = pat->kind == QLOG_CC_UPDATE || pat->kind == QLOG_CC_HIT, counts = true;
+        for (unsigned k = 0; k < pat->n && counts; k++) {
+            bool gen = k == 4 && context;
             if (!value_of(v[k], gen && r->gen_decimal, &ev->v[k])) {
                 *reason = gen && r->gen_decimal ? "gen is no decimal number" : too_wide;
                 return QLOG_OTHER;
             }
+            /* what is wrong with the other values of a foreign device does not matter */
+            if (k == 1 && context)
+                counts = sid_ok(r, (ev->cc.bus & 0xffff) << 8 | (ev->cc.devfn & 0xffff));
         }
+        if (!counts)
+            continue;
         if (pat->kind == QLOG_CC_UPDATE) {
             static const char arrow[] = " -> gen ";
             struct value after = { .p = v[4].end + sizeof(arrow) - 1 };
@@ -194,20 +200,9 @@ enum qlog_kind qlog_line(const char *p, size_t n, const struct qlog_rules *r, st
                     ev->cc.gen_after = ev->cc.gen;
             }
         }
-        switch (pat->kind) {
-        case QLOG_UPDATE:
-            if (ev->update.level > 3) {
-                *reason = "level above 3";
-                return QLOG_OTHER;
-            }
-            break;
-        case QLOG_CC_UPDATE:
-        case QLOG_CC_HIT:
-            if (!sid_ok(r, (ev->cc.bus & 0xffff) << 8 | (ev->cc.devfn & 0xffff)))
-                continue;
-            break;
-        default:
-            break;
+        if (pat->kind == QLOG_UPDATE && ev->update.level > 3) {
+            *reason = "level above 3";
+            return QLOG_OTHER;
         }
         ev->kind = pat->kind;
         return pat->kind;

@@ -15,11 +15,13 @@ static bool starts(const char *p, size_t n, const char *word)
     return n >= len && !memcmp(p, word, len);
 }
 
-/* Decimal after blanks; text behind it is ignored. */
+/* Decimal after blanks and a sign (a minus wraps); text behind it is ignored. */
 static bool number(const char *p, const char *end, uint64_t *ret)
 {
     while (p < end && (*p == ' ' || (*p >= '\t' && *p <= '\r')))
         p++;
+    bool minus = p < end && *p == '-';
+    p += p < end && (*p == '+' || minus);
     if (p == end || *p < '0' || *p > '9')
         return false;
     uint64_t v = 0;
@@ -27,39 +29,35 @@ static bool number(const char *p, const char *end, uint64_t *ret)
         if (__builtin_mul_overflow(v, 10, &v) ||
             __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
             return false;
-    *ret = v;
+    *ret = minus ? -v : v;
     return true;
 }
 
-static bool cfg_line(struct compat_cfg *c, int *section, const char *p, size_t n)
+static enum compat_cfg_bad cfg_line(struct compat_cfg *c, int *section, const char *p, size_t n)
 {
     if (starts(p, n, "//"))
-        return true;
+        return CFG_GOOD;
     const char *colon = memchr(p, ':', n);
     if (!colon) {
         for (int i = 0; i < CFG_N; i++)
             if (n == strlen(compat_section_names[i]) && starts(p, n, compat_section_names[i])) {
                 *section = i;
                 c->c[i].there = true;
-                return true;
+                return CFG_GOOD;
             }
-        return false;
+        return CFG_BAD_NAME;
     }
-    uint64_t v;
-    if (*section < 0 || !number(colon + 1, p + n, &v))
-        return false;
-    struct compat_cache *s = &c->c[*section];
-    if (starts(p, n, "size"))
-        s->size = v;
-    else if (starts(p, n, "assoc"))
-        s->assoc = v;
-    else if (starts(p, n, "groups"))
-        s->groups = v;
-    else if (starts(p, n, "histlen"))
-        s->histlen = v;
-    else
-        return false;
-    return true;
+    struct compat_cache none, *s = *section < 0 ? &none : &c->c[*section];
+    uint64_t *to = starts(p, n, "size")      ? &s->size
+                   : starts(p, n, "assoc")   ? &s->assoc
+                   : starts(p, n, "groups")  ? &s->groups
+                   : starts(p, n, "histlen") ? &s->histlen
+                                             : NULL;
+    if (!to)
+        return CFG_BAD_KEY;
+    if (*section < 0)
+        return CFG_NO_SECTION;
+    return number(colon + 1, p + n, to) ? CFG_GOOD : CFG_BAD_NUMBER;
 }
 
 void compat_cfg_text(const char *text, size_t n, struct compat_cfg *ret)
@@ -70,11 +68,11 @@ void compat_cfg_text(const char *text, size_t n, struct compat_cfg *ret)
     for (unsigned line = 1; p < end; line++) {
         const char *lf = memchr(p, '\n', (size_t)(end - p));
         size_t len = (size_t)((lf ? lf : end) - p);
-        if (!cfg_line(ret, &section, p, len)) {
+        ret->why = cfg_line(ret, &section, p, len);
+        if (ret->why != CFG_GOOD) {
             ret->bad_line = line;
-            size_t k = 0;
-            for (; k < len && k < sizeof(ret->bad) - 1; k++)
-                ret->bad[k] = p[k] >= ' ' && p[k] < 0x7f ? p[k] : '?';
+            size_t k = len < sizeof(ret->bad) - 1 ? len : sizeof(ret->bad) - 1;
+            memcpy(ret->bad, p, k);
             ret->bad[k] = 0;
             return;
         }
@@ -99,6 +97,9 @@ static unsigned log2_floor(uint64_t v)
 
 int compat_cfg_arch(const struct compat_cfg *c, const char *place, struct arch *a, struct err *e)
 {
+    if (c->why == CFG_NO_SECTION || c->why == CFG_BAD_NUMBER)
+        return err_set(e, SF_EUSAGE, "%s:%u: '%.64s' %s", place, c->bad_line, c->bad,
+                       c->why == CFG_BAD_NUMBER ? "has no number" : "stands in no section");
     for (int i = 0; i <= CFG_PREFETCH; i++)
         if (!c->c[i].there)
             return err_set(e, SF_EUSAGE, "%s: no section %s", place, compat_section_names[i]);
@@ -109,7 +110,7 @@ int compat_cfg_arch(const struct compat_cfg *c, const char *place, struct arch *
         if (s->size > most || s->assoc > most || s->groups > most)
             return err_set(e, SF_EUSAGE, "%s: %s: a number is above %llu", place, name,
                            (unsigned long long)most);
-        if (sets && !s->groups)
+        if (s->assoc && !s->groups)
             return err_set(e, SF_EUSAGE, "%s: %s: groups must be at least 1", place, name);
         if (sets && log2_floor(s->groups) > log2_floor(sets))
             return err_set(e, SF_EUSAGE, "%s: %s: %llu groups do not fit in %llu sets", place, name,
@@ -119,11 +120,9 @@ int compat_cfg_arch(const struct compat_cfg *c, const char *place, struct arch *
     if (!p->assoc || !p->histlen)
         return err_set(e, SF_EUSAGE, "%s: PREFETCH: %s must be at least 1", place,
                        p->assoc ? "histlen" : "assoc (the distance)");
-    if (p->size > 1u << 20 || p->assoc > 1u << 24 || p->histlen > 1u << 16)
-        return err_set(
-            e, SF_EUSAGE,
-            "%s: PREFETCH: size above 1048576, distance above 16777216 or histlen above 65536",
-            place);
+    if (p->size > 1u << 20 || p->histlen > 1u << 16)
+        return err_set(e, SF_EUSAGE, "%s: PREFETCH: size above 1048576 or histlen above 65536",
+                       place);
     a->cc_entries = (uint32_t)c->c[CFG_CC].size;
     a->cc_ways = (uint32_t)c->c[CFG_CC].assoc;
     a->cc_groups = (uint32_t)c->c[CFG_CC].groups;
@@ -137,7 +136,7 @@ int compat_cfg_arch(const struct compat_cfg *c, const char *place, struct arch *
     a->l3_ways = (uint32_t)c->c[CFG_L3PAGE].assoc;
     a->l3_groups = (uint32_t)c->c[CFG_L3PAGE].groups;
     a->pf_entries = (uint32_t)p->size;
-    a->pf_distance = (uint32_t)p->assoc;
+    a->pf_distance = (uint32_t)(p->assoc < 1u << 24 ? p->assoc : 1u << 24);
     a->pf_history = (uint32_t)p->histlen;
     return 0;
 }

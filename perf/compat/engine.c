@@ -177,6 +177,22 @@ static int list_init(struct cache *c)
     return 0;
 }
 
+int compat_vanish(struct compat_vanished *v, uint32_t en, bool ended)
+{
+    if (v->n == v->room) {
+        size_t room = v->room ? 2 * v->room : 1024;
+        uint32_t *p = realloc(v->entry, room * sizeof(*p));
+        if (!p)
+            return -ENOMEM;
+        v->entry = p;
+        v->room = room;
+    }
+    v->entry[v->n++] = en;
+    if (!ended)
+        v->playing = v->n;
+    return 0;
+}
+
 /* ---------------------------------------------------------------- geometry and kind */
 
 static unsigned log2_floor(uint32_t v)
@@ -572,7 +588,14 @@ static int fill_detail(struct run *s, struct engine_detail *d)
 int compat_engine_run(const struct trace *t, const struct arch *a, struct row_stats *ret,
                       struct engine_detail *detail, struct err *e)
 {
-    CLEANUP(run_clear) struct run s = { 0 };
+    return compat_engine_list(t, a, ret, detail, NULL, e);
+}
+
+int compat_engine_list(const struct trace *t, const struct arch *a, struct row_stats *ret,
+                       struct engine_detail *detail, struct compat_vanished *vanished,
+                       struct err *e)
+{
+    CLEANUP(run_clear) struct run s = { .vanished = vanished };
     memset(ret, 0, sizeof(*ret));
     if (detail)
         memset(detail, 0, sizeof(*detail));

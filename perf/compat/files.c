@@ -170,6 +170,7 @@ struct intern {
     struct trace *t;
     size_t room;
     uint32_t *slot, mask;
+    bool each; /* every event is an entry of its own */
 };
 
 static uint32_t intern(struct intern *in, const struct trace_entry *n)
@@ -227,8 +228,10 @@ static int add_records(struct intern *in, const uint8_t *p, uint64_t m, const ch
                            (unsigned long long)t->n);
         n.level = (uint8_t)level;
         n.slpte = get64(p + 32);
-        n.iova = iova & (n.mask | ~UINT64_C(0x1fffff));
-        uint32_t i = intern(in, &n);
+        n.iova = in->each ? iova : iova & (n.mask | ~UINT64_C(0x1fffff));
+        uint32_t i = in->each ? t->n_entries++ : intern(in, &n);
+        if (in->each)
+            t->entry[i] = n;
         if (i == UINT32_MAX)
             return err_sys(e, ENOMEM, "%s", path);
         if (n.gid >= t->n_gids)
@@ -269,7 +272,8 @@ int compat_files_read(const char *dir, const char *prefix, unsigned with, struct
         t->off = malloc((n + 1) * sizeof(*t->off));
     if (with & COMPAT_WITH_NEXT)
         t->next = malloc((n + 1) * sizeof(*t->next));
-    t->entry = malloc(in.room * sizeof(*t->entry));
+    in.each = with & COMPAT_EACH_EVENT;
+    t->entry = malloc((in.each ? n + 1 : in.room) * sizeof(*t->entry));
     in.slot = malloc(4 * in.room * sizeof(*in.slot));
     CLEANUP(freep) uint8_t *buf = malloc(BATCH * IOTLB_REC);
     int r = 0;

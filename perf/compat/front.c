@@ -101,14 +101,22 @@ static bool get(struct args *a, const char *name, const char **ret)
     return false;
 }
 
+/* Blanks in front, a plus and any text behind the digits are passed over, as the reference does. */
 static int get_number(const char *text, const char *option, uint64_t lo, uint64_t hi, uint64_t *ret,
                       struct err *e)
 {
     if (!*text)
         return err_set(e, SF_EUSAGE, "--%s: a number is missing", option);
-    char place[64];
+    char place[64], digits[32];
     snprintf(place, sizeof(place), "--%s", option);
-    return num_u64(text, lo, hi, place, ret, e);
+    const char *p = text + strspn(text, " \t\n\v\f\r");
+    p += *p == '+';
+    size_t n = strspn(p, "0123456789");
+    if (!n || n >= sizeof(digits))
+        return num_u64(text, lo, hi, place, ret, e);
+    memcpy(digits, p, n);
+    digits[n] = 0;
+    return num_u64(digits, lo, hi, place, ret, e);
 }
 
 /* ---------------------------------------------------------------- --build */
@@ -133,13 +141,15 @@ static void print_note(void *user, const struct build_note *n)
         INFO("src/trace.cpp:292", "Creating mapping UID: %" PRIu64 " GID: %" PRIu64, n->a, n->b);
         break;
     case BUILD_BAD_MASK:
-        ERROR("src/trace.cpp:252", "Unknown page mask 0x%" PRIx64, n->a);
+        ERROR("src/trace.cpp:252", "Can't convert mask 0x%" PRIx64 " to any level!", n->a);
         break;
     case BUILD_BAD_LEVEL:
-        ERROR("src/trace.cpp:223", "Unknown page level 0x%" PRIx64, n->a);
+        /* the reference ends this one without an LF */
+        printf("[ERROR] src/trace.cpp:223: Page level can't be 0!");
         break;
     case BUILD_CTX_CHANGED:
-        WARN("src/trace.cpp:313", "Context entry for SID 0x%" PRIx64 " is changed", n->a);
+        WARN("src/trace.cpp:313", "Context entry for SID 0x%" PRIx64 " is changed in the trace!",
+             n->a);
         break;
     case BUILD_SLPTE_CONFLICT:
         WARN("src/trace.cpp:332", "New SLPTE conflicts with an existing one!");
@@ -165,7 +175,7 @@ static int cmd_build(struct args *a, const char *home)
     uint64_t n, d, c;
     if (!get(a, "tenantnum", &tenantnum))
         return refusef("--tenantnum: missing");
-    if (get_number(tenantnum, "tenantnum", 1, UINT32_MAX, &n, &e) < 0)
+    if (get_number(tenantnum, "tenantnum", 0, UINT32_MAX, &n, &e) < 0)
         return refuse(&e);
     maxdev = tenantnum;
     get(a, "maxdevperlog", &maxdev);
@@ -212,16 +222,15 @@ static int cmd_build(struct args *a, const char *home)
         if (r < 0)
             return refuse(&e);
         if (seen != d)
-            WARN("src/trace.cpp:184", "Encountered %" PRIu64 " devices while expecting %" PRIu64,
-                 seen, d);
+            WARN("src/trace.cpp:184",
+                 "Encountered %" PRIu64 " devices while expecting maximum %" PRIu64
+                 " devices in log %s",
+                 seen, d, path);
         left -= seen;
     }
     CLEANUP(trace_free) struct trace *t = NULL;
     if (builder_finish(b, order, c ? c : 1, 1, 0, 1, &t, &e) < 0)
         return refuse(&e);
-    if (!t->n && order == ORDER_RR)
-        return refusef("%s/build/qemu_logs/%s_0.txt: no translation of a valid device", home,
-                       lbase);
     if (trace_next(t, &e) < 0)
         return refuse(&e);
     CLEANUP(freep) char *dir = path_fmt("%s/build/hypersio_traces", home);
@@ -267,10 +276,10 @@ static int print_cacheable(bool salloc, uint32_t from, uint32_t n)
     return 0;
 }
 
-static void print_configuration(const struct compat_cfg *c, const struct arch *a)
+static void print_configuration(const struct compat_cfg *c, const struct arch *a, uint64_t queue)
 {
     printf(LINE "SIOPERF Configuration\n" LINE);
-    printf("TRANSL QUEUE ENTR : %u\n", a->queue);
+    printf("TRANSL QUEUE ENTR : %" PRIu64 "\n", queue);
     printf("TRANSL QUEUE OOO  : %s\n", a->inorder ? "NO" : "YES");
     printf("SELECTIVE ALLOC   : %s\n", a->salloc ? "YES" : "NO");
     uint32_t from = 0;
@@ -300,8 +309,21 @@ static void print_cache(const char *name, uint64_t hit, uint64_t miss, uint64_t 
     printf("]\n");
 }
 
+static void print_vanished(const struct trace *t, const struct compat_vanished *v, size_t from,
+                           size_t to)
+{
+    for (size_t i = from; i < to; i++) {
+        const struct trace_entry *x = &t->entry[v->entry[i]];
+        WARN("./include/sioperf.tcc:368", "Wow, unexpected level 0x%x!", x->level);
+        INFO("src/event.cpp:125",
+             "Translate Event: did 0x%x, iova 0x%" PRIx64 ", mask 0x%" PRIx64 ", slpte 0x%" PRIx64
+             ", lvl 0x%x, nat %" PRIu64,
+             x->gid, x->iova, x->mask, x->slpte, x->level, UINT64_MAX);
+    }
+}
+
 static int print_statistics(const struct row_stats *r, const struct engine_detail *d,
-                            const struct arch *a)
+                            const struct arch *a, const struct compat_cfg *c)
 {
     CLEANUP(freep) uint32_t *order = malloc((d->n_flows + 1) * sizeof(*order));
     if (!order || compat_flow_order(d, order) < 0)
@@ -334,7 +356,7 @@ static int print_statistics(const struct row_stats *r, const struct engine_detai
     printf("New SID mappings           : %" PRIu64 "\n", r->pf_new_mappings);
     printf("Trans to the same SID      : %" PRIu64 "\n", r->pf_same_sid);
     printf("Trans to diff SID          : %" PRIu64 "\n", r->pf_diff_sid);
-    printf("Prefetch distance          : %u\n", a->pf_distance);
+    printf("Prefetch distance          : %" PRIu64 "\n", c->c[CFG_PREFETCH].assoc);
     printf("Addr history length        : %u\n", a->pf_history);
     for (size_t i = 0; i < d->n_hist; i++)
         printf("SID 0x%x History Stat      : h %" PRIu64 " m %" PRIu64 "\n", d->hist[i].sid,
@@ -356,11 +378,16 @@ static void geometry_messages(const struct compat_cfg *c)
         const char *name = compat_section_names[i];
         uint64_t sets = s->assoc ? s->size / s->assoc : 0;
         if (s->assoc && s->size % s->assoc)
-            ERROR("./include/cache.tcc:61", "%s: size is not a multiple of associativity", name);
+            ERROR("./include/cache.tcc:61",
+                  "Size %" PRIu64 " is not divisible by associativity %" PRIu64 "!", s->size,
+                  s->assoc);
         if (s->groups && sets % s->groups)
-            ERROR("./include/cache.tcc:66", "%s: number of sets is not a multiple of groups", name);
+            ERROR("./include/cache.tcc:66",
+                  "%s: Can not equally partition %" PRIu64 " sets into %" PRIu64 " groups", name,
+                  sets, s->groups);
         if (i == CFG_CC && sets > 1)
-            ERROR("./include/sioperf.tcc:591", "%s: more than one set", name);
+            ERROR("./include/sioperf.tcc:591",
+                  "Expected Fully Associative or Empty Context Cache!");
     }
 }
 
@@ -374,9 +401,10 @@ static int cmd_run(struct args *a, const char *home)
     get(a, "config", &config);
     get(a, "prefix", &prefix);
     get(a, "tqueue", &tqueue);
-    if (get_number(tqueue, "tqueue", 1, 1u << 20, &queue, &e) < 0)
+    if (get_number(tqueue, "tqueue", 1, UINT64_MAX, &queue, &e) < 0)
         return refuse(&e);
-    struct arch arch = { .queue = (uint32_t)queue };
+    /* more than a trace has events is no different from that */
+    struct arch arch = { .queue = (uint32_t)(queue < UINT32_MAX - 2 ? queue : UINT32_MAX - 2) };
     const char *none;
     arch.inorder = get(a, "inorder", &none);
     arch.salloc = get(a, "salloc", &none);
@@ -416,9 +444,10 @@ static int cmd_run(struct args *a, const char *home)
     INFO("src/main.cpp:216", "Link Bandwidth: %" PRIu64 " Gb/s", gbps);
     INFO("./include/sioperf.tcc:528", "Reading Configuration from %s", config);
     if (cfg.bad_line)
-        ERROR("./include/sioperf.tcc:570", "Unknown line in configuration: %s", cfg.bad);
+        ERROR("./include/sioperf.tcc:570", "Unknown %s: %s",
+              cfg.why == CFG_BAD_KEY ? "configuration" : "Cache Name", cfg.bad);
     geometry_messages(&cfg);
-    print_configuration(&cfg, &arch);
+    print_configuration(&cfg, &arch, queue);
 
     CLEANUP(freep) char *dir = path_fmt("%s/build/hypersio_traces", home);
     if (!dir)
@@ -430,19 +459,24 @@ static int cmd_run(struct args *a, const char *home)
         { "./include/sioperf.tcc:115", "Reading SLPT Data from:", "slpt_data" },
         { "./include/sioperf.tcc:153", "Playing Translation Trace from:", "iotlb_trace" },
     };
-    bool missing = false;
     for (int i = 0; i < 3; i++) {
         CLEANUP(freep) char *path = path_fmt("%s/%s_%s.bin", dir, prefix, inputs[i].name);
         if (!path)
             return refusef("no memory");
+        bool there = access(path, R_OK) == 0;
+        if (i == 2 && !there) {
+            ERROR(inputs[i].place, "Can't open IOVA trace file: %s", path);
+            return 0;
+        }
         INFO(inputs[i].place, "%s %s", inputs[i].what, path);
-        if (access(path, R_OK) < 0) {
-            ERROR(inputs[i].place, "Can't open file %s", path);
-            missing = true;
+        if (!there) {
+            ERROR(inputs[i].place, "Can't open %s Data file: %s!", i ? "SLPT" : "Context Cache",
+                  path);
+            ERROR(inputs[i].place, "Failed to read %s Data", i ? "SLPT" : "Context");
+            ERROR(inputs[i].place, "Can't setup environment for simulation!");
+            return 0;
         }
     }
-    if (missing)
-        return 0;
     CLEANUP(trace_free) struct trace *t = NULL;
     unsigned with = arch.iotlb_policy == POLICY_ORACLE ? COMPAT_WITH_NEXT : 0;
     if (compat_files_read(dir, prefix, with, &t, &e) < 0)
@@ -453,10 +487,23 @@ static int cmd_run(struct args *a, const char *home)
     CLEANUP(engine_detail_clear) struct engine_detail d = { 0 };
     if (compat_engine_run(t, &arch, &row, &d, &e) < 0)
         return refuse(&e);
-    for (uint64_t i = 0; i < d.warnings; i++)
-        WARN("./include/sioperf.tcc:368", "L2PAGE hit for a page of a higher level");
+    CLEANUP(freep) uint32_t *vanished = NULL;
+    struct compat_vanished list = { 0 };
+    if (d.warnings) {
+        /* once more, so slowly that the address of each of them is known */
+        trace_free(&t);
+        engine_detail_clear(&d);
+        int r = compat_files_read(dir, prefix, with | COMPAT_EACH_EVENT, &t, &e);
+        if (r == 0)
+            r = compat_engine_list(t, &arch, &row, &d, &list, &e);
+        vanished = list.entry;
+        if (r < 0)
+            return refuse(&e);
+    }
+    print_vanished(t, &list, 0, list.playing);
     INFO("./include/sioperf.tcc:208", "\n\nWaiting for translations to drain...\n");
-    return print_statistics(&row, &d, &arch);
+    print_vanished(t, &list, list.playing, list.n);
+    return print_statistics(&row, &d, &arch, &cfg);
 }
 
 /* ---------------------------------------------------------------- main */
@@ -470,7 +517,7 @@ int hypersio_perf_main(int argc, char **argv)
     CLEANUP(freep) void *owned = a.v;
     for (int i = 1; i < argc; i++) {
         if (argv[i][0] != '-') {
-            ERROR("src/main.cpp:88", "Unexpected value: %s", argv[i]);
+            ERROR("src/main.cpp:88", "Unexpected option: %s", argv[i]);
             return fflush(stdout) == 0 ? 0 : 1;
         }
         a.v[a.n].name = strrchr(argv[i], '-') + 1;
@@ -481,8 +528,11 @@ int hypersio_perf_main(int argc, char **argv)
         return fflush(stdout) == 0 ? 0 : 1;
     }
     bool build = has(&a, "build"), run = has(&a, "run");
-    if (!build && !run)
-        return refusef("--build or --run must be given, see --help");
+    if (!build && !run) {
+        ERROR("src/main.cpp:286", "Incorrect options!");
+        fputs(help, stdout);
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
     const char *home = getenv("HYPERSIO_HOME");
     if (!home || !*home)
         return refusef("HYPERSIO_HOME: not set");

@@ -355,6 +355,10 @@ at_qp : {
                 goto out;
             }
             warnings++;
+            if (s->vanished && compat_vanish(s->vanished, en, ended) < 0) {
+                r = -ENOMEM;
+                goto out;
+            }
             NEXT();
         }
         uint32_t d = h2 ? PAGE_HIT + PCIE : PAGE_HIT;

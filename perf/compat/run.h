@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "perf/arch.h"
+#include "perf/compat/compat.h"
 #include "perf/compat/crand.h"
 #include "perf/compat/hashord.h"
 #include "proto/format/trace.h"
@@ -119,6 +120,7 @@ struct run {
     uint32_t *flow_order, n_flows;
 
     uint64_t time, requests, pkts_sent, dropped, warnings;
+    struct compat_vanished *vanished; /* borrowed, NULL = only counted */
     uint64_t predictions, correct, incorrect, new_mappings, same_sid, diff_sid;
     uint64_t fills, fills_same, buf_hit;
 };
@@ -131,6 +133,9 @@ int compat_loop_avx512(struct run *s);
 int compat_usual_scalar(struct run *s);
 int compat_usual_avx2(struct run *s);
 int compat_usual_avx512(struct run *s);
+
+/* One more that vanished: 0 or -ENOMEM. */
+int compat_vanish(struct compat_vanished *v, uint32_t en, bool ended);
 
 /* The slow kinds, and what a queue does when it is full. */
 bool compat_access_slow(struct cache *c, uint32_t en, uint32_t key, uint32_t set, uint64_t next,

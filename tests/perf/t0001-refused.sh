@@ -24,6 +24,8 @@ cache() { printf '%s\nsize:%s\nassoc:%s\ngroups:%s\nhistlen:0\n' "$@"; }
 sed 's/groups:1/groups:0/' good.cfg >groups0.cfg
 sed 's/groups:1/groups:8/' good.cfg >groups8.cfg
 sed 's/histlen:2/histlen:0/' good.cfg >history0.cfg
+{ cat good.cfg; echo 'histlen:x2'; } >number.cfg
+{ echo 'size:4'; cat good.cfg; } >early.cfg
 { head -n 10 good.cfg; echo; tail -n +11 good.cfg; } >emptyline.cfg
 
 n=0 bad=0
@@ -53,7 +55,14 @@ refused 'no tenantnum' --build --ltype txt --lbase a
 refused 'no ltype' --build --lbase a --tenantnum 2
 refused 'consec 0' "${build[@]}" --consec 0
 refused 'unknown order' "${build[@]}" --order none
-refused 'nothing to put in turn' --build --ltype txt --lbase empty --tname a --tenantnum 1 --maxdevperlog 0
+exits 1 'no devices: every log is read' --build --ltype txt --lbase empty --tname a --tenantnum 1 --maxdevperlog 0
+exits 0 'no tenants: empty files' --build --ltype txt --lbase a --tname none --tenantnum 0
+[ -f "$traces/none_tnt_0_rr3_iotlb_trace.bin" ] && [ ! -s "$traces/none_tnt_0_rr3_iotlb_trace.bin" ]
+result $? 'they are there'
+exits 0 'no command' --order rr
+grep -q '^\[ERROR\].*Incorrect options!$' out
+result $? 'which is said'
+refused 'no number' "${build[@]}" --consec x3
 exits 1 'a missing log' "${build[@]}" --tenantnum 3 --maxdevperlog 2
 exits 0 'two values in a row' --build a b
 exits 0 'a build' "${build[@]}"
@@ -74,6 +83,8 @@ refused 'unknown policy' "${run[@]}" --config good.cfg --iotlbrepl fifo --tenant
 refused 'groups 0' "${run[@]}" --config groups0.cfg --tenantnum 2
 refused 'groups above sets' "${run[@]}" --config groups8.cfg --tenantnum 2
 refused 'no history' "${run[@]}" --config history0.cfg --tenantnum 2
+refused 'no number' "${run[@]}" --config number.cfg --tenantnum 2
+refused 'a value without a section' "${run[@]}" --config early.cfg --tenantnum 2
 refused 'no prefetcher section' "${run[@]}" --config caches --tenantnum 2
 refused 'reading ended before the last section' "${run[@]}" --config emptyline.cfg --tenantnum 2
 refused 'no configuration' "${run[@]}" --config none.cfg --tenantnum 2

@@ -106,6 +106,13 @@ Test(qemulog, refuses_with_a_reason)
     }
     struct qlog_event ev;
     const char *reason;
+    /* of a foreign device only what names it is read */
+    static const uint8_t none[8192];
+    cr_expect_eq(
+        one("vtd_iotlb_cc_update bus 0x0 devfn 0x10 high 0x12345678123456789 low 0x1 gen 1",
+            &(struct qlog_rules){ .valid_sid = none }, &ev, &reason),
+        QLOG_OTHER);
+    cr_expect_null(reason);
     cr_expect_eq(one("vtd_iotlb_page_hit sid 0x1 iova 0x00000000000000000000000012 pmask 0x0 slpte "
                      "0x1 domain 0x1",
                      &plain, &ev, &reason),

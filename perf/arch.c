@@ -159,6 +159,8 @@ static int cfg_field(struct arch *a, const char *section, const char *line, cons
     p += strspn(p, " \t");
     char digits[24];
     snprintf(digits, sizeof(digits), "%.*s", (int)strspn(p, "0123456789"), p);
+    if (!*digits)
+        return err_set(e, SF_EUSAGE, "%s: '%.64s' is not a whole number", place, p);
     for (size_t i = 0; i < ARRAY_LEN(cfg_fields); i++)
         if (!strcmp(cfg_fields[i].section, section) && !strcmp(cfg_fields[i].field, field))
             return arch_set(a, cfg_fields[i].key, digits, place, e);

@@ -36,7 +36,8 @@ struct builder {
     uint32_t n_gids;
     uint32_t *seen_in; /* by GID: 1 + last log that showed it */
     size_t gid_room;
-    uint64_t seen; /* different GIDs in this log */
+    uint64_t seen;    /* different GIDs in this log */
+    uint64_t refused; /* events of this log that the rules cannot take */
 
     uint8_t valid_sid[IDS / 8];
     uint8_t valid_did[IDS / 8];
@@ -339,6 +340,22 @@ static int add_slpte(struct builder *b, const struct qlog_event *ev)
 static const uint64_t level_mask[4] = { 0, ~UINT64_C(0xfff), ~UINT64_C(0x1fffff),
                                         ~UINT64_C(0x3fffffff) };
 
+static void refused(void *user, uint64_t line, const char *reason)
+{
+    struct builder *b = user;
+    if (b->rep)
+        b->rep->refused++;
+    note(b, BUILD_REFUSED, line, 0, 0, reason);
+}
+
+/* A line that reads well and says what the model rules cannot take. Counted beside those that the reader refused. */
+static int refuse_event(struct builder *b, const struct qlog_event *ev, const char *reason)
+{
+    b->refused++;
+    refused(b, ev->line, reason);
+    return 0;
+}
+
 /* Returns 1 when the event counts, 0 when it is ignored, -ENOMEM. */
 static inline int add_event(struct builder *b, const struct qlog_event *ev)
 {
@@ -351,9 +368,9 @@ static inline int add_event(struct builder *b, const struct qlog_event *ev)
             if (ev->hit.pmask == level_mask[i])
                 level = i;
         if (!level) {
-            note(b, BUILD_BAD_MASK, ev->hit.pmask, ev->line, 0, NULL);
             if (!compat)
-                return 0;
+                return refuse_event(b, ev, "its page mask is of no page");
+            note(b, BUILD_BAD_MASK, ev->hit.pmask, ev->line, 0, NULL);
         }
         r = add_translation(b, ev->hit.sid, ev->hit.iova, ev->hit.pmask, ev->hit.slpte,
                             ev->hit.domain, level);
@@ -361,9 +378,9 @@ static inline int add_event(struct builder *b, const struct qlog_event *ev)
     case QLOG_UPDATE:
         level = (unsigned)ev->update.level;
         if (!level) {
-            note(b, BUILD_BAD_LEVEL, 0, ev->line, 0, NULL);
             if (!compat)
-                return 0;
+                return refuse_event(b, ev, "level 0 is of no page");
+            note(b, BUILD_BAD_LEVEL, 0, ev->line, 0, NULL);
         }
         r = add_translation(b, ev->update.sid, ev->update.iova, level_mask[level], ev->update.slpte,
                             ev->update.domain, level);
@@ -385,14 +402,6 @@ static inline int add_event(struct builder *b, const struct qlog_event *ev)
 
 /* ---------------------------------------------------------------- one log */
 
-static void refused(void *user, uint64_t line, const char *reason)
-{
-    struct builder *b = user;
-    if (b->rep)
-        b->rep->refused++;
-    note(b, BUILD_REFUSED, line, 0, 0, reason);
-}
-
 int builder_log(struct builder *b, const char *path, uint64_t valid, struct build_log *log,
                 uint64_t *ret_seen, struct err *e)
 {
@@ -402,7 +411,7 @@ int builder_log(struct builder *b, const char *path, uint64_t valid, struct buil
     memset(b->valid_did, 0, sizeof(b->valid_did));
     if (b->rules == RULES_MODEL)
         memset(b->gid_of, 0xff, sizeof(b->gid_of));
-    b->seen = 0;
+    b->seen = b->refused = 0;
     b->path = (char *)path;
 
     struct qlog_rules rules = { .valid_sid = b->valid_sid };
@@ -431,7 +440,7 @@ int builder_log(struct builder *b, const char *path, uint64_t valid, struct buil
     if (log) {
         log->lines = c->lines;
         log->bytes = c->bytes;
-        log->refused = c->refused;
+        log->refused = c->refused + b->refused;
         log->parsed = parsed;
         log->ignored = c->lines - parsed;
         log->devices = b->seen;

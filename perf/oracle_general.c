@@ -160,7 +160,9 @@ int oracle_general_read(const char *path, struct trace **ret, struct err *e)
         for (size_t k = 0; k < want; k++) {
             const uint8_t *p = b + k * ORACLE_B;
             uint64_t next = get_u64(p + 16);
-            if (next != UINT64_MAX && (next <= t->n || next >= n))
+            /* never: -1, or what some writers of the format put there */
+            bool never = next == UINT64_MAX || next == INT64_MAX;
+            if (!never && (next <= t->n || next >= n))
                 return err_set(
                     e, SF_EFORMAT,
                     "%s: record %llu is no oracleGeneral event (its next access is %lld)", path,

@@ -403,6 +403,7 @@ struct qlog {
     size_t pos, len; /* unread text in buf */
     struct usual usual;
     bool eof, skipping; /* skipping: inside a line that is too long */
+    bool cut;           /* the last line has no end of its own */
 };
 
 static int qlog_new(const struct qlog_rules *r, size_t room, qlog_refused *cb, void *user,
@@ -524,7 +525,8 @@ static int refill(struct qlog *q, struct err *e)
     q->len += (size_t)got;
     if (!got) {
         q->eof = true;
-        if (q->len && q->buf[q->len - 1] != '\n')
+        q->cut = q->len && q->buf[q->len - 1] != '\n';
+        if (q->cut)
             q->buf[q->len++] = '\n';
     }
     memset(q->buf + q->len, 0, PAD);
@@ -536,6 +538,19 @@ static void refuse(struct qlog *q, const char *reason)
     q->c.refused++;
     if (q->cb)
         q->cb(q->user, q->c.lines, reason);
+}
+
+/* Whether the last line of a log without an end of line begins an event that it does not finish. Any device's line that is whole is
+ * none of that. The reference reads on without a word. */
+static bool cut_short(const struct qlog *q, const char *p, size_t n)
+{
+    struct qlog_rules all = q->rules;
+    struct qlog_event ev;
+    const char *reason;
+    all.valid_sid = NULL;
+    all.cc_hit = true;
+    return q->rules.crlf && (memmem(p, n, "vtd_iotlb_", 10) || memmem(p, n, "vtd_slpte_", 10)) &&
+           qlog_line(p, n, &all, &ev, &reason) == QLOG_OTHER;
 }
 
 /* gen as a reader of hexadecimal digits takes what QEMU prints in decimal. */
@@ -677,6 +692,9 @@ ssize_t qlog_read(struct qlog *q, struct qlog_event *ev, size_t n, struct err *e
         enum qlog_kind kind = QLOG_OTHER;
         if ((size_t)(lf - p) <= QLOG_LINE_MAX)
             kind = qlog_line(p, (size_t)(lf - p), &q->rules, &ev[k], &reason);
+        if (kind == QLOG_OTHER && !reason && q->cut && q->pos == q->len &&
+            cut_short(q, p, (size_t)(lf - p)))
+            reason = "the log ends within it";
         ev[k].line = q->c.lines;
         ev[k].kind = kind;
         q->c.by_kind[kind]++;

@@ -1,23 +1,24 @@
 #include "proto/base/num.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Digits at *s into *ret; *s moves behind them. Returns 0, or -ERANGE, -EINVAL (no digit). */
+/* Digits at *s into *ret; *s moves behind them. Returns 0, or -ERANGE (over 64 bits), -EINVAL (no digit). */
 static int digits(const char **s, uint64_t *ret)
 {
     uint64_t v = 0;
     const char *p = *s;
     if (*p < '0' || *p > '9')
         return -EINVAL;
+    bool over = false;
     for (; *p >= '0' && *p <= '9'; p++)
-        if (__builtin_mul_overflow(v, 10u, &v) ||
-            __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
-            return -ERANGE;
+        over |= __builtin_mul_overflow(v, 10u, &v) ||
+                __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v);
     *s = p;
     *ret = v;
-    return 0;
+    return over ? -ERANGE : 0;
 }
 
 int num_u64(const char *s, uint64_t lo, uint64_t hi, const char *place, uint64_t *ret,

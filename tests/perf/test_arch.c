@@ -121,7 +121,8 @@ Test(arch, hypersio_file_sets_what_it_names)
         { "DTLB\n", ":1: unknown section" },
         { "size:3\n", ":1: 'size:3' stands before" },
         { "CC\nsize:\n", ":2: '' is not a whole number" },
-        { "CC\nsize:99999999999999999999\n", ":2: " },
+        { "CC\nsize:x1\n", ":2: 'x1' is not a whole number" },
+        { "CC\nsize:99999999999999999999\n", ":2: 99999999999999999999 is not in 0..16777216" },
     };
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         cr_expect_eq(arch_read_cfg(&a, put("b.cfg", wrong[i].text), &e), -SF_EUSAGE);

@@ -235,6 +235,45 @@ Test(build, empty_missing_and_unknown_logs_are_one_clear_error)
     recipe_clear(&r);
 }
 
+static void told(void *user, const struct build_note *n)
+{
+    if (n->kind == BUILD_REFUSED) {
+        char *all = user;
+        sprintf(all + strlen(all), "%d:%s;", (int)n->a, n->text);
+    }
+}
+
+/* The reference takes them for pages of unknown size; there are none. */
+Test(build, model_rules_refuse_pages_of_no_size_by_line)
+{
+    struct recipe r;
+    struct trace *t = NULL;
+    struct build_report rep;
+    struct err e = { 0 };
+    struct buf b = BUF_INIT(1 << 12);
+    char all[512] = "";
+    struct build_hooks hooks = { .user = all, .note = told };
+    hit(&b, 0x10, 1, 1);
+    buf_addf(&b, "vtd_iotlb_page_hit IOTLB page hit sid 0x10 iova 0x2004 pmask 0xfffffffffffff123 "
+                 "slpte 0x3 domain 0x1\n"
+                 "vtd_iotlb_page_update IOTLB page update sid 0x10 iova 0x2004 slpte 0x3 level 0x0 "
+                 "domain 0x1\n");
+    recipe_init(&r);
+    cr_assert_eq(recipe_add_log(&r, log_file("odd.txt", &b), &e), 0);
+    cr_assert_eq(build_trace(&r, &hooks, &t, &rep, &e), 0, "%s", e.text);
+    cr_expect_str_eq(all, "2:its page mask is of no page;3:level 0 is of no page;");
+    cr_expect(t->n == 1 && rep.refused == 2 && rep.logs[0].refused == 2);
+    build_report_clear(&rep);
+    trace_free(&t);
+    all[0] = '\0';
+    r.rules = RULES_HYPERSIO;
+    cr_assert_eq(build_trace(&r, &hooks, &t, NULL, &e), 0, "%s", e.text);
+    cr_expect(t->n == 3 && !all[0]);
+    trace_free(&t);
+    recipe_clear(&r);
+    buf_clear(&b);
+}
+
 Test(build, report_names_logs_with_their_counts)
 {
     struct recipe r = two_logs(RULES_MODEL);

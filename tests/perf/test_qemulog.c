@@ -138,6 +138,36 @@ static uint64_t count(const char *text, size_t n, const struct qlog_rules *r,
     return all;
 }
 
+/* A log is cut anywhere within its last line: what is left of an event is told, and nothing else is. */
+Test(qemulog, last_line_that_is_cut_short_is_refused)
+{
+    static const struct {
+        const char *last;
+        uint64_t events, refused, refused_plain;
+    } rows[] = {
+        { "vtd_iotlb_page_hit IOTLB page hit sid 0x10 iova 0xfffff00c pmask 0xffff", 1, 1, 0 },
+        { "vtd_slpte_fetch SLPTE fetch: high 0x301", 1, 1, 0 },
+        { "vtd_iotlb_page_hit IOTLB page hit sid 0x10 iova 0xfffff00c pmask 0xffff\n", 1, 0, 0 },
+        { "qemu: terminating on sig", 1, 0, 0 },
+        { UPDATE, 2, 0, 0 },
+    };
+    static const uint8_t none[8192]; /* no device counts: whole lines of others are no news */
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[1024];
+        struct qlog_counts c;
+        struct qlog_rules others = model;
+        int n = snprintf(text, sizeof(text), "%s\n%s", HIT, rows[i].last);
+        cr_expect_eq(count(text, (size_t)n, &model, &c), rows[i].events, "%zu", i);
+        cr_expect_eq(c.refused, rows[i].refused, "%zu", i);
+        cr_expect_eq(c.lines, 2);
+        count(text, (size_t)n, &plain, &c);
+        cr_expect_eq(c.refused, rows[i].refused_plain, "%zu", i);
+        others.valid_sid = none;
+        count(text, (size_t)n, &others, &c);
+        cr_expect_eq(c.refused, rows[i].refused, "%zu", i);
+    }
+}
+
 Test(qemulog, reads_lines_across_blocks_and_a_last_one_without_lf)
 {
     enum { LINES = 9000 };

@@ -58,6 +58,8 @@ Test(num, refuses_what_is_not_a_number_or_out_of_range)
     cr_assert_eq(v, UINT64_MAX);
     cr_assert_eq(num_u64("5", 6, 9, "--n", &v, &e), -SF_EUSAGE);
     cr_assert_str_eq(e.text, "--n: 5 is not in 6..9");
+    cr_assert_eq(num_u64("99999999999999999999", 6, 9, "--n", &v, &e), -SF_EUSAGE);
+    cr_assert_str_eq(e.text, "--n: 99999999999999999999 is not in 6..9");
 }
 
 Test(num, sizes_and_times_have_units)

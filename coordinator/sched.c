@@ -166,7 +166,10 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
             w->priority = ev->sweep.priority;
             sched_order(s, w);
         } else {
+            bool back = w->held && ev->type == EV_RELEASE;
             w->held = ev->type == EV_HOLD;
+            if (back)
+                sched_order(s, w);
         }
         return 0;
     case EV_CANCEL_TASK:

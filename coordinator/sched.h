@@ -190,6 +190,7 @@ struct sched_sweep {
     uint32_t n_traces;
     struct list tasks; /* points tasks in any state */
     uint64_t point_us;
+    uint64_t used_us; /* core time it has had, counted from where its peers stood when it came */
     void *user;
 };
 
@@ -203,7 +204,8 @@ struct sched {
     struct rng rng;
     struct map agents, tasks, sweeps, traces, jobs;
     struct list agent_list, trace_tasks, job_list; /* jobs by priority, then age */
-    struct sched_sweep **order;                    /* priority down, then age */
+    struct sched_sweep *
+        *order; /* priority down; equal ones by the time they have had (at a dispatch), then age */
     size_t n_order, room_order;
     uint64_t *gone; /* noted tasks that ended: the store forgets them at the next tick */
     size_t n_gone, room_gone;
@@ -395,6 +397,9 @@ struct sched_agent *sched_agent(const struct sched *s, const uint8_t install[16]
 uint64_t sched_left(const struct sched_sweep *w); /* points without a result */
 /* Points that wait in quarantine. *ret_rest: whether anything of the sweep can still go on by itself. */
 uint64_t sched_quarantined(const struct sched_sweep *w, bool *ret_rest);
+/* Core time that a sweep has had, and will have had once what it holds is done: its place among sweeps of equal priority.
+ * us, saturating. */
+uint64_t sched_share(const struct sched_sweep *w);
 /* Before try number fails + 1: 1 s, 2 s, ... 60 s, and up to a quarter more, so that what failed together does not come
  * together. */
 uint64_t sched_back_off(struct rng *rng, uint32_t fails);

@@ -39,8 +39,7 @@ int sched_check(const struct sched *s, struct err *e)
         return broken(e, "tasks move only as the table allows", s->bad_moves);
     for (size_t i = 0; i < s->n_order; i++) {
         const struct sched_sweep *w = s->order[i];
-        if (i && (s->order[i - 1]->priority < w->priority ||
-                  (s->order[i - 1]->priority == w->priority && s->order[i - 1]->seq >= w->seq)))
+        if (i && s->order[i - 1]->priority < w->priority)
             return broken(e, "sweeps stand in order", w->seq);
         if (sched_sweep(s, w->seq) != w || !spans_ok(&w->todo))
             return broken(e, "ranges of a sweep are sorted and disjoint", w->seq);

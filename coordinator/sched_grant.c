@@ -188,12 +188,53 @@ static uint64_t block_size(const struct sched_sweep *w, const struct sched_trace
     return n > SCHED_BLOCK_MAX ? SCHED_BLOCK_MAX : n;
 }
 
-/* The next points task for an agent: one that is tried again, or a fresh block. 1 = granted, 0 =
- * nothing to do. */
+/* ---- shares */
+
+enum { GUESS_US = 1000 }; /* a point's time while nothing is known */
+
+uint64_t sched_share(const struct sched_sweep *w)
+{
+    uint64_t us = w->point_us ? w->point_us : GUESS_US;
+    uint64_t held = w->in_tasks < UINT64_MAX / us ? w->in_tasks * us : UINT64_MAX;
+    return w->used_us < UINT64_MAX - held ? w->used_us + held : UINT64_MAX;
+}
+
+void sched_charge(struct sched_sweep *w, uint64_t us)
+{
+    w->used_us = w->used_us < UINT64_MAX - us ? w->used_us + us : UINT64_MAX;
+}
+
+static int by_share(const void *x, const void *y)
+{
+    const struct sched_sweep *a = *(struct sched_sweep *const *)x,
+                             *b = *(struct sched_sweep *const *)y;
+    if (a->priority != b->priority)
+        return a->priority > b->priority ? -1 : 1;
+    uint64_t s = sched_share(a), t = sched_share(b);
+    if (s != t)
+        return s < t ? -1 : 1;
+    return a->seq < b->seq ? -1 : 1;
+}
+
+/* The sweep in place i got a block: it stands behind those of its priority that have had less. */
+static void step_back(struct sched *s, size_t i)
+{
+    for (; i + 1 < s->n_order && by_share(&s->order[i], &s->order[i + 1]) > 0; i++) {
+        struct sched_sweep *w = s->order[i];
+        s->order[i] = s->order[i + 1];
+        s->order[i + 1] = w;
+    }
+}
+
+/* ---- blocks */
+
+enum { GRANTED = 1, NOT_FOR_IT = 2 }; /* 0 = nothing for any agent */
+
+/* The next points task for an agent: one that is tried again, or a fresh block. */
 static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cores, uint64_t now,
                         struct sched_actions *out)
 {
-    int r;
+    int r, nothing = 0;
     for (size_t i = 0; i < s->n_order; i++) {
         struct sched_sweep *w = s->order[i];
         if (w->held || w->over)
@@ -201,11 +242,14 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
         LIST_EACH(p, n, &w->tasks)
         {
             struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
-            if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready ||
-                sched_better_elsewhere(s, t, a, now))
+            if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready)
                 continue;
+            if (sched_better_elsewhere(s, t, a, now)) {
+                nothing = NOT_FOR_IT;
+                continue;
+            }
             r = sched_grant(s, t, a, now, out);
-            return r < 0 ? r : 1;
+            return r < 0 ? r : GRANTED;
         }
         unsigned waiting = 0;
         for (size_t k = 0; k < w->todo.n && waiting < SCHED_TRACE_WINDOW; k++) {
@@ -222,8 +266,10 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
                     continue;
                 }
                 /* while the first taste runs its rows tell the rate: no second taste for the same agent */
-                if (!w->block && !tr->point_us && !w->point_us && a->n_tasks[TASK_POINTS])
+                if (!w->block && !tr->point_us && !w->point_us && a->n_tasks[TASK_POINTS]) {
+                    nothing = NOT_FOR_IT;
                     break;
+                }
                 uint64_t n = block_size(w, tr, a, all_cores);
                 if (end - lo > n && (w->block || all_cores > a->cores || end - lo > n + n / 2 ||
                                      end - lo > SCHED_BLOCK_MAX))
@@ -244,11 +290,12 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
                 if (spans_del(&w->todo, lo, end) < 0)
                     return -ENOMEM;
                 r = sched_grant(s, t, a, now, out);
-                return r < 0 ? r : 1;
+                step_back(s, i);
+                return r < 0 ? r : GRANTED;
             }
         }
     }
-    return 0;
+    return nothing;
 }
 
 int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
@@ -278,6 +325,8 @@ int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
     }
     if (!all_cores)
         return 0;
+    if (s->n_order > 1)
+        qsort(s->order, s->n_order, sizeof(struct sched_sweep *), by_share);
     for (uint32_t have = 0; have < SCHED_POINT_SLOTS; have++)
         LIST_EACH(q, m, &s->agent_list)
         {

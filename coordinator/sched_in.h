@@ -49,6 +49,7 @@ void sched_free_sweep(struct sched_sweep *w);
 /* After anything that may have been the last: say once that a sweep is over, forget it when nothing runs for it. */
 int sched_settle(struct sched *s, struct sched_sweep *w, struct sched_actions *out);
 void sched_order(struct sched *s, struct sched_sweep *w);
+void sched_charge(struct sched_sweep *w, uint64_t us);
 int sched_ev_sweep(struct sched *s, const struct sched_event *ev, struct sched_actions *out,
                    struct err *e);
 int sched_cancel_sweep(struct sched *s, struct sched_sweep *w, struct sched_actions *out);

@@ -65,16 +65,21 @@ int sched_settle(struct sched *s, struct sched_sweep *w, struct sched_actions *o
 void sched_order(struct sched *s, struct sched_sweep *w)
 {
     size_t i = 0;
+    uint64_t least = UINT64_MAX;
     while (i < s->n_order && s->order[i] != w)
         i++;
     if (i < s->n_order) {
         memmove(&s->order[i], &s->order[i + 1], (s->n_order - i - 1) * sizeof(*s->order));
         s->n_order--;
     }
-    i = 0;
-    while (i < s->n_order && (s->order[i]->priority > w->priority ||
-                              (s->order[i]->priority == w->priority && s->order[i]->seq < w->seq)))
-        i++;
+    for (i = 0; i < s->n_order && s->order[i]->priority >= w->priority; i++) {
+        const struct sched_sweep *o = s->order[i];
+        if (o->priority == w->priority && !o->held && !o->over && sched_share(o) < least)
+            least = sched_share(o);
+    }
+    /* who comes, or comes back, has no claim on the time in which it was not there */
+    if (least != UINT64_MAX && w->used_us < least)
+        w->used_us = least;
     memmove(&s->order[i + 1], &s->order[i], (s->n_order - i) * sizeof(*s->order));
     s->order[i] = w;
     s->n_order++;

@@ -555,6 +555,7 @@ int sched_ev_point(struct sched *s, const struct sched_event *ev, uint64_t now,
     if (ev->point.duration_us) {
         uint64_t k = w->plan.trace_of(w->plan.ctx, i);
         learn(&w->point_us, ev->point.duration_us);
+        sched_charge(w, ev->point.duration_us);
         if (k < w->n_traces)
             learn(&w->trace[k]->point_us, ev->point.duration_us);
     }
@@ -619,6 +620,9 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
             return sched_finish(s, t, out);
         text = "ended without all of its rows";
     }
+    if (t->sweep) /* what failed has cost time, too: as much as it would have, or was allowed to */
+        sched_charge(t->sweep, !strcmp(cause, "timeout") ? t->timeout_ms * 1000 * t->agent->cores
+                                                         : t->left.total * t->sweep->point_us);
     enum fault fault = !strcmp(cause, "cancelled") ? FAULT_NONE : FAULT_OWN;
     if (!strcmp(
             cause,

@@ -237,7 +237,7 @@ static void why_open_sweep(struct why *y, const struct store_sweep *w)
         for (size_t i = 0; i < y->h->sched.n_order && y->h->sched.order[i] != s; i++) {
             const struct sched_sweep *o = y->h->sched.order[i];
             const struct live *l = o->user;
-            if (!o->held && sched_left(o))
+            if (!o->held && sched_left(o) && o->priority > s->priority)
                 reason(y, "BEHIND",
                        "sweep '%s' (priority %" PRIu64 ") goes first: %" PRIu64 " points left",
                        l ? l->name : "?", o->priority, sched_left(o));

@@ -1212,3 +1212,110 @@ Test(sched, a_trace_that_is_lost_is_built_again_before_its_points_go_on)
     cr_assert(given(&w, 0, &g) && g.a.kind == TASK_POINTS);
     world_clear(&w);
 }
+
+/* Runs two sweeps on one agent for so many turns; how many points of each were done. */
+static void share_out(struct world *w, int turns, uint64_t us1, uint64_t us2, uint64_t done[3])
+{
+    struct given g;
+    done[1] = done[2] = 0;
+    for (int i = 0; i < turns; i++) {
+        w->now += 10;
+        beat(w, 1, 1, NULL, 0);
+        tick(w);
+        struct given gs[SCHED_POINT_SLOTS];
+        size_t n = 0;
+        while (n < SCHED_POINT_SLOTS && given(w, n, &gs[n]))
+            n++;
+        for (size_t k = 0; k < n; k++) {
+            g = gs[k];
+            sched_actions_reset(&w->out);
+            for (size_t m = 0; m < g.a.count; m++)
+                for (uint64_t p = g.spans[m].lo; p < g.spans[m].hi; p++) {
+                    struct sched_event ev = { .type = EV_POINT,
+                                              .point = { .sweep = g.a.sweep,
+                                                         .index = p,
+                                                         .duration_us = g.a.sweep == 1 ? us1 : us2,
+                                                         .task = g.a.task,
+                                                         .epoch = g.a.epoch,
+                                                         .n = g.a.n } };
+                    cr_assert_eq(step(w, &ev), 0);
+                    done[g.a.sweep]++;
+                }
+            end(w, &g.a, "done");
+        }
+    }
+}
+
+Test(sched, sweeps_of_equal_priority_share_the_time_not_the_points)
+{
+    struct world w;
+    uint64_t done[3];
+    world_init(&w, 1);
+    hello(&w, 1, 1, 1);
+    sweep(&w, 1, 1000000, 1, 1, false, 10, 3, 0);
+    sweep(&w, 2, 1000000, 1, 2, false, 10, 3, 0);
+    share_out(&w, 400, 1000, 3000, done); /* points of the second take three times as long */
+    double ratio = (double)done[1] / (double)done[2];
+    cr_assert(ratio > 2.5 && ratio < 3.5, "%.2f", ratio);
+    world_clear(&w);
+}
+
+Test(sched, who_comes_later_starts_from_where_the_others_stand)
+{
+    struct world w;
+    uint64_t done[3];
+    world_init(&w, 1);
+    hello(&w, 1, 1, 1);
+    sweep(&w, 1, 1000000, 1, 1, false, 10, 3, 0);
+    share_out(&w, 200, 1000, 1000, done);
+    cr_assert_gt(done[1], 1000);
+    sweep(&w, 2, 1000000, 1, 2, false, 10, 3, 0);
+    share_out(&w, 200, 1000, 1000, done);
+    double ratio = (double)done[1] / (double)done[2];
+    cr_assert(ratio > 0.8 && ratio < 1.25, "%.2f: it does not catch up on the past", ratio);
+    /* held for a while: the same */
+    fresh(&w, &(struct sched_event){ .type = EV_HOLD, .sweep = { .seq = 1 } });
+    share_out(&w, 200, 1000, 1000, done);
+    cr_assert_eq(done[1], 0);
+    fresh(&w, &(struct sched_event){ .type = EV_RELEASE, .sweep = { .seq = 1 } });
+    share_out(&w, 200, 1000, 1000, done);
+    ratio = (double)done[1] / (double)done[2];
+    cr_assert(ratio > 0.8 && ratio < 1.25, "%.2f", ratio);
+    world_clear(&w);
+}
+
+Test(sched, priority_goes_before_shares)
+{
+    struct world w;
+    uint64_t done[3];
+    world_init(&w, 1);
+    hello(&w, 1, 1, 1);
+    sweep(&w, 1, 1000000, 1, 1, false, 10, 3, 0);
+    sweep(&w, 2, 1000000, 1, 2, false, 10, 3, 5);
+    share_out(&w, 50, 1000, 1000, done);
+    cr_assert_eq(done[1], 0);
+    fresh(&w, &(struct sched_event){ .type = EV_PRIORITY, .sweep = { .seq = 1, .priority = 9 } });
+    share_out(&w, 50, 1000, 1000, done);
+    cr_assert_eq(done[2], 0);
+    world_clear(&w);
+}
+
+Test(sched, a_task_that_failed_on_one_agent_is_not_kept_from_the_next)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 1);
+    sweep(&w, 1, 1, 1, 1, false, 1, 3, 0);
+    hello(&w, 1, 1, 1);
+    tick(&w);
+    cr_assert(given(&w, 0, &g));
+    end(&w, &g.a, "exit");
+    hello(&w, 2, 1, 1);
+    w.now += 2000;
+    beat(&w, 1, 1, NULL, 0);
+    beat(&w, 2, 1, NULL, 0);
+    tick(&w);
+    cr_assert(given(&w, 0, &g));
+    cr_assert_eq(g.a.agent, agent(&w, 2), "although the first stands before it");
+    world_clear(&w);
+}

@@ -4,10 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 #include "proto/format/log.h"
+#include "proto/lib/zio.h"
+
+enum { TEXT_LEVEL = 9 };
 
 struct sink {
     struct slog_out *out;
@@ -98,5 +102,10 @@ int sink_text(const char *path, struct sink_result *ret, struct err *e)
         if (sid)
             see(seen, &ret->devices, (uint16_t)strtoul(sid + 4, NULL, 16));
     }
-    return cid_file(path, &ret->id, &ret->bytes, e);
+    CLEANUP(freep) char *packed = path_fmt("%s.zst", path);
+    int r = packed ? zio_pack_file(path, packed, TEXT_LEVEL, e) : err_set(e, ENOMEM, "%s", path);
+    if (r < 0)
+        return r;
+    unlink(path);
+    return cid_file(packed, &ret->id, &ret->bytes, e);
 }

@@ -147,7 +147,7 @@ int take_log(struct stack *s, struct err *e)
             res->log_bytes = sr.bytes;
             res->events = sr.events;
             res->devices = sr.devices;
-            snprintf(res->log_name, sizeof(res->log_name), "run.log");
+            snprintf(res->log_name, sizeof(res->log_name), "run.log.zst");
         }
     }
     if (s->c->tracer != TRACER_OFF && !res->events)

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 
@@ -132,6 +133,53 @@ ssize_t zio_pack(void *dst, size_t room, const void *src, size_t n, int level)
     size_t r = ZSTD_compress2(c, dst, room, src, n);
     ZSTD_freeCCtx(c);
     return ZSTD_isError(r) ? -ENOSPC : (ssize_t)r;
+}
+
+static int pack_stream(ZSTD_CCtx *c, int in_fd, int out_fd, uint8_t *from, uint8_t *to)
+{
+    for (bool last = false; !last;) {
+        ssize_t n = read_full(in_fd, from, IN_ROOM);
+        if (n < 0)
+            return (int)n;
+        last = n < IN_ROOM;
+        ZSTD_inBuffer in = { from, (size_t)n, 0 };
+        for (size_t left = 1; left || in.pos < in.size;) {
+            ZSTD_outBuffer out = { to, IN_ROOM, 0 };
+            left = ZSTD_compressStream2(c, &out, &in, last ? ZSTD_e_end : ZSTD_e_continue);
+            if (ZSTD_isError(left))
+                return -ENOMEM;
+            int r = write_all(out_fd, to, out.pos);
+            if (r < 0)
+                return r;
+            if (!last && in.pos == in.size)
+                break;
+        }
+    }
+    return fsync(out_fd) < 0 ? -errno : 0;
+}
+
+int zio_pack_file(const char *from, const char *to, int level, struct err *e)
+{
+    CLEANUP(closep) int in = open(from, O_RDONLY | O_CLOEXEC);
+    if (in < 0)
+        return err_sys(e, errno, "%s", from);
+    CLEANUP(closep) int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (out < 0)
+        return err_sys(e, errno, "%s", to);
+    CLEANUP(freep) uint8_t *room = malloc(2 * IN_ROOM);
+    ZSTD_CCtx *c = ZSTD_createCCtx();
+    int r = -ENOMEM;
+    if (c && room) {
+        ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, level);
+        ZSTD_CCtx_setParameter(c, ZSTD_c_checksumFlag, 1);
+        r = pack_stream(c, in, out, room, room + IN_ROOM);
+    }
+    ZSTD_freeCCtx(c);
+    if (r < 0) {
+        unlink(to);
+        return err_sys(e, -r, "%s", to);
+    }
+    return 0;
 }
 
 ssize_t zio_unpack(void *dst, size_t room, const void *src, size_t n)

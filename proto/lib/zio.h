@@ -16,6 +16,10 @@ int zio_open(const char *path, uint64_t max_b, struct zio **ret, struct err *e);
 ssize_t zio_read(struct zio *z, void *p, size_t n, struct err *e);
 void zio_free(struct zio **z);
 
+/* The file at from as one zstd frame with a checksum in a new file at to, whole on the disk when this returns 0; else nothing is left
+ * there. -EEXIST when to exists. */
+int zio_pack_file(const char *from, const char *to, int level, struct err *e);
+
 /* One-shot zstd with a frame checksum. Bounds are the caller's. Return the size or -errno /
  * -SF_EINTEGRITY. */
 ssize_t zio_pack(void *dst, size_t room, const void *src, size_t n, int level);

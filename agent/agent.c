@@ -32,6 +32,7 @@
 
 enum {
     LOOK_MS = 20,      /* how often a running task's rows are looked for */
+    SWEEP_MS = 5000,   /* how often a folder that could not be removed is tried again */
     DRAIN_MS = 7500,   /* a drain that takes longer is cut short: 10 s are promised */
     HARD_MS = 1500,    /* for shims to kill their tasks */
     RETRY_MS = 5,      /* after a full queue */
@@ -83,6 +84,7 @@ struct agent {
     bool replaced, inputs_moved, welcomed, exit_now, drain_cut;
     uint64_t offers; /* made so far: each needs a number of its own */
     uint64_t drain_ms, retry_ms, start_ms, refused_log_ms;
+    uint64_t sweep_ms; /* when folders of no task are to be removed; 0 = there are none */
     bool absent_told;
     struct err fatal;
     struct buf block;
@@ -131,6 +133,11 @@ static void run_clear(struct agent *a, struct run *r)
     free(r->sizes);
     free(r->dir);
     *r = (struct run){ .pidfd = -1 };
+}
+
+static void sweep_soon(struct agent *a)
+{
+    a->sweep_ms = clock_mono_ms() + SWEEP_MS;
 }
 
 static struct run *run_new(struct agent *a, const struct run_grant *g)
@@ -381,6 +388,7 @@ static void do_accept(struct agent *a, const struct core_action *act)
             rc = run_create(a->tasks, &r->g, m->spec, m->spec_len, &r->dir, &e);
         if (rc < 0) {
             cannot(a, r, rc, e.text);
+            sweep_soon(a); /* what was begun of its folder */
             return;
         }
     }
@@ -585,9 +593,39 @@ static void do_remove(struct agent *a, const struct core_action *act)
     struct err e = { 0 };
     if (!r)
         return;
-    if (r->dir && dir_remove(r->dir, &e) < 0)
-        log_warn("task %" PRIu64 ": its folder stays: %s", r->g.key.task, e.text);
+    if (r->dir && dir_remove(r->dir, &e) < 0) {
+        log_warn("task %" PRIu64 ": its folder stays for now: %s", r->g.key.task, e.text);
+        sweep_soon(a);
+    }
     run_clear(a, r);
+}
+
+static bool owned(const struct agent *a, const char *dir)
+{
+    for (size_t i = 0; i < CORE_TASKS_MAX; i++)
+        if (a->runs[i].used && a->runs[i].dir && !strcmp(a->runs[i].dir, dir))
+            return true;
+    return false;
+}
+
+/* Folders that are no task's here go: what the disk would not let be made, removed or taken over. */
+static void sweep_folders(struct agent *a)
+{
+    if (!a->sweep_ms || clock_mono_ms() < a->sweep_ms)
+        return;
+    a->sweep_ms = 0;
+    DIR *d = opendir(a->tasks);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        CLEANUP(freep) char *dir = path_fmt("%s/%s", a->tasks, x->d_name);
+        if (!dir || !strcmp(x->d_name, ".") || !strcmp(x->d_name, "..") || owned(a, dir))
+            continue;
+        if (run_look(dir) == RUN_ALIVE || dir_remove(dir, NULL) < 0)
+            sweep_soon(a);
+    }
+    if (d)
+        closedir(d);
+    else
+        sweep_soon(a);
 }
 
 static void act_on(struct agent *a, const struct core_action *act)
@@ -948,8 +986,7 @@ static void adopt(struct agent *a, const char *dir)
         log_warn("%s: cannot be taken over: %s", dir, e.text[0] ? e.text : "too many tasks");
         if (r)
             run_clear(a, r);
-        if (e.code == SF_EINTEGRITY && run_look(dir) != RUN_ALIVE)
-            dir_remove(dir, NULL); /* nobody can make anything of it any more */
+        sweep_soon(a); /* its attempt is lost; the folder goes when nothing lives in it any more */
         return;
     }
     spool_poll(r->spool, NULL);
@@ -996,7 +1033,7 @@ static int adopt_all(struct agent *a, struct err *e)
         if (!dir || !strcmp(x->d_name, ".") || !strcmp(x->d_name, ".."))
             continue;
         if (x->d_name[0] == '.')
-            dir_remove(dir, NULL); /* half made when the agent died */
+            sweep_soon(a); /* half made when the agent died */
         else
             adopt(a, dir);
     }
@@ -1235,6 +1272,7 @@ static int turn(struct agent *a, struct err *e)
         }
     }
     limit_drain(a);
+    sweep_folders(a);
     push(a, (struct core_event){ .kind = CORE_TICK });
     work_off(a);
     if (!a->welcomed && !a->absent_told && clock_mono_ms() - a->start_ms > 5000) {

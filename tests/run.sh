@@ -131,6 +131,9 @@ build dev -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSIOFLEET_TESTS=ON -DSIOFLEET_WERRO
 dev=$built
 mapfile -t labels < <(labels_of "$dev" | grep -vx collect)
 [ ${#labels[@]} -gt 0 ] && run_labels dev "$dev" "${labels[@]}"
+if [ -n "${SIOFLEET_LONG:-}" ] && wanted sim; then
+  if step sim-long "$dev/tests/sim/sim" --jobs 2 --seeds 100000; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+fi
 if needs_collect; then
   if step deps "$src/deploy/deps.sh" qemu && step qemu "$src/qemu-patch/build.sh" >"$work/qemu"; then
     # a test needs it; without it that one is skipped by name
@@ -142,7 +145,7 @@ if needs_collect; then
   fi
 fi
 
-sanitized=(unit oracle cli agent fleet fuzz-replay)
+sanitized=(unit oracle cli agent fleet sim fuzz-replay)
 any=0
 for l in "${sanitized[@]}"; do wanted "$l" && any=1; done
 if [ $any = 1 ]; then

@@ -1,0 +1,181 @@
+/* The plan of a seed: a fleet, its sweeps, and what goes wrong. */
+#include "proto/base/rng.h"
+#include "tests/sim/plan.h"
+#include "tests/sim/sim.h"
+
+static uint64_t between(struct rng *r, uint64_t lo, uint64_t hi)
+{
+    return lo + rng_below(r, hi - lo + 1);
+}
+
+static bool one_in(struct rng *r, uint64_t n)
+{
+    return rng_below(r, n) == 0;
+}
+
+static void add(struct plan *p, uint64_t ms, enum plan_verb verb, int64_t a, int64_t b, int64_t c,
+                int64_t d)
+{
+    plan_add(p, &(struct plan_event){ .ms = ms, .verb = verb, .arg = { a, b, c, d } });
+}
+
+static void sweeps(struct plan *p, struct rng *r)
+{
+    uint64_t n = between(r, 1, 3);
+    for (uint64_t i = 0; i < n; i++) {
+        struct plan_sweep *w = &p->sweep[p->n_sweeps++];
+        *w = (struct plan_sweep){ .seed = between(r, 1, 3),
+                                  .recipes = between(r, 1, 3),
+                                  .gbps = between(r, 1, 40),
+                                  .archs = between(r, 2, 50),
+                                  .block = one_in(r, 2) ? 0 : between(r, 1, 12),
+                                  .retries = between(r, 1, 4),
+                                  .priority = rng_below(r, 3),
+                                  .timeout_ms = 1000 * between(r, 20, 60),
+                                  .by_id = one_in(r, 4) };
+        uint64_t at = i ? between(r, 0, 60000) : between(r, 0, 2000);
+        add(p, at, PLAN_submit, (int64_t)i, 0, 0, 0);
+        if (one_in(r, 8))
+            add(p, at + between(r, 500, 40000), PLAN_cancel, (int64_t)i, 0, 0, 0);
+        if (one_in(r, 6))
+            add(p, at + between(r, 500, 20000), PLAN_hold, (int64_t)i,
+                (int64_t)between(r, 1000, 30000), 0, 0);
+        if (one_in(r, 6))
+            add(p, at + between(r, 20000, 60000), PLAN_retry, (int64_t)i, 0, 0, 0);
+    }
+    if (one_in(r, 5)) {
+        const struct plan_sweep *w = &p->sweep[rng_below(r, p->n_sweeps)];
+        uint64_t how = rng_below(r, POISON_HOST);
+        add(p, 0, PLAN_poison, (int64_t)(w->seed + rng_below(r, w->recipes)),
+            (int64_t)(w->gbps + rng_below(r, w->archs)), (int64_t)how, 0);
+        for (uint64_t i = 0; how == POISON_HANG && i < n; i++)
+            p->sweep[i].timeout_ms = 6000; /* each try takes so long */
+    }
+}
+
+static int64_t agent(const struct plan *p, struct rng *r)
+{
+    return (int64_t)(FIRST_AGENT_HOST + rng_below(r, p->agents));
+}
+
+/* Coordinator as often as all agents together. */
+static int64_t host(const struct plan *p, struct rng *r)
+{
+    return one_in(r, 2) ? COORDINATOR_HOST : agent(p, r);
+}
+
+static void net_fault_at(struct plan *p, struct rng *r, uint64_t at)
+{
+    static const enum plan_verb verbs[] = { PLAN_loss, PLAN_dup, PLAN_delay, PLAN_cut, PLAN_cut };
+    enum plan_verb v = verbs[rng_below(r, 5)];
+    int64_t a = one_in(r, 8) ? USER_HOST : agent(p, r), c = COORDINATOR_HOST;
+    bool back = one_in(r, 2);
+    int64_t from = back ? c : a, to = back ? a : c;
+    int64_t len = (int64_t)(one_in(r, 3) ? between(r, 10000, 30000) : between(r, 200, 8000));
+    if (v == PLAN_cut) {
+        add(p, at, v, from, to, len, 0);
+        if (one_in(r, 2)) /* both ways */
+            add(p, at, v, to, from, len, 0);
+    } else {
+        add(p, at, v, from, to, (int64_t)between(r, 1, 12), (int64_t)between(r, 5, 3000));
+    }
+}
+
+static void disk_fault_at(struct plan *p, struct rng *r, uint64_t at)
+{
+    static const enum plan_verb verbs[] = { PLAN_enospc, PLAN_eio, PLAN_torn, PLAN_nosync };
+    int64_t h = host(p, r);
+    if (one_in(r, 4))
+        add(p, at, PLAN_full, h, (int64_t)between(r, 500, 15000), 0, 0);
+    else
+        add(p, at, verbs[rng_below(r, 4)], h, (int64_t)between(r, 1, 4), (int64_t)rng_below(r, 60),
+            0);
+}
+
+static void crash_at(struct plan *p, struct rng *r, uint64_t at)
+{
+    int64_t h = host(p, r);
+    int64_t down = (int64_t)(one_in(r, 4) ? between(r, 8000, 20000) : between(r, 50, 4000));
+    switch (rng_below(r, 5)) {
+    case 0:
+        add(p, at, PLAN_kill, h, down, 0, 0);
+        break;
+    case 1:
+        add(p, at, PLAN_power, h, down, (int64_t)rng_below(r, 100000), 0);
+        if (one_in(r, 3)) /* and once more when it has just come up */
+            add(p, at + (uint64_t)down + between(r, 5, 5000), PLAN_power, h,
+                (int64_t)between(r, 50, 3000), (int64_t)rng_below(r, 100000), 0);
+        break;
+    case 2:
+        add(p, at, PLAN_killop, h, down, (int64_t)rng_below(r, 80), 0);
+        break;
+    case 3:
+        add(p, at, PLAN_powerop, h, down, (int64_t)rng_below(r, 80), 0);
+        break;
+    default:
+        if (one_in(r, 3))
+            add(p, at, PLAN_stop, h, 0, 0, 0);
+        else
+            add(p, at, PLAN_reset, h, 0, 0, 0);
+    }
+}
+
+static void odd_at(struct plan *p, struct rng *r, uint64_t at)
+{
+    int64_t a = agent(p, r);
+    switch (rng_below(r, 7)) {
+    case 0:
+        add(p, at, PLAN_freeze, host(p, r),
+            (int64_t)(one_in(r, 2) ? between(r, 500, 5000) : between(r, 9000, 25000)), 0, 0);
+        break;
+    case 1:
+        add(p, at, PLAN_slow, host(p, r), (int64_t)between(r, 2000, 30000),
+            (int64_t)between(r, 20, 1500), 0);
+        break;
+    case 2:
+        add(p, at, PLAN_clock, host(p, r),
+            (one_in(r, 2) ? 1 : -1) * (int64_t)between(r, 1000, 86400000), 0, 0);
+        break;
+    case 3:
+        add(p, at, PLAN_killtask, a, 0, 0, 0);
+        break;
+    case 4:
+        add(p, at, PLAN_hang, a, (int64_t)between(r, 1000, 40000), 0, 0);
+        break;
+    case 5:
+        add(p, at, PLAN_bad, a, (int64_t)between(r, 500, 8000), 0, 0);
+        break;
+    default:
+        add(p, at, PLAN_drain, a, (int64_t)between(r, 1000, 20000), 0, 0);
+    }
+}
+
+void plan_generate(uint64_t seed, struct plan *p)
+{
+    struct rng r = { seed * 0x9e3779b97f4a7c15u };
+    plan_default(p);
+    p->random = rng_u64(&r) >> 20;
+    p->agents = between(&r, 1, 4);
+    p->cores = between(&r, 1, 4);
+    p->point_ms = between(&r, 20, 400);
+    p->log_b = one_in(&r, 25) ? between(&r, 1 << 20, 3 << 20) : between(&r, 1, 20000);
+    p->fresh = one_in(&r, 10);
+    sweeps(p, &r);
+    uint64_t n = one_in(&r, 20) ? 0 : between(&r, 1, 14);
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t at = between(&r, 0, 90000);
+        switch (rng_below(&r, 4)) {
+        case 0:
+            net_fault_at(p, &r, at);
+            break;
+        case 1:
+            disk_fault_at(p, &r, at);
+            break;
+        case 2:
+            crash_at(p, &r, at);
+            break;
+        default:
+            odd_at(p, &r, at);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+/* Tasks' children: siofleet-shim in small around the real `siofleet __task` (agent/task.c), whose engine is replaced by
+ * one that takes virtual time and gives each point the statistics of check_result(). */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/runner.h"
+#include "agent/task.h"
+#include "perf/run.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+#include "tests/sim/sim.h"
+
+struct task {
+    uint64_t deadline_ms; /* UINT64_MAX = none */
+    const char *cause;    /* NULL = as its exit status says */
+    int signal;
+};
+
+static void put(const struct part *p, const char *name, const char *text)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/%s", p->dir, name);
+    CLEANUP(freep) char *temp = path_fmt("%s/%s.new", p->dir, name);
+    CLEANUP(closep) int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (fd >= 0 && write_all(fd, text, strlen(text)) == 0)
+        rename(temp, path);
+}
+
+static void main_(struct part *p)
+{
+    struct task *t = p->arg;
+    char text[256];
+    uint64_t began = world.now_ms;
+    check_task_started(p->dir, p->host);
+    if (part_wait(world.now_ms + 2) < 0)
+        return;
+    snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 "\n", p->pid, p->pid);
+    put(p, "pid", text);
+    int status = task_main(p->dir);
+    if (p->dead)
+        return;
+    snprintf(text, sizeof(text),
+             "{\"cause\":\"%s\",\"exit\":%d,\"signal\":%d,\"duration_ms\":%" PRIu64 "}\n",
+             t->cause ? t->cause
+             : status ? "exit"
+                      : "done",
+             t->cause ? 0 : status, t->signal, world.now_ms - began);
+    put(p, "status", text);
+}
+
+void tasks_spawn(const char *dir, struct ofd *lock, uint64_t timeout_ms, uint64_t *ret_pid)
+{
+    struct task *t = calloc(1, sizeof(*t));
+    char name[16];
+    if (!t)
+        abort();
+    t->deadline_ms = timeout_ms ? world.now_ms + timeout_ms : UINT64_MAX;
+    snprintf(name, sizeof(name), "%s.t%" PRIu64, world.host[world.cur->host].name,
+             world.n_parts % 100000);
+    struct part *p = part_start(PART_TASK, world.cur->host, name, main_, t);
+    snprintf(p->dir, sizeof(p->dir), "%s", dir);
+    p->lock = lock;
+    *ret_pid = p->pid;
+}
+
+struct part *task_by_pid(uint64_t pid)
+{
+    for (struct part *p = world.parts; p; p = p->next)
+        if (p->pid == pid)
+            return p->kind == PART_TASK && p->fiber && !p->dead ? p : NULL;
+    return NULL;
+}
+
+bool task_kill_one(unsigned host)
+{
+    for (struct part *p = world.parts; p; p = p->next)
+        if (p->kind == PART_TASK && p->host == host && p->fiber && !p->dead) {
+            part_kill(p);
+            return true;
+        }
+    return false;
+}
+
+uint64_t tasks_alive(unsigned host)
+{
+    uint64_t n = 0;
+    for (struct part *p = world.parts; p; p = p->next)
+        n += p->kind == PART_TASK && p->host == host && p->fiber && !p->dead;
+    return n;
+}
+
+/* Work for so long. 0, or -ECANCELED: the task is over. */
+static int work(uint64_t ms)
+{
+    struct part *p = world.cur;
+    struct task *t = p->arg;
+    struct host *h = &world.host[p->host];
+    uint64_t until = world.now_ms + ms;
+    for (;;) {
+        uint64_t to = h->hang_until_ms > until ? h->hang_until_ms : until;
+        if (to > t->deadline_ms)
+            to = t->deadline_ms;
+        if (world.now_ms < to && part_wait(to) < 0)
+            return -ECANCELED;
+        if (p->signals) {
+            t->cause = "cancelled";
+            return -ECANCELED;
+        }
+        if (world.now_ms >= t->deadline_ms) {
+            t->cause = "timeout";
+            return -ECANCELED;
+        }
+        if (world.now_ms >= until && world.now_ms >= h->hang_until_ms)
+            return 0;
+    }
+}
+
+/* How a poisoned point ends: -1 = it is none. */
+static int poisoned(uint64_t seed, uint64_t gbps)
+{
+    const struct plan *plan = world.plan;
+    for (size_t i = 0; i < plan->n_ev; i++) {
+        const struct plan_event *ev = &plan->ev[i];
+        if (ev->verb == PLAN_poison && (uint64_t)ev->arg[0] == seed && (uint64_t)ev->arg[1] == gbps)
+            return (int)ev->arg[2];
+    }
+    return -1;
+}
+
+static int run_poison(int how, struct err *e)
+{
+    struct part *p = world.cur;
+    struct task *t = p->arg;
+    switch (how) {
+    case POISON_SIGNAL:
+        t->cause = "signal";
+        t->signal = SIGSEGV;
+        break;
+    case POISON_HANG:
+        while (work(1000) == 0)
+            ;
+        break;
+    case POISON_HOST:
+        host_power(p->host, world.now_ms, 2000);
+        break;
+    default:
+        break;
+    }
+    return err_set(e, EIO, "poisoned point");
+}
+
+int __wrap_run_points(struct trace *t, enum rules rules, const struct arch archs[], size_t n,
+                      unsigned threads, uint64_t pace_ms,
+                      int (*done)(void *user, size_t i, const struct point_result *r), void *user,
+                      struct err *e);
+int __wrap_run_points(struct trace *t, enum rules rules, const struct arch archs[], size_t n,
+                      unsigned threads, uint64_t pace_ms,
+                      int (*done)(void *user, size_t i, const struct point_result *r), void *user,
+                      struct err *e)
+{
+    struct host *h = &world.host[world.cur->host];
+    uint64_t ms = world.plan->point_ms + pace_ms;
+    (void)rules;
+    if (h->bad_until_ms > world.now_ms)
+        return err_set(e, EIO, "bad host");
+    for (size_t i = 0; i < n; i++) {
+        uint64_t took = h->slow_until_ms > world.now_ms ? 4 * ms : ms;
+        if (work(took / (threads ? threads : 1)) < 0)
+            return err_set(e, ECANCELED, "ended");
+        int how = poisoned(t->head.seed, archs[i].link_gbps);
+        if (how >= 0)
+            return run_poison(how, e);
+        struct point_result r = { .status = ROW_DONE, .duration_us = took * 1000 };
+        check_result(t->head.seed, archs[i].link_gbps, &r.stats);
+        r.stats.time_ps ^= h->wrong_until_ms > world.now_ms;
+        int rc = done(user, i, &r);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}

@@ -1,0 +1,225 @@
+/* Users: the real client library (proto/client) on the user's host, one process a command. A command that is not done is
+ * said again until it is: submit has its request id, the others may be repeated. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "perf/build.h"
+#include "perf/sweep.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+#include "proto/base/log.h"
+#include "proto/client/client.h"
+#include "tests/sim/sim.h"
+
+enum { AGAIN_MS = 2000, PATIENCE_MS = 30000 };
+
+struct command {
+    enum plan_verb verb;
+    int64_t arg;
+    uint64_t undo_ms; /* of a hold or a drain: when it is taken back; 0 = now */
+    uint64_t since_ms;
+    bool done;
+};
+
+static struct {
+    struct sweep *sweep[PLAN_SWEEPS_MAX];
+    char *json[PLAN_SWEEPS_MAX];
+    char id[PLAN_SWEEPS_MAX][ID_HEX_LEN]; /* once submitted */
+    unsigned running, commands;
+} users;
+
+/* ---- what users have on their disk */
+
+static int put_log(unsigned no, uint64_t size_b, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(64 << 20);
+    char path[64];
+    int r = 0;
+    for (unsigned i = 0; i < 12 && r >= 0; i++)
+        r = buf_addf(&b,
+                     "vtd_iotlb_page_hit IOTLB page hit sid 0x%x iova 0x%x004 pmask "
+                     "0xfffffffffffff000 slpte 0x%x003 domain 0x%x\n",
+                     i % 2 ? 0x18u : 0x10u, 1 + i + no, 0x100 + i, 1 + i % 2);
+    for (uint64_t k = 0; r >= 0 && b.len < size_b; k++) {
+        uint8_t line[4096];
+        struct rng rng = { k + no * 7919 };
+        for (size_t i = 0; i < sizeof(line); i++)
+            line[i] = (uint8_t)('a' + (rng_u64(&rng) & 15));
+        line[sizeof(line) - 1] = '\n';
+        r = buf_add(&b, line, sizeof(line));
+    }
+    snprintf(path, sizeof(path), "/sim/u/log%u", no);
+    return r < 0 ? r : file_write(path, b.data, b.len, 0600, true, e);
+}
+
+static int put_trace(uint64_t seed, const char *path, struct err *e)
+{
+    struct recipe rec;
+    struct trace *t = NULL;
+    recipe_init(&rec);
+    rec.seed = seed;
+    int r = recipe_add_log(&rec, "/sim/u/log0", e);
+    if (r >= 0)
+        r = build_trace(&rec, NULL, &t, NULL, e);
+    if (r >= 0)
+        r = trace_save(t, path, true, NULL, e);
+    trace_free(&t);
+    recipe_clear(&rec);
+    return r;
+}
+
+static int make_sweep(unsigned no, const struct plan_sweep *w, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 16);
+    int r = buf_addf(&b, "[sweep]\nname = s%u\nretries = %u\npriority = %u\ntimeout = %us\n", no,
+                     (unsigned)w->retries, (unsigned)w->priority, (unsigned)(w->timeout_ms / 1000));
+    if (r >= 0 && w->block)
+        r = buf_addf(&b, "block = %u\n", (unsigned)w->block);
+    if (!w->by_id && r >= 0)
+        r = buf_addf(&b, "[trace t]\nlogs = /sim/u/log0, /sim/u/log1\nseed = %u..%u:+1\n",
+                     (unsigned)w->seed, (unsigned)(w->seed + w->recipes - 1));
+    for (uint64_t i = 0; w->by_id && i < w->recipes && r >= 0; i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/sim/u/t%u.trc", (unsigned)(w->seed + i));
+        r = put_trace(w->seed + i, path, e);
+        if (r >= 0)
+            r = buf_addf(&b, "[trace t%u]\nfile = %s\n", (unsigned)i, path);
+    }
+    if (r >= 0)
+        r = buf_addf(&b, "[arch a]\nlink_gbps = %u..%u:+1\n", (unsigned)w->gbps,
+                     (unsigned)(w->gbps + w->archs - 1));
+    if (r >= 0)
+        r = sweep_text("sim.ini", (const char *)b.data, &users.sweep[no], e);
+    if (r >= 0)
+        r = sweep_identify(users.sweep[no], e);
+    if (r < 0)
+        return r;
+    json_t *j = sweep_json(users.sweep[no]);
+    users.json[no] = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    json_decref(j);
+    return users.json[no] ? 0 : -ENOMEM;
+}
+
+int users_begin(struct err *e)
+{
+    const struct plan *plan = world.plan;
+    memset(&users, 0, sizeof(users));
+    int r = put_log(0, plan->log_b, e);
+    if (r >= 0)
+        r = put_log(1, 1, e);
+    for (unsigned i = 0; i < plan->n_sweeps && r >= 0; i++)
+        r = make_sweep(i, &plan->sweep[i], e);
+    return r;
+}
+
+void users_clear(void)
+{
+    for (unsigned i = 0; i < PLAN_SWEEPS_MAX; i++) {
+        sweep_free(&users.sweep[i]);
+        freep(&users.json[i]);
+    }
+}
+
+/* ---- commands */
+
+struct upload {
+    struct client *c;
+    struct err *e;
+};
+
+static int upload(void *user, const char *path, const struct id *id)
+{
+    struct upload *u = user;
+    struct id got;
+    uint64_t size_b;
+    (void)id;
+    return client_put(u->c, path, strstr(path, ".trc") ? "trace" : "log", "", &got, &size_b, NULL,
+                      NULL, u->e);
+}
+
+static int submit(struct client *c, unsigned no, struct err *e)
+{
+    struct upload u = { c, e };
+    struct msg_submitted m;
+    char name[16];
+    snprintf(name, sizeof(name), "s%u", no);
+    int r = sweep_files(users.sweep[no], upload, &u);
+    if (r >= 0)
+        r = client_submit(c, name, users.json[no], strlen(users.json[no]), &m, e);
+    if (r < 0)
+        return r;
+    id_hex(&m.sweep, users.id[no]);
+    check_submitted(&m.sweep, no);
+    return 0;
+}
+
+static int control(struct client *c, struct command *cmd, struct err *e)
+{
+    static const struct {
+        const char *verb, *undo;
+    } verbs[] = { [PLAN_cancel] = { "cancel", NULL },
+                  [PLAN_hold] = { "hold", "release" },
+                  [PLAN_retry] = { "retry-failed", NULL },
+                  [PLAN_drain] = { "drain", "undrain" } };
+    const char *target = cmd->verb == PLAN_drain ? world.host[cmd->arg].name : users.id[cmd->arg];
+    if (!*target) /* not submitted: a while is waited for that */
+        return world.now_ms - cmd->since_ms > PATIENCE_MS ? 0 : -EAGAIN;
+    char text[1001];
+    bool undo = !cmd->undo_ms;
+    int r = client_control(
+        c, undo && verbs[cmd->verb].undo ? verbs[cmd->verb].undo : verbs[cmd->verb].verb, target,
+        text, e);
+    if (r >= 0 && cmd->verb == PLAN_cancel && strstr(text, ": cancelled"))
+        check_cancelled((unsigned)cmd->arg);
+    /* "it is over already", "no such agent yet": an answer is an answer */
+    return r < 0 && *client_refusal(c) && e->code != ENOSPC && e->code != EIO ? 0 : r;
+}
+
+static void command_main(struct part *p)
+{
+    struct command *cmd = p->arg;
+    const struct client_opt opt = { .connect = "tcp://sim:1",
+                                    .server_key = "/sim/u/coordinator.pub",
+                                    .key = "/sim/u/key" };
+    while (!p->dead && !cmd->done) {
+        struct client *c = NULL;
+        struct err e = { 0 };
+        int r = client_open(&opt, 0, NULL, &c, &e);
+        if (r >= 0)
+            r = cmd->verb == PLAN_submit ? submit(c, (unsigned)cmd->arg, &e) : control(c, cmd, &e);
+        cmd->done = r >= 0 && !cmd->undo_ms;
+        if (r < 0)
+            log_info("user: %s", e.text);
+        client_free(&c);
+        if (r >= 0 && cmd->undo_ms) {
+            part_wait(cmd->undo_ms);
+            cmd->undo_ms = 0;
+        } else if (r < 0) {
+            part_wait(world.now_ms + AGAIN_MS);
+        }
+    }
+    users.running--;
+}
+
+void user_command(const struct plan_event *ev)
+{
+    struct command *cmd = calloc(1, sizeof(*cmd));
+    char name[16];
+    if (!cmd)
+        abort();
+    cmd->verb = ev->verb;
+    cmd->arg = ev->arg[0];
+    cmd->since_ms = world.now_ms;
+    if (ev->verb == PLAN_hold || ev->verb == PLAN_drain)
+        cmd->undo_ms = world.now_ms + (uint64_t)ev->arg[1] + 1;
+    snprintf(name, sizeof(name), "u%u", ++users.commands);
+    users.running++;
+    part_start(PART_USER, USER_HOST, name, command_main, cmd);
+}
+
+bool users_waiting(void)
+{
+    return users.running;
+}

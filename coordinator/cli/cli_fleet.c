@@ -427,6 +427,16 @@ static const struct opt logs_opts[] = {
     { 0 },
 };
 
+static const struct opt repro_opts[] = {
+    { .name = "data",
+      .arg = "DIR",
+      .help = "read this coordinator's store directly, without one running",
+      .kind = OPT_STR,
+      .off = offsetof(struct repro_opt, data) },
+    JSON_OPT(struct repro_opt),
+    CLIENT_OPTS(struct repro_opt, fleet),
+    { 0 },
+};
 static const struct opt fsck_opts[] = {
     { .name = "data",
       .arg = "DIR",
@@ -623,6 +633,20 @@ const struct verb fleet_verbs[] = {
       .min_args = 1,
       .max_args = 1,
       .run = run_audit },
+    { .name = "repro",
+      .args = "ROW",
+      .summary = "run a row's point again on this host and compare",
+      .details = "ROW is SWEEP:INDEX, or 8 or more digits of a point's id. Fetches the trace that "
+                 "the row was\n"
+                 "made of, runs the point, and compares every statistic; exit 4 if one differs.",
+      .examples = "siofleet repro last:17             # point 17 of the newest sweep\n"
+                  "siofleet repro 4f1c22aa            # any row of this point\n"
+                  "siofleet repro iotlb:3 --data /srv/fleet",
+      .opts = repro_opts,
+      .opts_size = sizeof(struct repro_opt),
+      .min_args = 1,
+      .max_args = 1,
+      .run = run_repro },
     { .name = "fsck",
       .args = "",
       .summary = "check every stored byte of a coordinator's or agent's folder",

@@ -64,6 +64,13 @@ struct logs_opt {
 };
 int run_logs(struct cli *c, void *o, int argc, char **argv);
 
+struct repro_opt {
+    struct client_opt fleet;
+    bool json;
+    const char *data;
+};
+int run_repro(struct cli *c, void *o, int argc, char **argv);
+
 struct fsck_opt {
     bool json, repair;
     const char *data;

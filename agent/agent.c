@@ -20,6 +20,7 @@
 #include "agent/runner.h"
 #include "agent/spec.h"
 #include "agent/spool.h"
+#include "collect/recipe.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
@@ -923,6 +924,22 @@ static int open_spool(struct run *r, struct err *e)
     return path ? spool_open(path, &r->spool, e) : err_sys(e, ENOMEM, "%s", r->dir);
 }
 
+/* A collection may have built QEMU: that this host is ready now is worth telling. */
+static void look_at_ability(struct agent *a)
+{
+    const char *now = collect_ability_name(collect_ability()),
+               *was = json_string_value(json_object_get(a->facts.json, "collect"));
+    if (was && !strcmp(now, was))
+        return;
+    json_object_set_new(a->facts.json, "collect", json_string(now));
+    char *text = json_dumps(a->facts.json, JSON_COMPACT);
+    if (!text)
+        return;
+    free(a->facts_text);
+    a->facts_text = text;
+    push(a, (struct core_event){ .kind = CORE_FACTS });
+}
+
 static void child_ended(struct agent *a, struct run *r)
 {
     spool_end_clear(&r->end);
@@ -938,6 +955,8 @@ static void child_ended(struct agent *a, struct run *r)
         if (!r->end.tail)
             r->end.tail = strdup("siofleet: fewer whole rows than points\n");
     }
+    if (r->g.kind == CORE_COLLECT)
+        look_at_ability(a);
     push(a,
          (struct core_event){ .kind = CORE_EXITED, .key = r->g.key, .cause = cause, .rows = rows });
 }

@@ -187,12 +187,12 @@ static void on_adopt(struct core *c, const struct core_event *ev, struct core_ac
         act(out, CORE_DO_MAKE, t);
 }
 
-/* A trace task leaves something when all went well; a command's output says why it went wrong, too. */
+/* A trace task leaves something when all went well; what a command or a collection says tells why it went wrong, too. */
 static bool leaves(const struct core_task *t, enum task_cause cause)
 {
-    if (t->state != CORE_ST_RUN || cause == CAUSE_LOST)
+    if (t->state != CORE_ST_RUN || cause == CAUSE_LOST || t->kind == CORE_POINTS)
         return false;
-    return t->kind == CORE_EXEC || (t->kind != CORE_POINTS && cause == CAUSE_DONE);
+    return t->kind != CORE_TRACE || cause == CAUSE_DONE;
 }
 
 static void on_cannot(struct core *c, struct core_task *t, enum task_cause cause, uint64_t now,
@@ -495,6 +495,10 @@ void core_step(struct core *c, const struct core_event *ev, uint64_t now, struct
         c->beat_ms = now;
         break;
     case CORE_TICK:
+        break;
+    case CORE_FACTS:
+        if (c->up && c->welcome)
+            act(out, CORE_DO_HELLO, NULL);
         break;
     default:
         on_task_event(c, ev, now, out);

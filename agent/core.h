@@ -114,6 +114,7 @@ enum core_event_kind {
     CORE_DROPPED,  /* key: not ours any more */
     CORE_DRAIN,    /* end everything; a second one: at once */
     CORE_CLOSE,    /* nothing new from now on; what is here goes on */
+    CORE_FACTS,    /* the host's facts changed: say hello once more */
     CORE_TICK,     /* time passed */
     CORE_ADOPT, /* key, kind, points, rows, seq = rows acknowledged, state: found on disk after a restart */
 };

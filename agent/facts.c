@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "collect/kvm.h"
+#include "collect/recipe.h"
 #include "proto/base/buf.h"
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
@@ -108,6 +109,7 @@ int facts_get(const char *proc, const char *sys, bool kvm, struct facts *ret, st
     json_object_set_new(j, "accel", json_string(ret->kvm ? "kvm" : "tcg"));
     json_object_set_new(j, "cores", json_u64(ret->cores));
     json_object_set_new(j, "memory_mib", json_u64(ret->memory_mib));
+    json_object_set_new(j, "collect", json_string(collect_ability_name(collect_ability())));
     ret->json = j;
     return 0;
 }

@@ -133,6 +133,12 @@ static int list_collect(const char *dir, struct products *p, struct err *e)
     int r = read_json(dir, "info.json", &p->info, e);
     json_t *at;
     size_t i;
+    if (r == -ENOENT && (p->info = json_object())) /* it failed: what it said is all */
+        r = 0;
+    if (r == 0)
+        r = list_output(dir, "stdout", p, e);
+    if (r == 0)
+        r = list_output(dir, "stderr", p, e);
     if (r < 0)
         return r;
     json_array_foreach (json_object_get(p->info, "files"), i, at) {
@@ -213,8 +219,9 @@ char *products_info(const struct products *p)
     CLEANUP(json_decrefp) json_t *j = json_copy(p->info);
     json_t *files = json_deep_copy(json_object_get(j, "files")), *f;
     size_t i;
-    if (files && !json_object_get(p->info, "stdout"))
-        json_array_foreach (files, i, f)
+    json_array_foreach (files, i, f)
+        if (json_object_get(
+                f, "name")) /* a command's files have none: their path is what was asked for */
             json_object_del(f, "path");
     if (files)
         json_object_set_new(j, "files", files);

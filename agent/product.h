@@ -6,8 +6,8 @@
  *              OUTPUT {"total_b","kept_b","text"} or with "id" instead of "text" where it is long or no UTF-8;
  *              total_b - kept_b bytes in the middle were lost to the log's cap
  *              FILE {"path","bytes","id"} or {"path","error"}
- *     collect  info.json as the child wrote it; its "files" [{"name","kind","path"}] get "bytes" and "id" and lose
- *              "path"
+ *     collect  info.json as the child wrote it, if it did; its "files" [{"name","kind","path"}] get "bytes" and "id" and
+ *              lose "path"; with "stdout" and "stderr" like a command
  */
 #pragma once
 #include <stdbool.h>

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/collect.h"
 #include "agent/runner.h"
 #include "agent/spool.h"
 #include "perf/arch.h"
@@ -234,8 +235,9 @@ int task_main(const char *dir)
     if (spec)
         run = load(dir, "run.json", 1 << 20, &e);
     if (run && json_get_u64(run, "threads", &threads, &e) == 0)
-        r = g.kind == CORE_POINTS ? run_points_task(dir, spec, run, threads, &e)
-                                  : run_trace_task(dir, spec, run, &e);
+        r = g.kind == CORE_POINTS    ? run_points_task(dir, spec, run, threads, &e)
+            : g.kind == CORE_COLLECT ? collect_task(dir, spec, run, &e)
+                                     : run_trace_task(dir, spec, run, &e);
     if (r == 0)
         return 0;
     log_error("%s", e.text[0] ? e.text : err_name(e.code));

@@ -8,7 +8,7 @@
 #include "collect/collect.h"
 #include "proto/base/clean.h"
 
-int (*collect_on_fleet)(struct cli *c, const char *ini, bool detach);
+int (*collect_on_fleet)(struct cli *c, const struct collect_fleet *f);
 
 static void on_stop(int sig)
 {
@@ -17,24 +17,38 @@ static void on_stop(int sig)
 }
 
 struct collect_opt {
-    bool local, keep, no_prepare, detach, json;
-    const char *out;
+    bool local, keep, no_prepare, json;
     struct opt_u64 jobs;
+    struct collect_fleet fleet; /* out: of both */
 };
 
 static const struct opt collect_opts[] = {
     { "local", 0, NULL, "on this host, without a fleet", OPT_FLAG,
       offsetof(struct collect_opt, local), 0, 0 },
     { "out", 'o', "DIR", "results here; runs it already holds are kept", OPT_STR,
-      offsetof(struct collect_opt, out), 0, 0 },
+      offsetof(struct collect_opt, fleet.out), 0, 0 },
     { "keep", 0, NULL, "leave the last guest up until `vm stop` or ^C", OPT_FLAG,
       offsetof(struct collect_opt, keep), 0, 0 },
     { "no-prepare", 0, NULL, "fail instead of building QEMU or the guest image", OPT_FLAG,
       offsetof(struct collect_opt, no_prepare), 0, 0 },
     { "jobs", 'j', "N", "stacks at once (default: what cores and memory hold)", OPT_U64,
       offsetof(struct collect_opt, jobs), 1, 64 },
-    { "detach", 0, NULL, "on a fleet: do not wait", OPT_FLAG, offsetof(struct collect_opt, detach),
-      0, 0 },
+    { "detach", 0, NULL, "on a fleet: do not wait, print the job's id", OPT_FLAG,
+      offsetof(struct collect_opt, fleet.detach), 0, 0 },
+    { "plan", 0, NULL, "on a fleet: say which runs are missing, start nothing", OPT_FLAG,
+      offsetof(struct collect_opt, fleet.plan), 0, 0 },
+    { "again", 0, NULL, "on a fleet: make every run anew, also those that were made before",
+      OPT_FLAG, offsetof(struct collect_opt, fleet.again), 0, 0 },
+    { "labels", 0, "K=V,...", "on a fleet: only agents with all of these", OPT_STR,
+      offsetof(struct collect_opt, fleet.labels), 0, 0 },
+    { "request-id", 0, "S", "on a fleet: the same S gives the same job", OPT_STR,
+      offsetof(struct collect_opt, fleet.request_id), 0, 0 },
+    { "connect", 0, "EP", "coordinator, tcp://HOST:PORT (SIOFLEET_CONNECT)", OPT_STR,
+      offsetof(struct collect_opt, fleet.connect), 0, 0 },
+    { "server-key", 0, "FILE", "its public key (SIOFLEET_SERVER_KEY)", OPT_STR,
+      offsetof(struct collect_opt, fleet.server_key), 0, 0 },
+    { "key", 0, "FILE", "your secret key (SIOFLEET_KEY)", OPT_STR,
+      offsetof(struct collect_opt, fleet.key), 0, 0 },
     { "json", 0, NULL, "a siofleet.collection/1 document", OPT_FLAG,
       offsetof(struct collect_opt, json), 0, 0 },
     { 0 },
@@ -55,11 +69,12 @@ static int print_init(struct cli *c, const char *name)
     return cli_flush(c);
 }
 
-static void print_text(const json_t *doc)
+void collect_print(const json_t *doc)
 {
-    static const char *const names[] = { "run",     "status", "events",      "devices",
-                                         "dropped", "bytes",  "measured_ms", "log" };
-    struct table *t = table_new(names, ARRAY_LEN(names));
+    static const char *const names[] = { "run",   "status",      "events", "devices", "dropped",
+                                         "bytes", "measured_ms", "log",    "agent" };
+    bool fleet = json_object_get(json_array_get(json_object_get(doc, "runs"), 0), "agent");
+    struct table *t = table_new(names, ARRAY_LEN(names) - !fleet);
     size_t i;
     json_t *r;
     json_array_foreach (json_object_get(doc, "runs"), i, r) {
@@ -80,7 +95,12 @@ static void print_text(const json_t *doc)
         else
             table_cell(t, "-");
         const char *p = json_string_value(json_object_get(log, "path"));
+        if (!p)
+            p = json_string_value(json_object_get(log, "id"));
         table_cell(t, "%s", p ? p : "-");
+        const char *agent = json_string_value(json_object_get(r, "agent"));
+        if (fleet)
+            table_cell(t, "%s", agent ? agent : "-");
     }
     table_print(t, stdout);
     table_free(&t);
@@ -109,14 +129,20 @@ static int run_collect(struct cli *c, void *opt, int argc, char **argv)
         if (!collect_on_fleet)
             return cli_failf(c, SF_ENOFLEET,
                              "collect: no fleet here; --local collects on this host");
-        return collect_on_fleet(c, argv[0], o->detach);
+        o->fleet.ini = argv[0];
+        return collect_on_fleet(c, &o->fleet);
     }
+    if (o->fleet.detach || o->fleet.plan || o->fleet.again)
+        return cli_failf(c, SF_EUSAGE, "%s: on a fleet only, not with --local",
+                         o->fleet.detach ? "--detach"
+                         : o->fleet.plan ? "--plan"
+                                         : "--again");
     struct sigaction sa = { .sa_handler = on_stop };
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
     struct collect_opts co = {
-        .out = o->out, .keep = o->keep, .no_prepare = o->no_prepare, .jobs = o->jobs.v
+        .out = o->fleet.out, .keep = o->keep, .no_prepare = o->no_prepare, .jobs = o->jobs.v
     };
     CLEANUP(json_decrefp) json_t *doc = NULL;
     r = collect_local(&conf, &co, &doc, &e);
@@ -131,7 +157,7 @@ static int run_collect(struct cli *c, void *opt, int argc, char **argv)
         struct cli quiet = { .verb = c->verb };
         return cli_fail(&quiet, &e);
     }
-    print_text(doc);
+    collect_print(doc);
     return cli_flush(c);
 }
 
@@ -162,12 +188,25 @@ const struct verb collect_verbs[] = {
     { .name = "collect",
       .args = "RUN.ini",
       .summary = "collect IOMMU logs from patched QEMU stacks",
-      .details = "Builds QEMU and the guest image when they are not in the cache (minutes, once), "
-                 "boots the stack, traces\n"
-                 "the measured phase and publishes log, workload output, serial logs and "
-                 "provenance of each run.",
-      .examples = "siofleet collect --local run.ini -o logs   # on this host\n"
-                  "siofleet collect run.ini                   # on the fleet\n",
+      .details =
+          "Builds QEMU and the guest image when they are not in the cache (minutes, once), "
+          "boots the stack, traces\n"
+          "the measured phase and publishes log, workload output, serial logs and "
+          "provenance of each run.\n"
+          "\n"
+          "On a fleet the runs are spread over agents that can collect and have the memory. The "
+          "same RUN.ini\n"
+          "given again makes only the runs that are missing, so a collection that was cut off "
+          "is resumed, and one\n"
+          "with more runs= is continued. Ctrl-C cancels it (exit 5); runs that are done stay. "
+          "Logs stay at the\n"
+          "coordinator as artefacts; -o DIR brings them here.",
+      .examples =
+          "siofleet collect --local run.ini -o logs   # on this host\n"
+          "siofleet collect run.ini -o logs           # on the fleet\n"
+          "siofleet collect run.ini --plan            # which runs are missing\n"
+          "siofleet collect run.ini --detach          # prints the job's id; siofleet logs -f, "
+          "cancel\n",
       .opts = collect_opts,
       .opts_size = sizeof(struct collect_opt),
       .max_args = 2,

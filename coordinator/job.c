@@ -78,7 +78,8 @@ static int check_collect(const json_t *doc, struct job *j, struct err *e)
             return err_set(e, SF_EUSAGE, "job: file '%.30s' is no id", key);
     }
     j->again = json_is_true(json_object_get(doc, "again"));
-    j->needs.collect = true;
+    j->needs.collect = !json_is_true(json_object_get(doc, "own_all"));
+    j->needs.fewer = true;
     return 0;
 }
 

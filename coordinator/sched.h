@@ -108,6 +108,7 @@ struct sched_needs {
     uint32_t
         cores; /* taken from the agent's, of which other tasks of jobs have theirs; 0 = does not count */
     uint64_t memory_mib;
+    bool fewer; /* fewer cores will do: then it takes all that its agent has */
     bool kvm, collect;
     bool exclusive; /* nothing else runs on the agent meanwhile */
     bool pinned;    /* to install, and gone with it */

@@ -82,7 +82,7 @@ bool sched_better_elsewhere(const struct sched *s, const struct sched_task *t,
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *o = LIST_OF(q, struct sched_agent, all);
-        bool failed = !sched_takes(o, now);
+        bool failed = !sched_takes(o, now) || (t->job && !sched_agent_fits(o, &t->needs));
         for (uint32_t i = 0; i < p->n_failed_on; i++)
             failed |= p->failed_on[i] == o;
         if (!failed)

@@ -221,9 +221,15 @@ bool labels_have(const char *labels, const char *wanted)
     return true;
 }
 
+/* Cores of this agent that a task takes. */
+static uint64_t cores_on(const struct sched_agent *a, const struct sched_needs *n)
+{
+    return n->fewer && n->cores > a->cores ? a->cores : n->cores;
+}
+
 bool sched_agent_fits(const struct sched_agent *a, const struct sched_needs *n)
 {
-    return a->cores >= n->cores && a->memory_mib >= n->memory_mib && (!n->kvm || a->kvm) &&
+    return a->cores >= cores_on(a, n) && a->memory_mib >= n->memory_mib && (!n->kvm || a->kvm) &&
            (!n->collect || a->collect != COLLECT_NO) && labels_have(a->labels, n->labels) &&
            (!n->pinned || !memcmp(a->install, n->install, sizeof(a->install)));
 }
@@ -237,7 +243,7 @@ static void held(const struct sched_agent *a, uint64_t *cores, uint64_t *memory_
     LIST_EACH(p, n, &a->tasks)
     {
         const struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
-        *cores += t->needs.cores;
+        *cores += cores_on(a, &t->needs);
         *memory_mib += t->needs.memory_mib;
         *exclusive |= t->needs.exclusive;
     }
@@ -248,7 +254,7 @@ static bool has_room(const struct sched_agent *a, const struct sched_needs *n)
     uint64_t cores, memory_mib;
     bool exclusive;
     held(a, &cores, &memory_mib, &exclusive);
-    return !exclusive && cores + n->cores <= a->cores &&
+    return !exclusive && cores + cores_on(a, n) <= a->cores &&
            memory_mib + n->memory_mib <= a->memory_mib && (!n->exclusive || list_empty(&a->tasks));
 }
 
@@ -369,7 +375,7 @@ void sched_job_why(const struct sched *s, const struct sched_task *t, char out[2
             continue;
         there++;
         fit += sched_agent_fits(a, n);
-        cores += a->cores >= n->cores;
+        cores += a->cores >= cores_on(a, n);
         memory += a->memory_mib >= n->memory_mib;
         kvm += !n->kvm || a->kvm;
         collect += !n->collect || a->collect != COLLECT_NO;

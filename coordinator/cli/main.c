@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "coordinator/cli/cli_collect_fleet.h"
 #include "coordinator/cli/help.h"
 #include "coordinator/cli/verbs.h"
 #include "proto/base/clean.h"
@@ -91,6 +92,9 @@ int main(int argc, char **argv)
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
 
+#if defined(SF_HAVE_fleet_verbs) && defined(SF_HAVE_collect_verbs)
+    collect_fleet_init();
+#endif
     argc -= argc > 0;
     argv++;
     if (argc <= 0) {

@@ -1,7 +1,11 @@
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "collect/conf.h"
+#include "collect/recipe.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
 
 static int parse(const char *text, struct collect_conf *c, struct err *e)
 {
@@ -96,4 +100,73 @@ Test(conf, what_is_no_run_is_refused_with_its_line)
         cr_expect_not_null(strstr(e.text, rows[i].says), "row %zu says: %s", i, e.text);
         conf_clear(&c);
     }
+}
+
+/* The recipe of a RUN.ini with this text, in a folder of its own. */
+static void recipe_of(const char *text, struct collect_recipe *r)
+{
+    char dir[] = "/tmp/recipe-XXXXXX";
+    struct err e = { 0 };
+    cr_assert(mkdtemp(dir));
+    CLEANUP(freep) char *path = path_fmt("%s/run.ini", dir);
+    CLEANUP(freep) char *kernel = path_fmt("%s/kernel", dir);
+    cr_assert_eq(file_write(kernel, "k", 1, 0600, true, &e), 0, "%s", e.text);
+    cr_assert_eq(file_write(path, text, strlen(text), 0600, true, &e), 0, "%s", e.text);
+    int rc = collect_recipe_load(path, r, &e);
+    dir_remove(dir, NULL);
+    cr_assert_eq(rc, 0, "%s", e.text);
+}
+
+Test(recipe, files_that_mean_the_same_give_the_same_text)
+{
+    struct collect_recipe a, b;
+    recipe_of("[collect]\nnics = 2\nruns = 3\n[workload]\nbytes = 9M\n", &a);
+    recipe_of("; remark\n[workload]\nbytes=9M\n[collect]\nruns = 44\nprofile = quick\nnics=2\n",
+              &b);
+    cr_assert_str_eq(a.ini, b.ini);
+    cr_assert_eq(a.runs, 3);
+    cr_assert_eq(b.runs, 44);
+    collect_recipe_clear(&a);
+    collect_recipe_clear(&b);
+}
+
+Test(recipe, what_it_says_is_what_the_file_said)
+{
+    static const char *const texts[] = {
+        "[collect]\nprofile = many\nnics = 3\n[workload]\nbytes = 5M\n", /* over the profile's duration */
+        "[collect]\n[workload]\nduration = 7s\n", /* over the profile's bytes */
+        "[collect]\nprofile = tenants\nguests = 4\nmemory = 5G\n",
+        "[collect]\nprofile = big\nicount = 3\n",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        struct collect_recipe r;
+        struct collect_conf was, is;
+        struct err e;
+        recipe_of(texts[i], &r);
+        cr_assert_eq(parse(texts[i], &was, &e), 0);
+        cr_assert_eq(parse(r.ini, &is, &e), 0, "%s", e.text);
+        cr_assert_str_eq(is.profile, was.profile);
+        cr_assert_eq(is.nics, was.nics);
+        cr_assert_eq(is.guests, was.guests);
+        cr_assert_eq(is.memory_b, was.memory_b);
+        cr_assert_eq(is.bytes_b, was.bytes_b);
+        cr_assert(was.bytes_b || is.duration_ms == was.duration_ms);
+        cr_assert_eq(is.icount, was.icount);
+        cr_assert_eq(r.cores, 2 + was.guests);
+        cr_assert_gt(r.memory_mib, 200);
+        conf_clear(&was);
+        conf_clear(&is);
+        collect_recipe_clear(&r);
+    }
+}
+
+Test(recipe, files_travel_beside_the_text)
+{
+    struct collect_recipe r;
+    recipe_of("[collect]\nkernel = kernel\n", &r);
+    cr_assert_eq(r.n_files, 1);
+    cr_assert_str_eq(r.file[0].key, "kernel");
+    cr_assert(strstr(r.file[0].path, "/recipe-"));
+    cr_assert(!strstr(r.ini, "kernel"));
+    collect_recipe_clear(&r);
 }

@@ -12,7 +12,7 @@
  *   7 which of the place's page-table entries, tenant by tenant: only an export
  *   8 offsets  inside the 2 MiB piece, tenant by tenant: only an export
  *
- * Undoing the interleaving before packing is what makes the numbers repeat: a tenant walks its own rings. All numbers are split into
+ * In 5 a tenant is known by its number among those with places. Undoing the interleaving before packing is what makes the numbers repeat: a tenant walks its own rings. All numbers are split into
  * planes, the lowest bytes of all first, so that they unpack without a branch.
  */
 #pragma once
@@ -34,6 +34,8 @@ enum {
     SEC_FRAME = SEC_OFFSETS - SEC_TABLES, /* so many a frame */
 };
 enum { TRACE_HEADER_B = 112, FRAME_EVENTS = 1 << 20, RUN_MAX = 255 };
+/* Most tenants without any place: what is made for each tenant must not be large for a small file. */
+enum { TRACE_IDLE_MAX = 1 << 20 };
 
 /* The fixed header: numbers of both sides. */
 struct trace_counts {
@@ -86,7 +88,7 @@ enum {
     STRETCH_ADDR,
     STRETCH_COLUMNS
 };
-/* Section 5: runs of a round u32, rounds u32, first run (gid u32, length u8); then planes of the gids and lengths of a round's runs and of
+/* Section 5: runs of a round u32, rounds u32, first run (tenant u32, length u8); then planes of the tenants and lengths of a round's runs and of
  * those behind the last round. */
 enum { COLUMN_HEAD_B = 9, ORDER_HEAD_B = 13 };
 

@@ -14,18 +14,19 @@ struct loader {
     struct frame_in f;
     struct trace *t;
     struct trace_counts n;
-    unsigned gid_w;
-    uint8_t *raw; /* section buffer */
+    uint32_t n_tenants; /* those with places; only these have a number in a frame */
+    unsigned tenant_w;  /* bytes of such a number */
+    uint8_t *raw;       /* section buffer */
     size_t room;
     uint32_t *words; /* first word of each place, n_places + 1; NULL where entries are places */
     uint64_t *word;  /* page-table entries, n_words */
-    uint32_t *first; /* first place of each gid, n_gids + 1 */
+    uint32_t *first; /* first place of each tenant, n_tenants + 1 */
 
     /* of a frame */
-    uint32_t *start;    /* of each gid, n_gids + 1; moves while events are spread */
+    uint32_t *start;    /* of each tenant, n_tenants + 1; moves while events are spread */
     uint32_t *flat;     /* a frame's entries, tenant by tenant */
     uint32_t *flat_off; /* the same of offsets, or NULL */
-    uint32_t *gids; /* runs: the first, then those of a round, then those behind the last round */
+    uint32_t *who; /* runs: the first, then those of a round, then those behind the last round */
     uint8_t *lens;
     uint32_t round, times, rest;
 };
@@ -41,7 +42,7 @@ static void loader_clear(struct loader *l)
     free(l->start);
     free(l->flat);
     free(l->flat_off);
-    free(l->gids);
+    free(l->who);
     free(l->lens);
 }
 
@@ -76,13 +77,11 @@ static int read_header(struct loader *l, struct err *e)
                                   .n_words = get_u32(h + 88),
                                   .variant_w = get_u32(h + 92),
                                   .offset_w = get_u32(h + 96) };
-    l->gid_w = width_of(t->n_gids ? t->n_gids - 1 : 0);
     uint64_t frames = (t->n + FRAME_EVENTS - 1) / FRAME_EVENTS;
-    /* tenants without events are few beside those with */
     if (t->n >= UINT32_MAX || l->n.n_addr > l->n.n_places || l->n.n_places > l->n.n_words ||
         l->n.n_words > t->n || l->n.variant_w > 4 || l->n.offset_w > 3 ||
         l->f.n != SEC_TABLES + SEC_FRAME * frames || t->head.tenants > t->n_gids ||
-        t->n_gids > (uint64_t)l->n.n_places + (1u << 24))
+        t->n_gids > (uint64_t)l->n.n_places + TRACE_IDLE_MAX)
         return damage(l, e, "its header is impossible");
     return 0;
 }
@@ -350,12 +349,12 @@ static int fill_places(struct loader *l, const struct stretch_table *s, struct k
             return damage(l, e, "its places do not fit");
         keys_stretch(k, from, entry, single);
         place += (uint32_t)n;
-        l->first[gid + 1] += (uint32_t)n;
+        if (i + 1 == s->n || s->v[STRETCH_GID][i + 1] != gid)
+            l->first[++l->n_tenants] = place;
     }
     if (place != l->n.n_places)
         return damage(l, e, "its places do not fit");
-    for (uint32_t g = 0; g < t->n_gids; g++)
-        l->first[g + 1] += l->first[g];
+    l->tenant_w = width_of(l->n_tenants ? l->n_tenants - 1 : 0);
     /* equal pages have equal addresses, so the table's numbers are the keys; not where a page is larger than a piece */
     if (odd)
         keys_addresses(k);
@@ -385,7 +384,7 @@ static int read_places(struct loader *l, struct err *e)
     CLEANUP(freep) uint32_t *gap = malloc((n + 1) * sizeof(*gap));
     t->n_entries = l->words ? l->n.n_words : l->n.n_places;
     t->entry = big_alloc(((size_t)t->n_entries + 1) * sizeof(*t->entry));
-    l->first = calloc((size_t)t->n_gids + 2, sizeof(*l->first));
+    l->first = calloc((size_t)s.n + 1, sizeof(*l->first));
     if (!v || !gap || !t->entry || !l->first)
         return no_memory(l, e);
     s.addr = v;
@@ -419,31 +418,31 @@ static int read_order(struct loader *l, uint64_t i, uint32_t number, uint32_t n,
     int r = section(l, i, SEC_ORDER, number, &b, e);
     if (r < 0)
         return r;
-    size_t len = (size_t)(b.end - b.p), runs = (len - ORDER_HEAD_B) / (l->gid_w + 1);
-    uint32_t n_gids = l->t->n_gids, *start = l->start;
-    if (len < ORDER_HEAD_B || runs >= n || runs * (l->gid_w + 1) != len - ORDER_HEAD_B)
+    size_t len = (size_t)(b.end - b.p), runs = (len - ORDER_HEAD_B) / (l->tenant_w + 1);
+    uint32_t tenants = l->n_tenants, *start = l->start;
+    if (len < ORDER_HEAD_B || runs >= n || runs * (l->tenant_w + 1) != len - ORDER_HEAD_B)
         return damage(l, e, misfit);
     l->round = get_u32(b.p);
     l->times = get_u32(b.p + 4);
-    l->gids[0] = get_u32(b.p + 8);
+    l->who[0] = get_u32(b.p + 8);
     l->lens[0] = b.p[12];
     b.p += ORDER_HEAD_B;
     if (l->round > runs || l->times > n)
         return damage(l, e, misfit);
     l->rest = (uint32_t)runs - l->round;
-    join(l->gids + 1, b.p, runs, l->gid_w);
-    memcpy(l->lens + 1, b.p + runs * l->gid_w, runs);
-    memset(start, 0, ((size_t)n_gids + 1) * sizeof(*start));
+    join(l->who + 1, b.p, runs, l->tenant_w);
+    memcpy(l->lens + 1, b.p + runs * l->tenant_w, runs);
+    memset(start, 0, ((size_t)tenants + 1) * sizeof(*start));
     uint64_t all = 0;
     for (size_t k = 0; k <= runs; k++) {
         uint64_t events = l->lens[k] * (uint64_t)(k && k <= l->round ? l->times : 1);
-        if (l->gids[k] >= n_gids || !l->lens[k] || (all += events) > n)
+        if (l->who[k] >= tenants || !l->lens[k] || (all += events) > n)
             return damage(l, e, misfit);
-        start[l->gids[k] + 1] += (uint32_t)events;
+        start[l->who[k] + 1] += (uint32_t)events;
     }
     if (all != n)
         return damage(l, e, misfit);
-    for (uint32_t g = 0; g < n_gids; g++)
+    for (uint32_t g = 0; g < tenants; g++)
         start[g + 1] += start[g];
     return 0;
 }
@@ -454,13 +453,13 @@ static inline __attribute__((always_inline)) void spread_runs(const struct loade
                                                               size_t n, uint32_t **ev,
                                                               uint32_t **off, bool with_off)
 {
-    const uint32_t *restrict gids = l->gids + run, *restrict flat = l->flat,
+    const uint32_t *restrict who = l->who + run, *restrict flat = l->flat,
                              *restrict far = l->flat_off;
     const uint8_t *restrict lens = l->lens + run;
     uint32_t *restrict at = l->start, *restrict to = *ev, *restrict to_off = *off;
     for (size_t k = 0; k < n; k++) {
-        uint32_t len = lens[k], from = at[gids[k]];
-        at[gids[k]] = from + len;
+        uint32_t len = lens[k], from = at[who[k]];
+        at[who[k]] = from + len;
         uint32_t i = 0;
         do {
             memcpy(to + i, flat + from + i, 4 * sizeof(*to));
@@ -535,11 +534,9 @@ static int read_index(struct loader *l, uint64_t i, uint32_t number, uint32_t n,
     if (r < 0)
         return r;
     uint64_t len[4] = { 0 };
-    for (uint32_t g = 0; g < l->t->n_gids; g++) {
+    for (uint32_t g = 0; g < l->n_tenants; g++) {
         uint32_t events = l->start[g + 1] - l->start[g], places = l->first[g + 1] - l->first[g];
-        if (events && !places)
-            return damage(l, e, misfit);
-        for (unsigned w = width_of(places ? places - 1 : 0), k = 0; k < w; k++)
+        for (unsigned w = width_of(places - 1), k = 0; k < w; k++)
             len[k] += events;
     }
     if ((uint64_t)(b.end - b.p) != len[0] + len[1] + len[2] + len[3])
@@ -548,7 +545,7 @@ static int read_index(struct loader *l, uint64_t i, uint32_t number, uint32_t n,
     for (int k = 1; k < 4; k++)
         plane[k] = plane[k - 1] + len[k - 1];
     uint32_t bad = 0;
-    for (uint32_t g = 0; g < l->t->n_gids; g++) {
+    for (uint32_t g = 0; g < l->n_tenants; g++) {
         uint32_t from = l->start[g], events = l->start[g + 1] - from, base = l->first[g],
                  places = l->first[g + 1] - base;
         if (!events)
@@ -643,17 +640,17 @@ static int load(struct loader *l, unsigned flags, struct err *e)
         r = read_places(l, e);
     if (r < 0)
         return r;
-    size_t most = t->n < FRAME_EVENTS ? t->n : FRAME_EVENTS, gids = (size_t)t->n_gids + 2;
-    l->start = malloc(gids * sizeof(*l->start));
+    size_t most = t->n < FRAME_EVENTS ? t->n : FRAME_EVENTS, tenants = (size_t)l->n_tenants + 1;
+    l->start = malloc(tenants * sizeof(*l->start));
     l->flat = big_alloc((most + 4) * sizeof(*l->flat));
-    l->gids = malloc((most + 1) * sizeof(*l->gids));
+    l->who = malloc((most + 1) * sizeof(*l->who));
     l->lens = malloc(most + 1);
     t->ev = big_alloc((t->n + 4) * sizeof(*t->ev));
     if (flags & TRACE_WITH_OFFSETS) {
         t->off = big_alloc((t->n + 4) * sizeof(*t->off));
         l->flat_off = big_alloc((most + 4) * sizeof(*l->flat_off));
     }
-    if (!l->start || !l->flat || !l->gids || !l->lens || !t->ev ||
+    if (!l->start || !l->flat || !l->who || !l->lens || !t->ev ||
         (flags & TRACE_WITH_OFFSETS && (!t->off || !l->flat_off)))
         return no_memory(l, e);
     uint32_t number = 0;

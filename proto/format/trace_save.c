@@ -21,10 +21,11 @@ struct canon {
     uint64_t *word;  /* page-table entries, place by place, in order of appearance; owned */
     uint32_t *words; /* first word of each place, n_places + 1; owned */
     uint32_t *place_of, *word_of; /* by entry of the trace; owned */
-    uint32_t *first;              /* first place of each tenant, n_gids + 1; owned */
+    uint32_t *first;              /* first place of each gid, n_gids + 1; owned */
+    uint32_t *tenant;             /* number of each gid among those with places; owned */
     uint64_t *addr;               /* different addresses, ascending; owned */
     struct trace_counts n;
-    unsigned gid_w;
+    unsigned tenant_w;
 };
 
 static void canon_clear(struct canon *c)
@@ -35,6 +36,7 @@ static void canon_clear(struct canon *c)
     free(c->place_of);
     free(c->word_of);
     free(c->first);
+    free(c->tenant);
     free(c->addr);
 }
 
@@ -156,8 +158,9 @@ static int canon_make(struct canon *c, const struct trace *t, struct err *e)
     c->word_of = malloc(n * sizeof(*c->word_of));
     c->addr = malloc(n * sizeof(*c->addr));
     c->first = calloc((size_t)t->n_gids + 2, sizeof(*c->first));
+    c->tenant = calloc((size_t)t->n_gids + 1, sizeof(*c->tenant));
     if (!twin || !c->place || !c->word || !c->words || !c->place_of || !c->word_of || !c->addr ||
-        !c->first)
+        !c->first || !c->tenant)
         return err_sys(e, ENOMEM, "trace");
     int r = canon_places(c, twin, e);
     if (r == 0)
@@ -168,7 +171,12 @@ static int canon_make(struct canon *c, const struct trace *t, struct err *e)
     for (uint64_t i = 0; t->off && i < t->n; i++)
         off |= t->off[i];
     c->n.offset_w = width_of(off);
-    c->gid_w = width_of(t->n_gids ? t->n_gids - 1 : 0);
+    uint32_t tenants = 0;
+    for (uint32_t g = 0; g < t->n_gids; g++)
+        c->tenant[g] = c->first[g + 1] > c->first[g] ? tenants++ : 0;
+    c->tenant_w = width_of(tenants ? tenants - 1 : 0);
+    if (t->n_gids > (uint64_t)c->n.n_places + TRACE_IDLE_MAX)
+        return err_set(e, EOVERFLOW, "trace: more than %d tenants have no event", TRACE_IDLE_MAX);
     return 0;
 }
 
@@ -363,11 +371,11 @@ static int add_order(struct frame_out *o, const struct canon *c, uint32_t number
     memmove(run + 1 + round, run + rest, (runs - rest) * sizeof(*run));
     put_u32(b, (uint32_t)round);
     put_u32(b + 4, (uint32_t)times);
-    put_u32(b + 8, run[0].gid);
+    put_u32(b + 8, c->tenant[run[0].gid]);
     b[12] = (uint8_t)run[0].len;
-    for (unsigned w = 0; w < c->gid_w; w++)
+    for (unsigned w = 0; w < c->tenant_w; w++)
         for (size_t i = 0; i < kept; i++)
-            b[len++] = (uint8_t)(run[1 + i].gid >> (8 * w));
+            b[len++] = (uint8_t)(c->tenant[run[1 + i].gid] >> (8 * w));
     for (size_t i = 0; i < kept; i++)
         b[len++] = (uint8_t)run[1 + i].len;
     return frame_add(o, SEC_ORDER, number, b, len, LEVEL, e);

@@ -189,7 +189,8 @@ void table_free(struct table **tp)
 
 void csv_cell(FILE *f, const char *s, bool last)
 {
-    if (strpbrk(s, ",\"\r\n")) {
+    /* what begins with a brace would be taken for JSON where a file of results is read */
+    if (strpbrk(s, ",\"\r\n") || *s == '{') {
         fputc('"', f);
         for (; *s; s++) {
             if (*s == '"')

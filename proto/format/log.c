@@ -13,7 +13,7 @@ static const struct frame_kind slog_kind = { .magic = { (char)0x89, 'S', 'F', 'L
                                              .version = 1,
                                              .header_b = 8 };
 
-enum { FRAME_EVENTS = 1 << 18, LEVEL = 3 };
+enum { FRAME_EVENTS = 1 << 18, LEVEL = 3, LEVEL_TIMES = 1 };
 
 /* Sections of a frame, in this order, then walks and the summary at the end of the file. */
 enum { SEC_TURNS = 1, SEC_OPS, SEC_P0, SEC_P1, SEC_P2, SEC_REST, SEC_TIMES, SEC_WALKS, SEC_INFO };
@@ -231,7 +231,7 @@ struct slog_out {
     size_t n;
     uint32_t frames;
     uint64_t first_ns, last_ns;
-    bool timed;
+    bool timed, frame_timed; /* some event of the log, of the frame under way, has a time */
     struct walk *walks;
     size_t n_walks, walk_room;
     /* work space of a frame */
@@ -339,17 +339,27 @@ static void encode(struct slog_out *o, struct device *d, const struct log_event 
     learn(d, o->memo, ev);
 }
 
-/* Who comes next: source-id (as a difference to the one before) and how many events in a row. */
-static void encode_turns(struct slog_out *o)
+/* All that needs the events in their order, in one pass, as a frame is larger than the processor's caches: who comes next
+ * (source-id as a difference to the one before, and how many events in a row), how many events each device has, when. */
+static void encode_order(struct slog_out *o)
 {
     uint16_t before = 0;
+    uint64_t then = 0;
+    size_t len = 0;
+    uint8_t *times = o->column[SEC_TIMES];
     for (size_t i = 0, k; i < o->n; i = k) {
-        for (k = i + 1; k < o->n && o->ev[k].sid == o->ev[i].sid; k++)
-            ;
-        put(o, SEC_TURNS, (uint16_t)(o->ev[i].sid - before));
+        uint16_t sid = o->ev[i].sid;
+        for (k = i; k < o->n && o->ev[k].sid == sid; k++)
+            if (o->frame_timed) {
+                len += put_var(times + len, zigzag(o->ev[k].time_ns, then));
+                then = o->ev[k].time_ns;
+            }
+        put(o, SEC_TURNS, (uint16_t)(sid - before));
         put(o, SEC_TURNS, k - i);
-        before = o->ev[i].sid;
+        o->first[sid + 1] += (uint32_t)(k - i);
+        before = sid;
     }
+    o->len[SEC_TIMES] = len;
 }
 
 static int flush(struct slog_out *o, struct err *e)
@@ -359,9 +369,7 @@ static int flush(struct slog_out *o, struct err *e)
     memset(o->len, 0, sizeof(o->len));
     memset(o->memo, 0, MEMO * sizeof(*o->memo));
     memset(o->first, 0, 65537 * sizeof(*o->first));
-    encode_turns(o);
-    for (size_t i = 0; i < o->n; i++)
-        o->first[o->ev[i].sid + 1]++;
+    encode_order(o);
     for (size_t s = 0; s < 65536; s++)
         o->first[s + 1] += o->first[s];
     for (size_t i = 0; i < o->n; i++)
@@ -376,19 +384,13 @@ static int flush(struct slog_out *o, struct err *e)
         for (; at < o->first[s]; at++)
             encode(o, &d, &o->ev[o->sorted[at]]);
     }
-    bool timed = false;
-    for (size_t i = 0; i < o->n; i++)
-        timed |= o->ev[i].time_ns != 0;
-    uint64_t before = 0;
-    for (size_t i = 0; timed && i < o->n; i++) {
-        put(o, SEC_TIMES, zigzag(o->ev[i].time_ns, before));
-        before = o->ev[i].time_ns;
-    }
     int r = 0;
     for (uint32_t c = 1; c <= COLUMNS && r == 0; c++)
-        r = frame_add(&o->f, c, o->frames, o->column[c], o->len[c], LEVEL, e);
+        r = frame_add(&o->f, c, o->frames, o->column[c], o->len[c],
+                      c == SEC_TIMES ? LEVEL_TIMES : LEVEL, e);
     o->frames++;
     o->n = 0;
+    o->frame_timed = false;
     return r;
 }
 
@@ -411,7 +413,7 @@ int slog_add(struct slog_out *o, const struct log_event ev[], size_t n, struct e
         if (ev[i].time_ns) {
             if (!o->timed)
                 o->first_ns = ev[i].time_ns;
-            o->timed = true;
+            o->timed = o->frame_timed = true;
             o->last_ns = ev[i].time_ns;
         }
         if (o->n == FRAME_EVENTS) {

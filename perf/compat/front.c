@@ -170,10 +170,12 @@ static void print_note(void *user, const struct build_note *n)
 static int cmd_build(struct args *a, const char *home)
 {
     struct err e = { 0 };
-    const char *tenantnum = NULL, *maxdev, *lbase = "", *tname = "", *order_text = "rr",
+    const char *tenantnum = "", *maxdev, *lbase = "", *tname = "", *order_text = "rr",
                *consec = "3", *ltype = "";
     uint64_t n, d, c;
-    if (!get(a, "tenantnum", &tenantnum))
+    /* an absent number is taken from the text of the option read before it, as the reference does */
+    get(a, "build", &tenantnum);
+    if (!get(a, "tenantnum", &tenantnum) && !*tenantnum)
         return refusef("--tenantnum: missing");
     if (get_number(tenantnum, "tenantnum", 0, UINT32_MAX, &n, &e) < 0)
         return refuse(&e);
@@ -397,7 +399,8 @@ static int cmd_run(struct args *a, const char *home)
     const char *config = "cache.cfg", *prefix = "", *tqueue = "1", *tenantnum = NULL, *repl = "",
                *bw = "200";
     uint64_t queue, gbps, tenants;
-    a->last = "";
+    const char *none;
+    get(a, "run", &none);
     get(a, "config", &config);
     get(a, "prefix", &prefix);
     get(a, "tqueue", &tqueue);
@@ -405,7 +408,6 @@ static int cmd_run(struct args *a, const char *home)
         return refuse(&e);
     /* more than a trace has events is no different from that */
     struct arch arch = { .queue = (uint32_t)(queue < UINT32_MAX - 2 ? queue : UINT32_MAX - 2) };
-    const char *none;
     arch.inorder = get(a, "inorder", &none);
     arch.salloc = get(a, "salloc", &none);
     /* an absent number is taken from the text of the option read before it, as the reference does; it is only printed */

@@ -59,6 +59,9 @@ exits 1 'no devices: every log is read' --build --ltype txt --lbase empty --tnam
 exits 0 'no tenants: empty files' --build --ltype txt --lbase a --tname none --tenantnum 0
 [ -f "$traces/none_tnt_0_rr3_iotlb_trace.bin" ] && [ ! -s "$traces/none_tnt_0_rr3_iotlb_trace.bin" ]
 result $? 'they are there'
+exits 0 'the value of build is the number of tenants' --build 2 --ltype txt --lbase a --tname two
+grep -q 'Target number of tenants: 2' out
+result $? 'when no other is given'
 exits 0 'no command' --order rr
 grep -q '^\[ERROR\].*Incorrect options!$' out
 result $? 'which is said'

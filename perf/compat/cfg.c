@@ -95,6 +95,16 @@ static unsigned log2_floor(uint64_t v)
     return v ? 63u - (unsigned)__builtin_clzll(v) : 0;
 }
 
+/* Entries without ways and less entries than ways are no cache. */
+static void put_cache(const struct compat_cache *s, uint32_t *entries, uint32_t *ways,
+                      uint32_t *groups)
+{
+    bool there = s->assoc && s->size >= s->assoc;
+    *entries = there ? (uint32_t)s->size : 0;
+    *ways = there ? (uint32_t)s->assoc : 0;
+    *groups = (uint32_t)s->groups;
+}
+
 int compat_cfg_arch(const struct compat_cfg *c, const char *place, struct arch *a, struct err *e)
 {
     if (c->why == CFG_NO_SECTION || c->why == CFG_BAD_NUMBER)
@@ -107,7 +117,7 @@ int compat_cfg_arch(const struct compat_cfg *c, const char *place, struct arch *
         const struct compat_cache *s = &c->c[i];
         const char *name = compat_section_names[i];
         uint64_t sets = s->assoc ? s->size / s->assoc : 0, most = 1u << 24;
-        if (s->size > most || s->assoc > most || s->groups > most)
+        if ((sets && (s->size > most || s->assoc > most)) || s->groups > most)
             return err_set(e, SF_EUSAGE, "%s: %s: a number is above %llu", place, name,
                            (unsigned long long)most);
         if (s->assoc && !s->groups)
@@ -123,18 +133,10 @@ int compat_cfg_arch(const struct compat_cfg *c, const char *place, struct arch *
     if (p->size > 1u << 20 || p->histlen > 1u << 16)
         return err_set(e, SF_EUSAGE, "%s: PREFETCH: size above 1048576 or histlen above 65536",
                        place);
-    a->cc_entries = (uint32_t)c->c[CFG_CC].size;
-    a->cc_ways = (uint32_t)c->c[CFG_CC].assoc;
-    a->cc_groups = (uint32_t)c->c[CFG_CC].groups;
-    a->iotlb_entries = (uint32_t)c->c[CFG_IOTLB].size;
-    a->iotlb_ways = (uint32_t)c->c[CFG_IOTLB].assoc;
-    a->iotlb_groups = (uint32_t)c->c[CFG_IOTLB].groups;
-    a->l2_entries = (uint32_t)c->c[CFG_L2PAGE].size;
-    a->l2_ways = (uint32_t)c->c[CFG_L2PAGE].assoc;
-    a->l2_groups = (uint32_t)c->c[CFG_L2PAGE].groups;
-    a->l3_entries = (uint32_t)c->c[CFG_L3PAGE].size;
-    a->l3_ways = (uint32_t)c->c[CFG_L3PAGE].assoc;
-    a->l3_groups = (uint32_t)c->c[CFG_L3PAGE].groups;
+    put_cache(&c->c[CFG_CC], &a->cc_entries, &a->cc_ways, &a->cc_groups);
+    put_cache(&c->c[CFG_IOTLB], &a->iotlb_entries, &a->iotlb_ways, &a->iotlb_groups);
+    put_cache(&c->c[CFG_L2PAGE], &a->l2_entries, &a->l2_ways, &a->l2_groups);
+    put_cache(&c->c[CFG_L3PAGE], &a->l3_entries, &a->l3_ways, &a->l3_groups);
     a->pf_entries = (uint32_t)p->size;
     a->pf_distance = (uint32_t)(p->assoc < 1u << 24 ? p->assoc : 1u << 24);
     a->pf_history = (uint32_t)p->histlen;

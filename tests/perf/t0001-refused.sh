@@ -26,6 +26,7 @@ sed 's/groups:1/groups:8/' good.cfg >groups8.cfg
 sed 's/histlen:2/histlen:0/' good.cfg >history0.cfg
 { cat good.cfg; echo 'histlen:x2'; } >number.cfg
 { echo 'size:4'; cat good.cfg; } >early.cfg
+sed '/^CC$/,/^IOTLB$/s/assoc:16/assoc:-16/' good.cfg >minus.cfg
 { head -n 10 good.cfg; echo; tail -n +11 good.cfg; } >emptyline.cfg
 
 n=0 bad=0
@@ -85,6 +86,9 @@ refused 'slots below a ns' "${run[@]}" --config good.cfg --linkbwgbps 12337 --te
 refused 'unknown policy' "${run[@]}" --config good.cfg --iotlbrepl fifo --tenantnum 2
 refused 'groups 0' "${run[@]}" --config groups0.cfg --tenantnum 2
 refused 'groups above sets' "${run[@]}" --config groups8.cfg --tenantnum 2
+exits 0 'a minus wraps: no context cache' "${run[@]}" --config minus.cfg --tenantnum 2
+grep -q '^ASSOCIATIVITY     : 18446744073709551600$' out
+result $? 'the number is printed as it was read'
 refused 'no history' "${run[@]}" --config history0.cfg --tenantnum 2
 refused 'no number' "${run[@]}" --config number.cfg --tenantnum 2
 refused 'a value without a section' "${run[@]}" --config early.cfg --tenantnum 2

@@ -819,7 +819,12 @@ static void on_msg(struct agent *a, const struct msg *m)
         on_welcome(a, &m->welcome);
         break;
     case M_REFUSE:
-        if (m->refuse.exit == 1)
+        if (!strcmp(m->refuse.code, "HELLO_FIRST")) {
+            /* it forgot us (its disk failed while it noted a second hello): as on a new connection. Once: what was sent
+             * before the hello is refused as well. */
+            if (a->core.welcome)
+                push(a, (struct core_event){ .kind = CORE_UP });
+        } else if (m->refuse.exit == 1)
             log_warn("the coordinator refuses: %s", m->refuse.text);
         else
             give_up(a, SF_EREFUSED, m->refuse.text);

@@ -77,7 +77,8 @@ static void net_fault_at(struct plan *p, struct rng *r, uint64_t at)
         if (one_in(r, 2)) /* both ways */
             add(p, at, v, to, from, len, 0);
     } else {
-        add(p, at, v, from, to, (int64_t)between(r, 1, 12), (int64_t)between(r, 5, 3000));
+        int64_t n = (int64_t)between(r, 1, 12), late = (int64_t)between(r, 5, 3000);
+        add(p, at, v, from, to, n, v == PLAN_loss ? 0 : late);
     }
 }
 

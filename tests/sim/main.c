@@ -118,6 +118,19 @@ static int replay(const char *path, const struct opts *o)
     return r < 0;
 }
 
+/* What is run is what would be printed: a plan that was written and read again. */
+static void generate(uint64_t seed, struct plan *ret)
+{
+    static struct plan p;
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 20);
+    struct err e = { 0 };
+    plan_generate(seed, &p);
+    if (plan_text(&p, "", &b) < 0 || plan_parse("generator", (const char *)b.data, ret, &e) < 0) {
+        fprintf(stderr, "sim: seed %llu: %s\n", (unsigned long long)seed, e.text);
+        exit(2);
+    }
+}
+
 static int run_seeds(const struct opts *o, uint64_t from, uint64_t step)
 {
     static struct plan p;
@@ -125,7 +138,7 @@ static int run_seeds(const struct opts *o, uint64_t from, uint64_t step)
     struct sim_stats st;
     uint64_t failed = 0;
     for (uint64_t s = from; s < o->from + o->seeds && failed < o->max_failures; s += step) {
-        plan_generate(s, &p);
+        generate(s, &p);
         if (o->print) {
             snprintf(what, sizeof(what), "seed %llu", (unsigned long long)s);
             print_plan(&p, what);

@@ -173,8 +173,10 @@ static int control(struct client *c, struct command *cmd, struct err *e)
         text, e);
     if (r >= 0 && cmd->verb == PLAN_cancel && strstr(text, ": cancelled"))
         check_cancelled((unsigned)cmd->arg);
-    /* "it is over already", "no such agent yet": an answer is an answer */
-    return r < 0 && *client_refusal(c) && e->code != ENOSPC && e->code != EIO ? 0 : r;
+    /* "it is over already", "no such agent yet": an answer is an answer; a disk in trouble is none */
+    const char *why = client_refusal(c);
+    bool final = *why && strcmp(why, "NO_SPACE") != 0 && strcmp(why, "EIO") != 0;
+    return r < 0 && final ? 0 : r;
 }
 
 static void command_main(struct part *p)

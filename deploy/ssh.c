@@ -281,6 +281,19 @@ static bool is_rsa(const char *path)
            strstr((char *)b.data, "BEGIN RSA PRIVATE KEY");
 }
 
+/* Whether a private key is encrypted: OpenSSH's own format names the cipher at its start ("none" in base64), PEM says so.
+ */
+static bool is_locked(const char *path)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(65536);
+    if (file_read(path, &b, NULL) < 0 || !b.len)
+        return false;
+    const char *text = (const char *)b.data;
+    return strstr(text, "BEGIN OPENSSH PRIVATE KEY")
+               ? !strstr(text, "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU")
+               : strstr(text, "ENCRYPTED") != NULL;
+}
+
 /* A connection that broke during the login is no refusal: it may be tried again. */
 static int login_broken(struct ssh *s, const struct ssh_target *t, int r, struct err *e)
 {
@@ -329,7 +342,7 @@ static int login(struct ssh *s, const struct ssh_target *t, struct err *e)
                        "%s: RSA key %s cannot be used (libssh2 1.10 against OpenSSH 8.8 or newer); "
                        "use an ed25519 key: ssh-keygen -t ed25519",
                        t->name, path);
-    if (r == LIBSSH2_ERROR_FILE)
+    if (r == LIBSSH2_ERROR_FILE || is_locked(path))
         return err_set(e, SF_EREFUSED,
                        "%s: key %s cannot be read as an unencrypted private key (load others into "
                        "ssh-agent)",

@@ -119,9 +119,8 @@ unmake() {
 verb_probe() { # facts, one `key value` a line
     above=$data
     while [ ! -d "$above" ]; do above=$(dirname "$above"); done
-    echo "home $HOME"
-    echo "data $data"
-    echo "above $above"
+    # printf, as some echos read backslashes
+    printf 'home %s\ndata %s\nabove %s\n' "$HOME" "$data" "$above"
     echo "uid $uid"
     uname=$(uname -rm)
     echo "kernel ${uname% *}"
@@ -226,7 +225,8 @@ verb_put() {
     fi
     rm -rf "$data/incoming/$2.d"
     mkdir "$data/incoming/$2.d"
-    tar -xzf "$part" -C "$data/incoming/$2.d"
+    # tar itself would read backslashes in names
+    (cd "$data/incoming/$2.d" && tar -xzf -) <"$part"
     sync "$data/incoming/$2.d" 2>/dev/null || true
     : >"$data/incoming/$2.d/.complete"
     rm -rf "${data:?}/$1/$2"
@@ -434,7 +434,7 @@ verb_status() { # more facts, of a service that runs
         if [ -f "$t/pid" ] && [ ! -e "$t/status" ] && [ ! -e "$t/end" ]; then tasks=$((tasks + 1)); fi
     done
     echo "tasks $tasks"
-    echo "last_error $(words 500 | grep -E '^siofleet: |: warning: |^supervise: ended' | tail -n 1)"
+    printf 'last_error %s\n' "$(words 500 | grep -E '^siofleet: |: warning: |^supervise: ended' | tail -n 1)"
 }
 
 verb_logs() { words "$1"; } # logs LINES

@@ -7,6 +7,7 @@
 #   lab_sshd I / lab_sshd_stop I / lab_kill I                lab_ini      prints [host] sections and the [fleet] keys for SSH
 #   lab_sf ARG...              siofleet ($lab_bin) on the head, with caches and settings of its own
 #   deploy VERB...             lab_sf deploy VERB --json; then lab_is FILTER WANT asks its document
+#   lab_mnt I CMD...           among host I's mounts             lab_user I    a user without rights there
 #   ok NAME CMD...             one TAP line; lab_done ends the script
 
 lab_tag=sf$$
@@ -30,7 +31,7 @@ lab_done() {
   exit $lab_bad
 }
 lab_fails() { ! "$@"; }
-lab_sf() { lab_in 0 env -u SSH_AUTH_SOCK XDG_CACHE_HOME="$lab_dir/cache" XDG_CONFIG_HOME="$lab_dir/config" HOME="$lab_dir/headhome" "$lab_bin" "$@"; }
+lab_sf() { lab_in 0 env -u SSH_AUTH_SOCK ${lab_agent:+SSH_AUTH_SOCK="$lab_agent"} XDG_CACHE_HOME="$lab_dir/cache" XDG_CONFIG_HOME="$lab_dir/config" HOME="$lab_dir/headhome" "$lab_bin" "$@"; }
 deploy() { lab_sf deploy "$@" --json >"$lab_dir/out.json" 2>"$lab_dir/err"; }
 lab_is() {
   local got
@@ -74,9 +75,9 @@ lab_in() {
 lab_sshd() {
   local i=$1 d=$lab_dir/$1 n=0
   cat >"$d/sshd_config" <<CONF
-ListenAddress $(lab_ip "$i")
+ListenAddress ${LAB_LISTEN:-$(lab_ip "$i")}
 HostKey $d/hostkey
-AuthorizedKeysFile $lab_dir/user.pub
+AuthorizedKeysFile $lab_dir/user.pub .ssh/authorized_keys
 PidFile $d/sshd.pid
 StrictModes no
 PasswordAuthentication no
@@ -92,6 +93,29 @@ CONF
     [ $n -lt 300 ] || { echo "Bail out! sshd of host $i does not start: $(tail -n 2 "$d/sshd.log")"; exit 1; }
     sleep 0.1
   done
+}
+
+# a command where host I's sshd sees the files: mounts made there are seen by everybody who logs in
+lab_mnt() {
+  local i=$1
+  shift
+  nsenter -t "$(cat "$lab_dir/$i/sshd.pid")" -m -n "$@"
+}
+
+# a user `lab` without rights on host I, with his home in /home/lab; gone with host I's sshd
+lab_user() {
+  local d=$lab_dir/$1
+  mkdir -p "$d/etc" "$d/home/lab/.ssh"
+  for f in passwd group shadow; do cp "/etc/$f" "$d/etc/$f"; done
+  echo 'lab:x:4242:4242::/home/lab:/bin/sh' >>"$d/etc/passwd"
+  echo 'lab:x:4242:' >>"$d/etc/group"
+  echo 'lab:*:19000:0:99999:7:::' >>"$d/etc/shadow"
+  cp "$lab_dir/user.pub" "$d/home/lab/.ssh/authorized_keys"
+  chmod 755 "$d/home"
+  chmod 700 "$d/home/lab/.ssh"
+  chown -R 4242:4242 "$d/home/lab"
+  for f in passwd group shadow; do lab_mnt "$1" mount --bind "$d/etc/$f" "/etc/$f"; done
+  lab_mnt "$1" mount --bind "$d/home" /home
 }
 
 lab_sshd_stop() {

@@ -102,20 +102,20 @@ lab_mnt() {
   nsenter -t "$(cat "$lab_dir/$i/sshd.pid")" -m -n "$@"
 }
 
-# a user `lab` without rights on host I, with his home in /home/lab; gone with host I's sshd
+# a user `lab` without rights on host I, with his home in /srv/lab; gone with host I's sshd
 lab_user() {
   local d=$lab_dir/$1
-  mkdir -p "$d/etc" "$d/home/lab/.ssh"
+  mkdir -p "$d/etc" "$d/srv/lab/.ssh"
   for f in passwd group shadow; do cp "/etc/$f" "$d/etc/$f"; done
-  echo 'lab:x:4242:4242::/home/lab:/bin/sh' >>"$d/etc/passwd"
+  echo 'lab:x:4242:4242::/srv/lab:/bin/sh' >>"$d/etc/passwd"
   echo 'lab:x:4242:' >>"$d/etc/group"
   echo 'lab:*:19000:0:99999:7:::' >>"$d/etc/shadow"
-  cp "$lab_dir/user.pub" "$d/home/lab/.ssh/authorized_keys"
-  chmod 755 "$d/home"
-  chmod 700 "$d/home/lab/.ssh"
-  chown -R 4242:4242 "$d/home/lab"
+  cp "$lab_dir/user.pub" "$d/srv/lab/.ssh/authorized_keys"
+  chmod 755 "$d/srv"
+  chmod 700 "$d/srv/lab/.ssh"
+  chown -R 4242:4242 "$d/srv/lab"
   for f in passwd group shadow; do lab_mnt "$1" mount --bind "$d/etc/$f" "/etc/$f"; done
-  lab_mnt "$1" mount --bind "$d/home" /home
+  lab_mnt "$1" mount --bind "$d/srv" /srv
 }
 
 lab_sshd_stop() {

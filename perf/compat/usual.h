@@ -35,10 +35,11 @@ struct u_ent {
 };
 
 struct u_sid {
-    uint32_t addr[HIST_NEAR], ent[HIST_NEAR]; /* a ring of pf_history places; no address: EMPTY */
-    uint32_t succ, n, at;
+    uint32_t addr[HIST_NEAR]; /* a ring of pf_history places; no address: EMPTY */
+    uint32_t succ, at;
     uint32_t told[2]; /* accesses whose page the history did not hold, and held */
-    uint32_t pad[3];
+    uint32_t
+        ent[2 * HIST_NEAR]; /* the same ring twice: once full, from ent[at] on the oldest first */
 };
 
 struct u_request {
@@ -46,7 +47,7 @@ struct u_request {
     uint32_t ent, latency; /* latency: of a demand, nominal so far */
 };
 
-/* 1-based; behind the last item all places hold ones, so that nothing asks whether a child exists. */
+/* 1-based; behind the last item all places hold ones, and a[0] is 0, so that nothing asks whether a child or a parent exists. */
 struct u_heap {
     _Alignas(64) uint32_t a[2 * U_REQUESTS + 2];
     uint32_t n;
@@ -59,10 +60,22 @@ struct u_room {
     uint32_t alone[PER_PACKET]; /* QC as a queue, the next one last */
 };
 
-static INLINE void u_place(uint32_t *a, uint32_t i, uint32_t v)
+static INLINE uint32_t u_min(uint32_t a, uint32_t b)
 {
-    while (i > 1 && a[i >> 1] > (v | U_LOW)) {
-        a[i] = a[i >> 1];
+    return a < b ? a : b;
+}
+
+static INLINE uint32_t u_max(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* a[0] is 0: nothing rises above the first place. */
+static INLINE void u_place(uint32_t *a, size_t i, uint32_t v)
+{
+    uint32_t p;
+    while (UNLIKELY((p = a[i >> 1]) > (v | U_LOW))) {
+        a[i] = p;
         i >>= 1;
     }
     a[i] = v;
@@ -79,23 +92,73 @@ static INLINE void u_append(struct u_heap *q, uint32_t v)
     q->a[++q->n] = v;
 }
 
-static INLINE void u_pop(struct u_heap *q)
+/* Returns the new top. */
+static INLINE uint32_t u_pop(struct u_heap *q)
 {
     uint32_t *a = q->a, n = q->n, v = a[n];
     a[n] = U_NEVER;
     q->n = --n;
     if (!n)
-        return;
+        return U_NEVER;
+    if (n == 1)
+        return a[1] = v;
     size_t hole = 1;
-    for (int i = 31 - __builtin_clz(n); i > 0; i--) {
-        uint32_t l = a[2 * hole], r = a[2 * hole + 1];
-        size_t right = (l | U_LOW) >= r; /* equal times: the right one */
-        a[hole] = right ? r : l;
-        hole = 2 * hole + right;
+    uint32_t top;
+#define LEVEL()                                                                                    \
+    do {                                                                                           \
+        uint32_t l_ = a[2 * hole], r_ = a[2 * hole + 1];                                           \
+        size_t right_ = (l_ | U_LOW) >= r_; /* equal times: the right one */                       \
+        l_ = right_ ? r_ : l_;                                                                     \
+        a[hole] = l_;                                                                              \
+        hole = 2 * hole + right_;                                                                  \
+        top = l_;                                                                                  \
+    } while (0)
+    LEVEL();
+    uint32_t first = top;
+    switch (__builtin_clz(n)) {
+    case 22:
+        LEVEL();
+        /* fall through */
+    case 23:
+        LEVEL();
+        /* fall through */
+    case 24:
+        LEVEL();
+        /* fall through */
+    case 25:
+        LEVEL();
+        /* fall through */
+    case 26:
+        LEVEL();
+        /* fall through */
+    case 27:
+        LEVEL();
+        /* fall through */
+    case 28:
+        LEVEL();
+        /* fall through */
+    case 29:
+        LEVEL();
+        /* fall through */
+    default:
+        break;
     }
+#undef LEVEL
     /* the last level may end before it comes here */
     hole >>= hole > n;
-    u_place(a, (uint32_t)hole, v);
+    u_place(a, hole, v);
+    return u_min(first, v); /* of three items the last may be the second */
+}
+
+static INLINE bool u_among(const uint32_t addr[HIST_NEAR], uint32_t x)
+{
+#ifdef __AVX2__
+    __m128i v = _mm_load_si128((const __m128i *)addr);
+    __m128i same = _mm_cmpeq_epi32(v, _mm_set1_epi32((int)x));
+    return _mm_movemask_epi8(same);
+#else
+    return (addr[0] == x) | (addr[1] == x) | (addr[2] == x) | (addr[3] == x);
+#endif
 }
 
 static void u_earlier(struct u_heap *q, uint32_t by)
@@ -109,16 +172,6 @@ static uint32_t u_least(const struct u_heap *q, uint32_t v)
     for (uint32_t i = 1; i <= q->n; i++)
         v = q->a[i] < v ? q->a[i] : v;
     return v;
-}
-
-static INLINE uint32_t u_min(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
-static INLINE uint32_t u_max(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
 }
 
 static INLINE bool u_touch(const struct cache *c, uint32_t key, uint32_t set)
@@ -163,14 +216,12 @@ static INLINE bool u_fill(struct cache *c, bool small, uint32_t key, uint32_t se
     do {                                                                                           \
         uint32_t sid_ = (n)->sid;                                                                  \
         struct u_sid *q_ = &sids[sid_];                                                            \
-        bool known_ = (q_->addr[0] == (n)->addr) | (q_->addr[1] == (n)->addr) |                    \
-                      (q_->addr[2] == (n)->addr) | (q_->addr[3] == (n)->addr);                     \
+        bool known_ = u_among(q_->addr, (n)->addr);                                                \
         q_->told[known_]++;                                                                        \
         uint32_t at_ = q_->at;                                                                     \
         q_->addr[at_] = (n)->addr;                                                                 \
-        q_->ent[at_] = (en);                                                                       \
+        q_->ent[at_] = q_->ent[at_ + len] = (en);                                                  \
         q_->at = at_ + 1 == len ? 0 : at_ + 1;                                                     \
-        q_->n += q_->n < len;                                                                      \
         correct += prediction == sid_;                                                             \
         same += prev == sid_;                                                                      \
         prediction = q_->succ;                                                                     \
@@ -184,16 +235,20 @@ static INLINE bool u_fill(struct cache *c, bool small, uint32_t key, uint32_t se
         if (prediction != EMPTY) {                                                                 \
             predictions++;                                                                         \
             q_ = &sids[prediction];                                                                \
-            uint32_t cnt_ = q_->n, i_ = cnt_ < len ? 0 : q_->at;                                   \
+            uint32_t cnt_ = q_->told[0] + q_->told[1];                                             \
+            const uint32_t *e_ = q_->ent;                                                          \
+            if (cnt_ >= len) {                                                                     \
+                cnt_ = len;                                                                        \
+                e_ += q_->at;                                                                      \
+            }                                                                                      \
             if (UNLIKELY(n_prefetches < cnt_)) {                                                   \
                 r = -E2BIG;                                                                        \
                 goto out;                                                                          \
             }                                                                                      \
-            for (uint32_t c_ = 0; c_ < cnt_; c_++) {                                               \
+            for (const uint32_t *end_ = e_ + cnt_; e_ < end_; e_++) {                              \
                 uint32_t id_ = w->prefetches[--n_prefetches];                                      \
-                w->req[id_].ent = q_->ent[i_];                                                     \
+                w->req[id_].ent = *e_;                                                             \
                 u_append(&w->qp, (T_) + U_NS(PCIE + DRAM) + (U_STAGE(U_QP) | U_PRE) + id_);        \
-                i_ = i_ + 1 == len ? 0 : i_ + 1;                                                   \
             }                                                                                      \
             kp = u_min(kp, (T_) + U_NS(PCIE + DRAM) + U_STAGE(U_QP));                              \
         }                                                                                          \
@@ -369,8 +424,7 @@ at_qc : {
         kc = alone ? T + U_NS(1) + U_STAGE(U_QC) : U_NEVER;
     } else {
         id = w->qc.a[1] & U_NUMBER;
-        u_pop(&w->qc);
-        kc = u_max(w->qc.a[1], T + U_NS(1) + U_STAGE(U_QC));
+        kc = u_max(u_pop(&w->qc), T + U_NS(1) + U_STAGE(U_QC));
     }
     struct u_request *d = &w->req[id];
     uint32_t en = d->ent;
@@ -397,8 +451,7 @@ at_qc : {
 }
 at_qp : {
     uint32_t x = w->qp.a[1] & U_NUMBER;
-    u_pop(&w->qp);
-    kp = u_max(w->qp.a[1], T + U_NS(1) + U_STAGE(U_QP));
+    kp = u_max(u_pop(&w->qp), T + U_NS(1) + U_STAGE(U_QP));
     struct u_request *q = &w->req[x & ~U_PRE];
     const struct u_ent *n = &ent[q->ent];
     bool h2 = u_touch(&s->l2, n->l2, n->set_l2), h3 = u_touch(&s->l3, n->l3, n->set_l3);
@@ -419,8 +472,7 @@ at_qp : {
 }
 at_qf : {
     uint32_t x = w->qf.a[1] & U_NUMBER;
-    u_pop(&w->qf);
-    kf = u_max(w->qf.a[1], T + U_NS(1) + U_STAGE(U_QF));
+    kf = u_max(u_pop(&w->qf), T + U_NS(1) + U_STAGE(U_QF));
     struct u_request *q = &w->req[x & ~U_PRE];
     const struct u_ent *n = &ent[q->ent];
     u_fill(&s->l2, false, n->l2, n->set_l2, n->gid);
@@ -433,8 +485,7 @@ at_qf : {
 }
 at_qi : {
     uint32_t x = w->qi.a[1] & U_NUMBER;
-    u_pop(&w->qi);
-    ki = u_max(w->qi.a[1], T + U_NS(1) + U_STAGE(U_QI));
+    ki = u_max(u_pop(&w->qi), T + U_NS(1) + U_STAGE(U_QI));
     uint32_t id = x & ~U_PRE;
     struct u_request *q = &w->req[id];
     const struct u_ent *n = &ent[q->ent];
@@ -516,6 +567,7 @@ int USUAL(struct run *s)
         struct u_heap *const heaps[] = { &w->qc, &w->qp, &w->qf, &w->qi };
         for (size_t i = 0; i < 4; i++) {
             memset(heaps[i]->a, 0xff, sizeof(heaps[i]->a));
+            heaps[i]->a[0] = 0;
             heaps[i]->n = 0;
         }
         for (size_t i = 0; i < n; i++) {
@@ -539,7 +591,7 @@ int USUAL(struct run *s)
         q[sids - 1].succ = 0;
         r = s->buf.kind == CACHE_NONE ? u_run(s, w, ent, q, false) : u_run(s, w, ent, q, true);
         for (size_t i = 0; i < sids - 1; i++) {
-            s->req[i].n = q[i].n;
+            s->req[i].n = q[i].told[0] + q[i].told[1];
             s->req[i].miss = q[i].told[0];
             s->req[i].hit = q[i].told[1];
         }

@@ -1,6 +1,6 @@
 /* How fast the engine is: the table of the reference simulator's speed with ours beside it, and the model's own figures.
  *
- *   engine [--home DIR] [--reps N] [--only builds|runs|model|scaling|mrc|decode]... [--json FILE] [--baseline FILE [--worse PERCENT]]
+ *   engine [--home DIR] [--reps N] [--only builds|runs|model|scaling|mrc|decode|instructions]... [--json FILE] [--baseline FILE [--worse PERCENT]]
  *   engine --count CASE REPS      run one case REPS times and print its events: for counting instructions under cachegrind
  *
  * Inputs are made once by tests/tools/gen_logs.py in DIR/build/qemu_logs (DIR: the cache folder). Times are CPU time
@@ -28,7 +28,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
 #include "proto/lib/json.h"
-#include "tests/oracle/random_case.h"
+#include "tests/bench/counted.h"
 
 static void die(const char *what, const struct err *e)
 {
@@ -328,20 +328,31 @@ static void model_table(const char *home, unsigned reps)
     }
 }
 
-static int ignore(void *user, size_t i, const struct point_result *r)
+/* How long each of two threads worked, by the kernel's number of the thread. */
+struct work {
+    pid_t thread[2];
+    double us[2];
+};
+
+static int add_work(void *user, size_t i, const struct point_result *r)
 {
-    (void)user;
+    struct work *w = user;
+    pid_t me = gettid();
+    unsigned k = w->thread[0] && w->thread[0] != me;
     (void)i;
+    w->thread[k] = me;
+    w->us[k] += (double)r->duration_us;
     return r->status == ROW_DONE ? 0 : -SF_EFAILED;
 }
 
-/* Paired: one and two threads in turn, the median of the ratios. */
+/* Paired: one and two threads in turn, the median of the ratios. By the wall, which only a quiet machine tells; and by CPU time (what two
+ * threads do more than one) and balance (how long the one with less to do waits), which any tells. */
 static void scaling(const char *home, unsigned reps)
 {
     enum { POINTS = 24 };
     struct arch a[POINTS];
     struct err e = { 0 };
-    double ratio[32], one = 0;
+    double ratio[32], cpu_ratio[32], balance[32], one = 0;
     struct trace *t = make_trace(home, &inputs[3], 3);
     for (unsigned i = 0; i < POINTS; i++) {
         arch_default(&a[i]);
@@ -350,20 +361,32 @@ static void scaling(const char *home, unsigned reps)
     }
     for (unsigned i = 0; i < reps; i++) {
         uint64_t wall[2];
+        double cpu[2];
+        struct work w;
         for (unsigned k = 0; k < 2; k++) {
             uint64_t from = clock_mono_ns();
-            if (run_points(t, RULES_MODEL, a, POINTS, k + 1, 0, ignore, NULL, &e) < 0)
+            cpu[k] = -cpu_ns();
+            w = (struct work){ 0 };
+            if (run_points(t, RULES_MODEL, a, POINTS, k + 1, 0, add_work, &w, &e) < 0)
                 die("points", &e);
+            cpu[k] += cpu_ns();
             wall[k] = clock_mono_ns() - from;
         }
         one = (double)wall[0];
         ratio[i] = (double)wall[0] / (double)wall[1] / 2;
+        cpu_ratio[i] = cpu[0] / cpu[1];
+        balance[i] = (w.us[0] + w.us[1]) / 2 / (w.us[0] > w.us[1] ? w.us[0] : w.us[1]);
     }
     qsort(ratio, reps, sizeof(*ratio), by_value);
+    qsort(cpu_ratio, reps, sizeof(*ratio), by_value);
+    qsort(balance, reps, sizeof(*ratio), by_value);
     note("efficiency_2_threads", ratio[reps / 2]);
-    printf(
-        "scaling: %u points of %.0f ms: parallel efficiency on 2 threads %.2f (%ld cores online)\n",
-        POINTS, one / 1e6 / POINTS, ratio[reps / 2], sysconf(_SC_NPROCESSORS_ONLN));
+    note("efficiency_2_threads_cpu", cpu_ratio[reps / 2]);
+    note("efficiency_2_threads_balance", balance[reps / 2]);
+    printf("scaling: %u points of %.0f ms: parallel efficiency on 2 threads %.2f (%ld cores "
+           "online); CPU time of one / of two %.2f, balance %.2f\n",
+           POINTS, one / 1e6 / POINTS, ratio[reps / 2], sysconf(_SC_NPROCESSORS_ONLN),
+           cpu_ratio[reps / 2], balance[reps / 2]);
     trace_free(&t);
 }
 
@@ -473,101 +496,6 @@ static void decoding(const char *home, unsigned reps)
     unlink(path);
 }
 
-/* ---- counted cases: small, made here, the same on every machine */
-
-/* Packets of ring page, buffer page and mailbox page, as a NIC's, `tenants` in turn. */
-static struct trace *packets(uint32_t tenants, uint32_t rounds)
-{
-    enum { PAGES = 34 };
-    struct trace_entry *d = calloc((size_t)tenants * PAGES, sizeof(*d));
-    uint32_t *ev = malloc((size_t)tenants * rounds * 3 * sizeof(*ev));
-    uint64_t n = 0;
-    if (!d || !ev)
-        die("trace", NULL);
-    for (uint32_t g = 0; g < tenants; g++)
-        for (uint32_t p = 0; p < PAGES; p++) {
-            bool small = p < 2;
-            uint64_t iova = p == 0   ? 0x34800000
-                            : p == 1 ? 0x34a03000
-                                     : 0xbb000000 + ((uint64_t)p << 21);
-            d[g * PAGES + p] = (struct trace_entry){ .iova = iova,
-                                                     .mask = small ? ~0xfffull : ~0x1fffffull,
-                                                     .sid = g * 8 + 16,
-                                                     .gid = g,
-                                                     .level = small ? 1 : 2 };
-        }
-    for (uint32_t r = 0; r < rounds; r++)
-        for (uint32_t g = 0; g < tenants; g++) {
-            ev[n++] = g * PAGES;
-            ev[n++] = g * PAGES + 2 + (r / 16 + g) % (PAGES - 2);
-            ev[n++] = g * PAGES + 1;
-        }
-    struct trace *t = trace_of(d, tenants * PAGES, ev, n);
-    free(d);
-    free(ev);
-    return t;
-}
-
-/* template: of mkstemp() */
-static int file_temp(char *template, const struct trace *t)
-{
-    CLEANUP(closep) int fd = mkstemp(template);
-    return fd < 0 ? -1 : trace_save(t, template, true, NULL, NULL);
-}
-
-static int count(const char *name, unsigned reps)
-{
-    struct arch a;
-    enum rules rules = RULES_MODEL;
-    struct trace *t = NULL;
-    struct err e = { 0 };
-    char path[] = "/tmp/sf-bench-XXXXXX";
-    arch_default(&a);
-    if (!strcmp(name, "hit")) {
-        t = packets(16, 800);
-        a.iotlb_groups = 8;
-    } else if (!strcmp(name, "miss")) {
-        t = packets(512, 25);
-        a.queue = 32;
-    } else if (!strcmp(name, "hypertrio") || !strcmp(name, "hypersio")) {
-        t = packets(512, 25);
-        arch_preset(&a, "hypertrio", "bench", NULL);
-        rules = name[5] == 's' ? RULES_HYPERSIO : RULES_MODEL;
-    } else if (!strcmp(name, "curve")) {
-        t = packets(512, 25);
-    } else if (!strcmp(name, "decode")) {
-        t = packets(512, 100);
-        if (file_temp(path, t) < 0)
-            die(name, NULL);
-    } else {
-        fprintf(stderr,
-                "engine: --count: '%s' is none of hit, miss, hypertrio, hypersio, curve, decode\n",
-                name);
-        return 2;
-    }
-    for (unsigned i = 0; i < reps; i++) {
-        struct row_stats s;
-        struct mrc m;
-        struct trace *u;
-        if (!strcmp(name, "decode")) {
-            if (trace_load(path, 0, &u, &e) < 0)
-                die(name, &e);
-            trace_free(&u);
-        } else if (!strcmp(name, "curve")) {
-            if (mrc_full(t, &m, &e) < 0)
-                die(name, &e);
-            mrc_clear(&m);
-        } else if (engine_run(t, &a, rules, &s, NULL, &e) < 0) {
-            die(name, &e);
-        }
-    }
-    if (!strcmp(name, "decode"))
-        unlink(path);
-    printf("%" PRIu64 "\n", t->n);
-    trace_free(&t);
-    return 0;
-}
-
 /* ---- */
 
 /* Ratios to an earlier run. Returns whether one is worse than allowed. */
@@ -603,12 +531,12 @@ int main(int argc, char **argv)
 {
     CLEANUP(freep) char *home = NULL;
     const char *json = NULL, *baseline = NULL;
-    const char *parts = "builds runs model scaling mrc decode";
+    const char *parts = "builds runs model scaling mrc decode instructions";
     char only[128] = "";
     unsigned reps = 3;
     double worse = 25;
     if (argc == 4 && !strcmp(argv[1], "--count"))
-        return count(argv[2], (unsigned)atoi(argv[3]));
+        return counted_run(argv[2], (unsigned)atoi(argv[3]));
     for (int i = 1; i < argc; i++) {
         const char *o = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
         if (!strcmp(o, "--help")) {
@@ -647,9 +575,10 @@ int main(int argc, char **argv)
     }
     const char *want = only[0] ? only : parts;
     results = json_object();
-    for (size_t i = 0; strcmp(want, "decode") && i < ARRAY_LEN(inputs); i++)
+    bool made = strcmp(want, "decode") != 0 && strcmp(want, "instructions") != 0;
+    for (size_t i = 0; made && i < ARRAY_LEN(inputs); i++)
         make_logs(home, &inputs[i]);
-    if (strcmp(want, "decode"))
+    if (made)
         make_logs(home, &hit_input);
     if (strstr(want, "builds") || strstr(want, "runs"))
         hypersio_table(home, reps, strstr(want, "builds"), strstr(want, "runs"));
@@ -661,6 +590,8 @@ int main(int argc, char **argv)
         curves(home, reps);
     if (strstr(want, "decode"))
         decoding(home, 10 * reps);
+    if (strstr(want, "instructions"))
+        counted_table(note);
     bool bad = baseline && compare(baseline, worse);
     if (json) {
         struct err e = { 0 };

@@ -33,6 +33,18 @@ const char *hub_ended_state(const char *cause)
     return !strcmp(cause, "done") ? "done" : !strcmp(cause, "cancelled") ? "cancelled" : "failed";
 }
 
+/* The collection that a sweep with [collect] waits for, or waited for; null without one. */
+static json_t *collect_doc(struct hub *h, const struct store_sweep *w)
+{
+    struct store_job j;
+    bool bound;
+    if (hub_after_job(h, w->seq, &j, &bound, NULL) < 0)
+        return json_null();
+    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o}", "job", json_id(&j.id), "state",
+                     sweep_state_name(j.state, j.held), "runs", json_u64(j.tasks), "done",
+                     json_u64(j.done), "failed", json_u64(j.failed), "known", json_u64(j.known));
+}
+
 static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
 {
     char hex[ID_HEX_LEN], when[CLOCK_RFC3339_LEN];
@@ -64,6 +76,7 @@ static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
     json_object_set_new(j, "differing", json_u64(w->differing));
     json_object_set_new(j, "foreign", json_u64(w->foreign));
     json_object_set_new(j, "quarantined", json_u64(quarantined));
+    json_object_set_new(j, "collect", collect_doc(h, w));
     json_object_set_new(j, "priority", json_u64(w->priority));
     json_object_set_new(j, "submitted", json_string(when));
     clock_rfc3339(w->ended_ms, when);

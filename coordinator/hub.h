@@ -62,6 +62,7 @@ struct hub {
     struct live **lives;      /* the same, as a list */
     size_t n_lives, room_lives;
     struct map jobs; /* seq -> job */
+    bool jobs_over;  /* since the last look at the sweeps that wait for one */
     struct hub_wait waits[HUB_WAITS];
     uint64_t log_reqs;
     uint64_t epoch;
@@ -135,6 +136,16 @@ int hub_ask_job(struct hub *h, const json_t *args, const char *cursor, json_t **
 int hub_ls_jobs(struct hub *h, const char *cursor, json_t *items, char next[STORE_CURSOR],
                 struct err *e);
 int hub_ask_runs(struct hub *h, const json_t *args, json_t **ret, struct err *e);
+
+/* after.c: sweeps that wait for their collection */
+/* Store both; w: filled but for seq. Whether the turn has failed with it: h->failed. */
+int hub_submit_after(struct hub *h, const struct live *l, struct store_sweep *w, const char *json,
+                     const char *by, struct err *e);
+/* Sweeps whose job is over go on, or end with it. At a start, and when a job has ended. */
+void hub_look_after(struct hub *h);
+/* The job that a sweep waits for, or waited for. -ENOENT. */
+int hub_after_job(struct hub *h, uint64_t sweep, struct store_job *ret, bool *ret_bound,
+                  struct err *e);
 
 /* logs.c: what tasks write */
 /* 1 = answered later, by what the agent says; 0 = *ret is the answer; or an error. */

@@ -33,11 +33,7 @@ int live_new(const json_t *json, struct live **ret, struct err *e)
     l->rules = h->rules;
     l->points = sweep_points(l->sweep);
     uint64_t n = sweep_n_traces(l->sweep);
-    if (sweep_collect_text(l->sweep) || *h->collect_run)
-        return err_set(
-            e, SF_EUSAGE,
-            "sweep '%.100s': [collect] is not run by this version: collect first, name the logs",
-            l->name);
+    l->waiting = sweep_collect_text(l->sweep) != NULL;
     if (n > LIVE_TRACES_MAX)
         return err_set(e, SF_EUSAGE, "sweep '%.100s': %" PRIu64 " traces, at most %d", l->name, n,
                        (int)LIVE_TRACES_MAX);
@@ -47,7 +43,7 @@ int live_new(const json_t *json, struct live **ret, struct err *e)
     l->tr = calloc(n + 1, sizeof(*l->tr));
     if (!l->key || !l->build || !l->ready || !l->tr)
         return err_sys(e, ENOMEM, "sweep");
-    for (uint32_t t = 0; t < n; t++) {
+    for (uint32_t t = 0; t < n && !l->waiting; t++) {
         struct sweep_trace tr;
         r = sweep_trace(l->sweep, t, &tr, e);
         if (r < 0)

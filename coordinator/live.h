@@ -12,6 +12,7 @@ struct live {
     char name[128];
     enum rules rules;
     uint64_t points;
+    bool waiting;        /* for the logs of its [collect]: its traces are not known yet */
     struct sweep *sweep; /* owned */
     uint32_t n_traces;
     struct id *key; /* of the recipe when build, else of the trace */

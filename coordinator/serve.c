@@ -320,6 +320,7 @@ static int restore(struct hub *h, struct err *e)
         r = store_open_attempts(h->store, restore_one, h, e);
     if (r >= 0)
         r = store_tasks(h->store, restore_waiting, h, e);
+    h->jobs_over = true; /* before this start, perhaps */
     return r < 0 ? r : store_commit(h->store, e);
 }
 
@@ -470,6 +471,7 @@ static int loop(struct hub *h, int sig, struct err *e)
         xfer_ms = xfers_tick(h->xfers, clock_mono_ms());
         hub_commit(h); /* a transfer may have ended */
         hub_log_tick(h, clock_mono_ms());
+        hub_look_after(h);
         hub_tick(h);
     }
 }

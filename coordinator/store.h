@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 4 };
+enum { STORE_VERSION = 5 };
 
 struct store;
 
@@ -322,6 +322,16 @@ int store_end_job_task(struct store *st, const struct store_job_task *t, struct 
 /* Failed tasks (and cancelled ones) wait again. *ret: how many. */
 int store_redo_job(struct store *st, uint64_t job, bool cancelled_too, uint64_t *ret,
                    struct err *e);
+/* A sweep that needs the logs of a job. bound: it has them. */
+int store_add_after(struct store *st, uint64_t sweep, uint64_t job, struct err *e);
+/* -ENOENT: it needs none. */
+int store_after(struct store *st, uint64_t sweep, uint64_t *ret_job, bool *ret_bound,
+                struct err *e);
+/* Those that still wait, of sweeps that are not over; cb returns 0 to go on, and may use the store. */
+int store_afters(struct store *st, int (*cb)(void *ctx, uint64_t sweep, uint64_t job), void *ctx,
+                 struct err *e);
+/* The sweep has its logs: json is its recipe from here on. */
+int store_bind_sweep(struct store *st, uint64_t sweep, const char *json, struct err *e);
 /* How the newest attempt of any task ended: cause "" = it has not. -ENOENT. tail: owned, may be NULL. */
 int store_last_attempt(struct store *st, uint64_t task, char cause[33], char kind[16], char **tail,
                        struct err *e);

@@ -350,3 +350,68 @@ int store_last_attempt(struct store *st, uint64_t task, char cause[33], char kin
     sqlite3_reset(s);
     return r < 0 ? r : r ? 0 : err_set(e, ENOENT, "task %" PRIu64 ": no such task", task);
 }
+
+/* ---- sweeps that wait for a job */
+
+int store_add_after(struct store *st, uint64_t sweep, uint64_t job, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "INSERT INTO t_after(sweep,job) VALUES(?,?)", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uu", sweep, job);
+    return db_step(st, s, e, "sweep");
+}
+
+int store_after(struct store *st, uint64_t sweep, uint64_t *ret_job, bool *ret_bound, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "SELECT job,bound FROM t_after WHERE sweep = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", sweep);
+    int r = db_step(st, s, e, "read");
+    if (r == 1) {
+        *ret_job = db_u64(s, 0);
+        *ret_bound = db_u64(s, 1);
+    }
+    sqlite3_reset(s);
+    return r < 0 ? r : r ? 0 : -ENOENT;
+}
+
+int store_afters(struct store *st, int (*cb)(void *ctx, uint64_t sweep, uint64_t job), void *ctx,
+                 struct err *e)
+{
+    uint64_t from = 0;
+    for (;;) { /* one statement each: the callback may use the store */
+        sqlite3_stmt *s = db_use(st,
+                                 "SELECT a.sweep,a.job FROM t_after a JOIN t_sweep w ON w.seq ="
+                                 " a.sweep WHERE NOT a.bound AND w.state <= 1 AND a.sweep >= ?"
+                                 " ORDER BY a.sweep LIMIT 1",
+                                 e);
+        if (!s)
+            return -EIO;
+        db_bind(s, "u", from);
+        int r = db_step(st, s, e, "read");
+        uint64_t sweep = db_u64(s, 0), job = db_u64(s, 1);
+        sqlite3_reset(s);
+        if (r <= 0)
+            return r;
+        r = cb(ctx, sweep, job);
+        if (r)
+            return r;
+        from = sweep + 1;
+    }
+}
+
+int store_bind_sweep(struct store *st, uint64_t sweep, const char *json, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "UPDATE t_sweep SET json = ? WHERE seq = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "tu", json, sweep);
+    int r = db_step(st, s, e, "sweep");
+    s = r < 0 ? NULL : db_use(st, "UPDATE t_after SET bound = 1 WHERE sweep = ?", e);
+    if (!s)
+        return r < 0 ? r : -EIO;
+    db_bind(s, "u", sweep);
+    return db_step(st, s, e, "sweep");
+}

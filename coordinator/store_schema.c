@@ -93,7 +93,13 @@ static const char schema_4[] =
     "CREATE UNIQUE INDEX i_jobtask_job ON t_jobtask(job, idx);"
     "CREATE INDEX i_jobtask_key ON t_jobtask(key) WHERE state = 2;";
 
-static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3, schema_4 };
+/* Sweeps with [collect]. */
+static const char schema_5[] =
+    "CREATE TABLE t_after(sweep INTEGER PRIMARY KEY, job INTEGER NOT NULL,"
+    " bound INTEGER NOT NULL DEFAULT 0) STRICT;";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3, schema_4,
+                                                    schema_5 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 

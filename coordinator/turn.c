@@ -498,6 +498,7 @@ static void send_action(struct hub *h, const struct sched_action *a)
     }
     if (a->type == ACT_JOB_OVER) {
         hub_drop_job(h, a->user);
+        h->jobs_over = true;
         return;
     }
     if (!ag || !ag->peer)
@@ -575,7 +576,7 @@ static int store_kept(struct hub *h, struct err *e)
         if (h->kept.v[i].type == ACT_SWEEP_GONE)
             hub_drop_live(h, h->kept.v[i].user);
         else if (h->kept.v[i].type == ACT_JOB_OVER)
-            hub_drop_job(h, h->kept.v[i].user);
+            hub_drop_job(h, h->kept.v[i].user), h->jobs_over = true;
     sched_actions_reset(&h->kept);
     return 0;
 }

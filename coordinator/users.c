@@ -108,6 +108,10 @@ int hub_load_sweep(struct hub *h, uint64_t seq, struct err *e)
     l->seq = seq;
     l->id = w.id;
     struct spans todo = { 0 };
+    if (l->waiting) { /* for its collection: hub_look_after() brings it */
+        live_free(&l);
+        return 0;
+    }
     r = hub_look_up_traces(h, l, e);
     if (r >= 0)
         r = store_missing(h->store, seq, l->points, &todo, e);
@@ -208,6 +212,19 @@ void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m)
     w.submitted_ms = clock_wall_ms();
     char hex[ID_HEX_LEN];
     id_hex(&w.id, hex);
+    if (l->waiting) {
+        r = hub_submit_after(h, l, &w, json, p->name, &e);
+        live_free(&l);
+        if (r < 0 && h->failed) {
+            struct msg no = { .type = M_REFUSE };
+            hub_answer(h, p->id, m->req, &no, NULL);
+        } else if (r < 0) {
+            hub_refuse(h, p->id, m->req, &e, r == -ENOENT ? "MISSING" : NULL);
+        } else {
+            answer_submitted(h, p, m->req, &w, 0);
+        }
+        return;
+    }
     r = store_add_sweep(h->store, &w, json, p->name, &e);
     l->seq = w.seq;
     l->id = w.id;
@@ -282,6 +299,17 @@ static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_o
 {
     const struct sched_sweep *s = sched_sweep(&h->sched, w->seq);
     struct spans again = { 0 };
+    struct store_job job;
+    bool bound = true;
+    if (!s && hub_after_job(h, w->seq, &job, &bound, NULL) == 0 && !bound) {
+        int jr = job.state > SWEEP_RUNNING
+                     ? hub_control_job(h, failed_only ? "retry-failed" : "retry", &job, text, e)
+                     : 0;
+        if (jr >= 0 && w->state > SWEEP_RUNNING)
+            jr = store_sweep_state(h->store, w->seq, SWEEP_QUEUED, 0, e);
+        h->jobs_over = true;
+        return jr;
+    }
     if (s && s->over)
         return err_set(e, EBUSY, "sweep '%.100s': its last tasks are ending; try again in a moment",
                        w->name);
@@ -326,6 +354,11 @@ static int control_sweep(struct hub *h, const char *verb, const struct store_swe
         snprintf(text, 256, "sweep '%.100s': %s", w->name, hold ? "held" : "released");
         r = store_sweep_held(h->store, w->seq, hold, e);
     }
+    struct store_job job;
+    bool bound = true;
+    char said[256];
+    if (r >= 0 && hub_after_job(h, w->seq, &job, &bound, NULL) == 0 && !bound)
+        r = hub_control_job(h, verb, &job, said, e); /* what it waits for, too */
     if (r >= 0)
         hub_event(h, &ev);
     return r;

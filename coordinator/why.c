@@ -213,9 +213,23 @@ static void why_traces(struct why *y, const struct sched_sweep *w)
         reason(y, "TRACE", "%" PRIu64 " traces are not built yet", idle);
 }
 
+static int why_job(struct why *y, const struct store_job *w, struct err *e);
+
 static void why_open_sweep(struct why *y, const struct store_sweep *w)
 {
+    char hex[ID_HEX_LEN];
     const struct sched_sweep *s = sched_sweep(&y->h->sched, w->seq);
+    struct store_job job;
+    bool bound = true;
+    if (!s && hub_after_job(y->h, w->seq, &job, &bound, NULL) == 0 && !bound) {
+        id_hex(&job.id, hex);
+        reason(y, "COLLECT",
+               "it waits for its collection %.16s: %" PRIu64 " of %" PRIu64 " runs done, %" PRIu64
+               " failed",
+               hex, job.done, job.tasks, job.failed);
+        why_job(y, &job, NULL);
+        return;
+    }
     if (!s) {
         reason(y, "UNREADABLE",
                "this coordinator cannot read its recipe; its log at the start says why");
@@ -273,6 +287,10 @@ static int why_sweep(struct why *y, const struct store_sweep *w, struct err *e)
                w->points, w->known, w->invalid);
     else
         reason(y, "FAILED", "%" PRIu64 " of %" PRIu64 " points failed", w->failed, w->points);
+    struct store_job job;
+    bool bound = true;
+    if (w->state == SWEEP_FAILED && hub_after_job(y->h, w->seq, &job, &bound, NULL) == 0 && !bound)
+        why_job(y, &job, e); /* it has no point yet: its collection failed */
     int r = w->failed ? store_failures(y->h->store, w->seq, add_failure, y, e) : 0;
     return r < 0
                ? r

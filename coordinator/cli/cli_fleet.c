@@ -501,7 +501,10 @@ const struct verb fleet_verbs[] = {
           "    iotlb_entries = 64..1024:x2\n"
           "    [arch improved]\n"
           "    preset = hypertrio\n"
-          "    iotlb_entries = 64..1024:x2",
+          "    iotlb_entries = 64..1024:x2\n"
+          "\n"
+          "With [collect] and run = RUN.ini in it, the fleet collects first, and logs = @collect of a\n"
+          "[trace] takes the logs; the plan says which runs are missing.",
       .examples = "siofleet sweep plan iotlb.ini           # points, traces, first rows\n"
                   "siofleet sweep plan iotlb.ini --json    # the same for a script",
       .opts = sweep_plan_opts,

@@ -93,8 +93,11 @@ void fleet_signals(void);
 int results_ask(const struct results_opt *o, struct client *cl,
                 int (*part)(void *ctx, json_t *body, struct err *e), void *ctx, struct err *e);
 
-/* Load SWEEP.ini and hash what it names. */
+/* Load SWEEP.ini and hash what it names; its RUN.ini is read, too. */
 int sweep_open(const char *path, struct sweep **ret, struct err *e);
+
+/* The job of a sweep's [collect]: a new reference. With a client its files are uploaded, without they are only hashed. */
+int sweep_collect_job(struct sweep *s, struct client *cl, json_t **ret, struct err *e);
 
 /* Upload what an opened sweep names by path, submit it. */
 int sweep_send(struct client *cl, struct sweep *s, const char *request_id,

@@ -31,13 +31,11 @@ is_unit() { [ -n "$unit" ] && [ -f "$unit" ]; }
 unit_word() { # as a word in a unit file: quoted, with nothing that systemd would expand
     printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g; s/\$/$$/g')"
 }
-unit_text() { # TARGET
+unit_text() { # unit_text system|user; a user's manager knows no network
+    echo "[Unit]"
+    echo "Description=siofleet $(sed -n 1p "$data/args" 2>/dev/null || true)"
+    if [ "$1" = system ]; then printf '%s=network-online.target\n' Wants After; fi
     cat <<UNIT
-[Unit]
-Description=siofleet $(sed -n 1p "$data/args" 2>/dev/null || true)
-Documentation=man:siofleet(1)
-After=network-online.target
-Wants=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
@@ -49,7 +47,7 @@ TimeoutStopSec=20
 LimitNOFILE=65536
 
 [Install]
-WantedBy=$1
+WantedBy=$(if [ "$1" = system ]; then echo multi-user.target; else echo default.target; fi)
 UNIT
 }
 alive() { # alive FILE: the process named in it runs
@@ -288,15 +286,13 @@ verb_configure() { # configure ID ARGS SERVER_KEY_LINE: what the service is star
     mv -T "$data/current.new" "$data/current"
 }
 
-verb_unit() { # the unit file, as it would be written
-    if [ "$uid" = 0 ]; then unit_text multi-user.target; else unit_text default.target; fi
-}
+verb_unit() { unit_text "$1"; } # unit system|user: the unit file, as it would be written
 
 verb_start() {
     stop_service
     if [ -n "$unit" ]; then
         make_dir "$(dirname "$unit")"
-        verb_unit >"$unit.new"
+        if [ "$uid" = 0 ]; then unit_text system >"$unit.new"; else unit_text user >"$unit.new"; fi
         mv "$unit.new" "$unit"
         if [ "$uid" != 0 ] && [ ! -e "/var/lib/systemd/linger/$(id -un)" ]; then
             loginctl enable-linger "$(id -un)" || {

@@ -145,6 +145,7 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
     a->reg = reg;
     a->engine = engine;
     a->last_seen_ms = info.last_seen_ms;
+    bool known_here = a->peer == p->id; /* a hello that was doubled on its way */
     set_peer(h, a, p->id);
     log_info("agent '%s' registered: boot %" PRIu64 ", %" PRIu64 " cores, holds %zu tasks",
              info.name, info.boot, info.cores, m->n_running);
@@ -158,7 +159,8 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
         refs[i] = (struct sched_ref){ m->running[i].task, m->running[i].epoch, m->running[i].n,
                                       (unsigned)m->running[i].state };
     if (!hub_commit(h)) { /* not noted, not registered: it says hello again */
-        set_peer(h, a, 0);
+        if (!known_here)
+            set_peer(h, a, 0);
         free(refs);
         return;
     }
@@ -177,6 +179,7 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
     memcpy(ev.agent.install, m->install, 16);
     hub_step(h, &ev);
     free(refs);
+    hub_canary_begin(h, a);
 }
 
 void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m)
@@ -208,8 +211,7 @@ void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m)
 
 /* ---- results */
 
-/* The sweep of a message: one that is live, or (late results) one from the store; then *own is set and to be freed. */
-static struct live *find_live(struct hub *h, const struct id *id, struct live **own)
+struct live *hub_find_live(struct hub *h, const struct id *id, struct live **own)
 {
     *own = NULL;
     for (size_t i = 0; i < h->n_lives; i++)
@@ -255,11 +257,11 @@ static bool row_fits(const struct live *l, const struct msg_rows *m, const struc
 void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
 {
     struct hub_agent *a = agent_of(h, p);
-    if (!a || !hub_write(h))
+    if (!a || hub_canary_rows(h, a, m) || !hub_write(h))
         return;
     struct err e = { 0 };
     CLEANUP(live_freep) struct live *own = NULL;
-    struct live *l = find_live(h, &m->sweep, &own);
+    struct live *l = hub_find_live(h, &m->sweep, &own);
     const struct sched_task *task = sched_task(&h->sched, m->task);
     bool late = !task || task->epoch != m->epoch || task->n != m->n;
     uint64_t engine = 0, now = clock_wall_ms(), n_late = 0, foreign = 0;
@@ -476,7 +478,7 @@ static void suspect_inputs(struct hub *h, const struct sched_task *t)
 void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end *m)
 {
     struct hub_agent *a = agent_of(h, p);
-    if (!a || !hub_write(h))
+    if (!a || hub_canary_end(h, a, m) || !hub_write(h))
         return;
     struct err e = { 0 };
     const struct sched_task *t = sched_task(&h->sched, m->task);
@@ -523,7 +525,7 @@ void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end
 void hub_decline(struct hub *h, const struct peer *p, const struct msg_decline *m)
 {
     struct hub_agent *a = agent_of(h, p);
-    if (!a)
+    if (!a || hub_canary_declined(h, a, m))
         return;
     log_info("task %" PRIu64 " declined by agent '%s': %s%s%.200s", m->task, a->info.name, m->code,
              *m->text ? ": " : "", m->text);

@@ -28,6 +28,12 @@ struct hub_agent {
     uint64_t peer; /* connection; 0 = gone */
     uint64_t reg, engine;
     uint64_t last_seen_ms; /* wall */
+    struct {
+        uint64_t task; /* 0 = none runs */
+        uint64_t sweep, index;
+        unsigned tries;
+        enum { CANARY_OPEN, CANARY_EQUAL, CANARY_DIFFERS } verdict;
+    } canary;
     struct hub_agent *next;
 };
 
@@ -154,6 +160,17 @@ int hub_ask_logs(struct hub *h, const struct peer *p, const struct msg_ask *m, c
 void hub_log_data(struct hub *h, const struct peer *p, const struct msg_log_data *m);
 void hub_log_tick(struct hub *h, uint64_t now_ms);
 void hub_log_clear(struct hub *h);
+
+/* The sweep of a message: one that is live, or one from the store; then *own is set and to be freed. */
+struct live *hub_find_live(struct hub *h, const struct id *id, struct live **own);
+
+/* canary.c: an agent that is new here, or has a new program, runs a known point first */
+void hub_canary_begin(struct hub *h, struct hub_agent *a);
+void hub_canary_grant(struct hub *h, const struct sched_action *act);
+/* Whether the message was the canary's: then it is answered. */
+bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *m);
+bool hub_canary_end(struct hub *h, struct hub_agent *a, const struct msg_task_end *m);
+bool hub_canary_declined(struct hub *h, struct hub_agent *a, const struct msg_decline *m);
 
 /* mend.c: what is damaged or missing comes back from an agent that has it */
 int hub_mend_start(struct hub *h, struct err *e);     /* looks for what is missing */

@@ -181,6 +181,15 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
             return t->job ? sched_cancel_job_task(s, t, out) : sched_cancel_task(s, t, out);
         t->not_before_ms = 0;
         return t->state == TASK_QUARANTINED ? sched_free_quarantine(s, t, out) : 0;
+    case EV_CANARY:
+        return sched_ev_canary(s, ev, now_ms, out, e);
+    case EV_CANARY_OVER:
+        a = sched_agent(s, ev->agent.install);
+        if (!a)
+            return err_set(e, ENOENT, "agent has not been heard since the start");
+        a->canary = 0;
+        a->drained |= !ev->agent.accept;
+        return 0;
     case EV_DRAIN:
         a = sched_agent(s, ev->agent.install);
         if (!a)
@@ -227,6 +236,8 @@ uint64_t sched_next_ms(const struct sched *s)
         if (a->alive) {
             sooner(s, &next, a->heard_ms + s->cfg.lease_ms + 1);
             sooner(s, &next, a->not_before_ms);
+            if (a->canary)
+                sooner(s, &next, a->canary_until_ms + 1);
         }
         LIST_EACH(p, n, &a->tasks)
         sooner(s, &next, LIST_OF(p, struct sched_task, by_agent)->lease_ms + 1);

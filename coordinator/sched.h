@@ -40,7 +40,8 @@ enum {
     SCHED_RETRIES = 3,        /* of a task whose sweep does not say */
     SCHED_KILLS = 3,          /* agents that a task takes with it before it is quarantined */
     SCHED_BLAME = 3, /* tasks that failed on an agent and went well on another: it is drained */
-    SCHED_AVOID_MS = 30000, /* a task that failed on an agent waits so long for another one */
+    SCHED_CANARY_MS = 60000, /* a canary that takes longer says nothing */
+    SCHED_AVOID_MS = 30000,  /* a task that failed on an agent waits so long for another one */
 };
 
 enum task_kind { TASK_POINTS, TASK_TRACE, TASK_EXEC, TASK_COLLECT, TASK_KINDS };
@@ -82,12 +83,13 @@ struct sched_agent {
     uint8_t install[16];
     uint64_t boot;
     uint32_t cores;
-    bool alive;     /* heard within one lease */
-    bool accept;    /* as the agent itself says */
-    bool drained;   /* as the operator says */
-    bool stopping;  /* its last beat took nothing and held nothing: it ends in order */
-    bool stopped;   /* and then it went */
-    uint32_t blame; /* tasks in a row that failed here and went well elsewhere */
+    bool alive;    /* heard within one lease */
+    bool accept;   /* as the agent itself says */
+    bool drained;  /* as the operator says */
+    bool stopping; /* its last beat took nothing and held nothing: it ends in order */
+    bool stopped;  /* and then it went */
+    uint64_t canary, canary_until_ms; /* number of the known point that it runs first; 0 = none */
+    uint32_t blame;                   /* tasks in a row that failed here and went well elsewhere */
     uint64_t heard_ms, not_before_ms;
     struct list tasks; /* leased, orphan, stopping */
     uint32_t n_tasks[TASK_KINDS];
@@ -232,6 +234,8 @@ enum sched_event_type {
     EV_RELEASE,      /* sweep.seq */
     EV_PRIORITY,     /* sweep.seq, sweep.priority */
     EV_RETRY_TASK,   /* end.task: forget its back-off, free it from quarantine */
+    EV_CANARY,       /* agent.install: it runs a known point before anything else */
+    EV_CANARY_OVER,  /* agent.install, agent.accept (0 = it is drained) */
     EV_DRAIN,        /* agent.install, agent.accept (0 = drain) */
     EV_REDO, /* sweep.seq, sweep.todo (borrowed): these points, which had failed, are to run again, and tasks in quarantine */
     EV_JOB,  /* job: accepted just now, or found in the store at a start */
@@ -325,6 +329,7 @@ enum sched_action_type {
     ACT_WELCOME, /* agent, refs to drop */
     ACT_DROP,    /* agent, refs: answer of a beat */
     ACT_GRANT,   /* agent, task, epoch, n, kind, sweep, key, points */
+    ACT_CANARY,  /* agent, task, epoch, n: to be granted */
     ACT_CANCEL,  /* agent, task, epoch, n */
     ACT_CLOSE,   /* task, epoch, n, text = cause: an attempt is over without a word of its agent */
     ACT_GIVE_UP, /* sweep, points (one range), text: these points failed for good */

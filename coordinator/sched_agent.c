@@ -13,6 +13,8 @@ static int renew(struct sched *s, struct sched_agent *a, const struct sched_ref 
 {
     for (size_t i = 0; i < n; i++) {
         struct sched_task *t = sched_task(s, refs[i].task);
+        if (a->canary && refs[i].task == a->canary && refs[i].epoch == s->cfg.epoch)
+            continue;
         if (sched_same(t, refs[i].epoch, refs[i].n) && t->agent == a && t->state != TASK_STOPPING) {
             sched_move(s, t, MOVE_CLAIM);
             t->lease_ms = now + s->cfg.lease_ms;
@@ -67,6 +69,7 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
     a->accept = ev->agent.accept;
     a->drained = ev->agent.drained;
     a->user = ev->agent.user;
+    a->canary = 0; /* on this connection nothing was granted yet */
     a->stopping = a->stopped = false;
     int r = !reborn && !a->alive ? sched_revive(s, a, out) : 0;
     if (r < 0)
@@ -94,6 +97,25 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
         if (!named && (r = sched_lose(s, t, "lost", true, now, out)) < 0)
             return r;
     }
+    return 0;
+}
+
+int sched_ev_canary(struct sched *s, const struct sched_event *ev, uint64_t now,
+                    struct sched_actions *out, struct err *e)
+{
+    struct sched_agent *a = sched_agent(s, ev->agent.install);
+    struct sched_action *x;
+    if (!a || !a->alive)
+        return err_set(e, ENOENT, "agent has not been heard since the start");
+    int r = sched_act(out, ACT_CANARY, &x);
+    if (r < 0)
+        return r;
+    a->canary = s->cfg.next_task++;
+    a->canary_until_ms = now + SCHED_CANARY_MS;
+    x->agent = a;
+    x->task = a->canary;
+    x->epoch = s->cfg.epoch;
+    x->n = 1;
     return 0;
 }
 
@@ -241,6 +263,15 @@ int sched_expire(struct sched *s, uint64_t now, struct sched_actions *out)
         struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
         bool silent = a->alive && now - a->heard_ms > s->cfg.lease_ms;
         uint64_t lost = 0;
+        if (a->canary && (silent || now > a->canary_until_ms)) {
+            struct sched_action *x;
+            if ((r = sched_act(out, ACT_CANCEL, &x)) < 0)
+                return r;
+            *x = (struct sched_action){
+                .type = ACT_CANCEL, .agent = a, .task = a->canary, .epoch = s->cfg.epoch, .n = 1
+            };
+            a->canary = 0;
+        }
         LIST_EACH(p, n, &a->tasks)
         {
             struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);

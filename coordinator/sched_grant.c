@@ -64,7 +64,8 @@ static int forget(struct sched *s, struct sched_actions *out)
 
 bool sched_takes(const struct sched_agent *a, uint64_t now)
 {
-    return a->alive && a->accept && !a->drained && !a->reserved && now >= a->not_before_ms;
+    return a->alive && a->accept && !a->drained && !a->canary && !a->reserved &&
+           now >= a->not_before_ms;
 }
 
 /* A task that failed here is left to another agent, if there is one, for a while: whose fault it was shows then. */

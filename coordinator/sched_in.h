@@ -60,6 +60,8 @@ int sched_redo(struct sched *s, struct sched_sweep *w, const struct sched_event 
 /* sched_agent.c */
 int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
                    struct sched_actions *out, struct err *e);
+int sched_ev_canary(struct sched *s, const struct sched_event *ev, uint64_t now,
+                    struct sched_actions *out, struct err *e);
 int sched_ev_beat(struct sched *s, const struct sched_event *ev, uint64_t now,
                   struct sched_actions *out, struct err *e);
 int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now,

@@ -181,6 +181,25 @@ int store_missing(struct store *st, uint64_t sweep, uint64_t points, struct span
 /* Forget the failed rows of a sweep and say which they were. */
 int store_take_failed(struct store *st, uint64_t sweep, struct spans *ret, struct err *e);
 
+/* ---- canaries */
+
+/* A done row of this engine, made by another install, of a trace that is noted with its artefact of at most size_b bytes;
+ * the quickest of the newest 2000 rows. -ENOENT when there is none. */
+struct store_canary {
+    uint64_t sweep, index;
+    struct id sweep_id, trace, point;
+};
+int store_pick_canary(struct store *st, const uint8_t install[16], uint64_t engine, uint64_t size_b,
+                      struct store_canary *ret, struct err *e);
+/* When and how the last one of this install and program ended: "equal", "differs" or "failed". -ENOENT. */
+int store_last_canary(struct store *st, const uint8_t install[16], uint64_t engine,
+                      uint64_t *ret_at_ms, char ret_verdict[16], struct err *e);
+int store_put_canary(struct store *st, const uint8_t install[16], uint64_t engine, uint64_t at_ms,
+                     uint64_t sweep, uint64_t index, const char *verdict, struct err *e);
+/* 1 = the stored row of (sweep, index) is done and has these statistics, 0 = not so. */
+int store_row_is(struct store *st, uint64_t sweep, uint64_t index, const struct row_stats *stats,
+                 struct err *e);
+
 /* ---- attempts */
 
 struct store_attempt {

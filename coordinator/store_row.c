@@ -245,3 +245,76 @@ int store_take_failed(struct store *st, uint64_t sweep, struct spans *ret, struc
     db_bind(s, "u", sweep);
     return db_step(st, s, e, "sweep");
 }
+
+/* ---- canaries */
+
+int store_pick_canary(struct store *st, const uint8_t install[16], uint64_t engine, uint64_t size_b,
+                      struct store_canary *ret, struct err *e)
+{
+    sqlite3_stmt *s = db_use(
+        st,
+        "SELECT r.sweep, r.idx, w.id, t.id, r.point FROM (SELECT sweep, idx, trace, point, reg,"
+        " engine, status, by, duration_us FROM t_row ORDER BY sweep DESC, idx DESC LIMIT 2000) r"
+        " JOIN t_sweep w ON w.seq = r.sweep JOIN t_trace t ON t.num = r.trace JOIN t_reg g ON g.num"
+        " = r.reg JOIN t_artefact f ON f.id = t.id WHERE r.engine = ?1 AND r.status = 0 AND r.by ="
+        " 0 AND g.install <> ?2 AND f.size_b <= ?3 AND r.duration_us < 5000000"
+        " ORDER BY r.duration_us LIMIT 1",
+        e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "ubu", engine, install, (size_t)16, size_b);
+    int r = db_step(st, s, e, "read");
+    if (r == 1) {
+        *ret = (struct store_canary){ .sweep = db_u64(s, 0), .index = db_u64(s, 1) };
+        db_id(s, 2, &ret->sweep_id);
+        db_id(s, 3, &ret->trace);
+        db_id(s, 4, &ret->point);
+    }
+    sqlite3_reset(s);
+    return r < 0 ? r : r ? 0 : -ENOENT;
+}
+
+int store_last_canary(struct store *st, const uint8_t install[16], uint64_t engine,
+                      uint64_t *ret_at_ms, char ret_verdict[16], struct err *e)
+{
+    sqlite3_stmt *s =
+        db_use(st, "SELECT at_ms, verdict FROM t_canary WHERE install = ? AND engine = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "bu", install, (size_t)16, engine);
+    int r = db_step(st, s, e, "read");
+    if (r == 1) {
+        *ret_at_ms = db_u64(s, 0);
+        db_text(s, 1, ret_verdict, 16);
+    }
+    sqlite3_reset(s);
+    return r < 0 ? r : r ? 0 : -ENOENT;
+}
+
+int store_put_canary(struct store *st, const uint8_t install[16], uint64_t engine, uint64_t at_ms,
+                     uint64_t sweep, uint64_t index, const char *verdict, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "INSERT OR REPLACE INTO t_canary VALUES(?,?,?,?,?,?)", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "buuuut", install, (size_t)16, engine, at_ms, sweep, index, verdict);
+    return db_step(st, s, e, "canary");
+}
+
+int store_row_is(struct store *st, uint64_t sweep, uint64_t index, const struct row_stats *stats,
+                 struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, row_select, e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uu", sweep, index);
+    int r = db_step(st, s, e, "read");
+    if (r <= 0)
+        return r;
+    const uint64_t *v = (const uint64_t *)(const void *)stats;
+    bool equal = db_u64(s, 0) == ROW_DONE;
+    for (unsigned i = 0; i < ROW_STATS_N; i++)
+        equal &= db_u64(s, 4 + (int)i) == v[i];
+    sqlite3_reset(s);
+    return equal;
+}

@@ -501,6 +501,10 @@ static void send_action(struct hub *h, const struct sched_action *a)
         h->jobs_over = true;
         return;
     }
+    if (a->type == ACT_CANARY) {
+        hub_canary_grant(h, a);
+        return;
+    }
     if (!ag || !ag->peer)
         return;
     if (a->type == ACT_WELCOME) {

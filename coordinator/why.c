@@ -320,6 +320,14 @@ static int why_agent(struct why *y, const struct store_agent *a, const char **re
                *a->why ? a->why : "somebody drained it", a->name);
     if (s && s->alive && !s->accept && !a->drained)
         reason(y, "CLOSED", "it takes nothing new: it is ending, or its disk is full");
+    char verdict[16];
+    uint64_t at = 0, engine = 0;
+    if (s && s->canary)
+        reason(y, "CANARY", "it runs a known point first");
+    else if (store_engine(y->h->store, &a->engine, &engine, NULL) >= 0 &&
+             store_last_canary(y->h->store, a->install, engine, &at, verdict, NULL) >= 0)
+        reason(y, "VOUCHED", "a known point run here %s ago: %s",
+               num_ms_text(now > at ? now - at : 0, ago), verdict);
     if (s && s->blame)
         reason(y, "BLAME",
                "%u tasks in a row failed here and went well on other agents (drained at %d)",

@@ -1319,3 +1319,54 @@ Test(sched, a_task_that_failed_on_one_agent_is_not_kept_from_the_next)
     cr_assert_eq(g.a.agent, agent(&w, 2), "although the first stands before it");
     world_clear(&w);
 }
+
+Test(sched, an_agent_with_a_canary_gets_nothing_else_until_it_is_over)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 1);
+    sweep(&w, 1, 10, 1, 1, false, 1, 3, 0);
+    hello(&w, 1, 1, 1);
+    struct sched_event ev = agent_event(EV_CANARY, 1, 1, 0);
+    cr_assert_eq(fresh(&w, &ev), 0);
+    const struct sched_action *c = action(&w, ACT_CANARY, 0);
+    cr_assert(c && c->agent == agent(&w, 1));
+    struct sched_ref ref = { c->task, c->epoch, c->n, 2 };
+    tick(&w);
+    cr_assert(!given(&w, 0, &g));
+    cr_assert_eq(beat(&w, 1, 1, &ref, 1), 0);
+    cr_assert_eq(w.out.n_refs, 0, "it may hold it");
+    ev = agent_event(EV_CANARY_OVER, 1, 1, 0);
+    cr_assert_eq(fresh(&w, &ev), 0);
+    tick(&w);
+    cr_assert(given(&w, 0, &g));
+    cr_assert_neq(g.a.task, ref.task);
+    cr_assert_eq(beat(&w, 1, 1, &ref, 1), 0);
+    cr_assert_eq(w.out.n_refs, 1, "and not any longer");
+    world_clear(&w);
+}
+
+Test(sched, a_canary_that_takes_too_long_says_nothing_and_one_that_differs_drains)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 1);
+    sweep(&w, 1, 10, 1, 1, false, 1, 3, 0);
+    hello(&w, 1, 1, 1);
+    struct sched_event ev = agent_event(EV_CANARY, 1, 1, 0);
+    cr_assert_eq(fresh(&w, &ev), 0);
+    for (uint64_t ms = 0; ms <= SCHED_CANARY_MS; ms += LEASE / 2) {
+        w.now += LEASE / 2;
+        beat(&w, 1, 1, NULL, 0);
+        tick(&w);
+    }
+    cr_assert(given(&w, 0, &g), "it is trusted after all");
+    hello(&w, 2, 1, 1);
+    ev = agent_event(EV_CANARY, 2, 1, 0);
+    cr_assert_eq(fresh(&w, &ev), 0);
+    ev = agent_event(EV_CANARY_OVER, 2, 1, 0);
+    ev.agent.accept = false;
+    cr_assert_eq(fresh(&w, &ev), 0);
+    cr_assert(agent(&w, 2)->drained);
+    world_clear(&w);
+}

@@ -519,3 +519,46 @@ Test(store, late_and_foreign_rows_are_counted_and_kept_up_to_a_cap)
     sqlite3_close(db);
     store_free(&st);
 }
+
+Test(store, a_canary_is_a_known_row_of_another_install)
+{
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t sweep = add_sweep(st, "a", "", 10, 1), reg[2], engine = 0;
+    struct id program = { { 7 } };
+    cr_assert_eq(store_engine(st, &program, &engine, &e), 0);
+    struct store_agent a[2] = { { .install = { 1 }, .key = "k1", .name = "n1", .boot = 1 },
+                                { .install = { 2 }, .key = "k2", .name = "n2", .boot = 1 } };
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(store_add_agent(st, &a[i], "{}", &reg[i], &e), 0, "%s", e.text);
+    struct store_trace t = { .id = { { 9 } }, .tenants = 4 };
+    cr_assert_eq(store_add_trace(st, &t, "{}", &e), 0, "%s", e.text);
+    struct store_row slow = row(sweep, 1, 5), quick = row(sweep, 2, 6);
+    slow.trace = quick.trace = t.num;
+    slow.reg = quick.reg = reg[0];
+    slow.engine = quick.engine = engine;
+    quick.duration_us = 10;
+    cr_assert_eq(store_put_row(st, &slow, 1, &e), PUT_FIRST);
+    cr_assert_eq(store_put_row(st, &quick, 1, &e), PUT_FIRST);
+    struct store_canary c;
+    cr_assert_eq(store_pick_canary(st, a[1].install, engine, 100, &c, &e), -ENOENT,
+                 "its trace is not here");
+    struct store_artefact f = { .id = t.id, .size_b = 50, .kind = "trace" };
+    cr_assert_eq(store_add_artefact(st, &f, NULL, &e), 0);
+    cr_assert_eq(store_pick_canary(st, a[1].install, engine, 100, &c, &e), 0, "%s", e.text);
+    cr_assert_eq(c.index, 2, "the quickest");
+    cr_assert_eq(store_pick_canary(st, a[1].install, engine, 49, &c, &e), -ENOENT, "too big");
+    cr_assert_eq(store_pick_canary(st, a[0].install, engine, 100, &c, &e), -ENOENT, "its own");
+    cr_assert_eq(store_pick_canary(st, a[1].install, engine + 1, 100, &c, &e), -ENOENT);
+    cr_assert_eq(store_row_is(st, sweep, 2, &quick.stats, &e), 1);
+    cr_assert_eq(store_row_is(st, sweep, 2, &slow.stats, &e), 0);
+    uint64_t at;
+    char verdict[16];
+    cr_assert_eq(store_last_canary(st, a[1].install, engine, &at, verdict, &e), -ENOENT);
+    cr_assert_eq(store_put_canary(st, a[1].install, engine, 5, sweep, 2, "equal", &e), 0);
+    cr_assert_eq(store_put_canary(st, a[1].install, engine, 6, sweep, 2, "differs", &e), 0);
+    cr_assert_eq(store_last_canary(st, a[1].install, engine, &at, verdict, &e), 0);
+    cr_assert_eq(at, 6);
+    cr_assert_str_eq(verdict, "differs");
+    store_free(&st);
+}

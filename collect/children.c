@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -100,6 +101,25 @@ bool proc_ended(struct proc *p)
     if (!p->ended && waitpid(p->pid, &p->status, WNOHANG) == p->pid)
         p->ended = true;
     return p->ended;
+}
+
+uint64_t proc_starved_ms(const struct proc *p)
+{
+    char path[300];
+    uint64_t most = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)p->pid);
+    DIR *d = opendir(path);
+    struct dirent *de;
+    while (d && (de = readdir(d))) {
+        uint64_t ran, waited;
+        snprintf(path, sizeof(path), "/proc/%d/task/%.20s/schedstat", (int)p->pid, de->d_name);
+        CLEANUP(fclosep) FILE *f = de->d_name[0] == '.' ? NULL : fopen(path, "re");
+        if (f && fscanf(f, "%" SCNu64 " %" SCNu64, &ran, &waited) == 2 && waited > most)
+            most = waited;
+    }
+    if (d)
+        closedir(d);
+    return most / 1000000;
 }
 
 void proc_kill(struct proc *p)

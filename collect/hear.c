@@ -42,6 +42,7 @@ void enter(struct stack *s, enum phase p)
     }
     s->phase = p;
     s->phase_ms = now;
+    s->starved_ms = s->l1.proc ? proc_starved_ms(s->l1.proc) : 0;
     s->end_ms = now + base_ms[p] + slow;
     if (p == PH_MEASURE)
         s->end_ms += c->bytes_b ? 600000 : c->duration_ms * (c->icount >= 0 ? 20 : 2);
@@ -62,9 +63,13 @@ static bool bad_news(const char *line)
 
 static void hear_console(struct stack *s, struct vm *v, const uint8_t *p, size_t n)
 {
-    if (write_all(v->log_fd, p, n) < 0) {
-        /* a full disk shows up when the log itself is written; the serial log is for people */
+    static const char cut[] = "\n[siofleet: the rest is not kept]\n";
+    bool room = v->log_len + n <= SERIAL_MAX_B;
+    if (v->log_len <= SERIAL_MAX_B &&
+        write_all(v->log_fd, room ? (const void *)p : cut, room ? n : sizeof(cut) - 1) < 0) {
+        /* a full disk is seen in watch(); the serial log is for people */
     }
+    v->log_len += n;
     for (size_t i = 0; i < n; i++) {
         char ch = (char)p[i];
         if (ch == '\n' || v->line.len + 1 >= LINE_MAX_B) {

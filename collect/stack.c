@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,9 +38,30 @@ static int died(struct stack *s, const struct proc *p, struct err *e)
                    why[0] || s->l1.last[0] ? ": " : "", why[0] ? why : s->l1.last);
 }
 
+/* QEMU's own text log says nothing of lines that found no room, so a run ends before that. */
+static int watch_space(struct stack *s, uint64_t now, struct err *e)
+{
+    struct statvfs fs;
+    if (now - s->last_space_ms < 500)
+        return 0;
+    s->last_space_ms = now;
+    if (statvfs(s->dir, &fs) < 0)
+        return err_sys(e, errno, "%s", s->dir);
+    uint64_t mib = (uint64_t)fs.f_bavail * fs.f_frsize / MIB;
+    return mib < SPACE_MIN_MIB
+               ? err_set(e, ENOSPC, "%s: %" PRIu64 " MiB free during the %s, a run needs %d",
+                         s->dir, mib, phase_names[s->phase], SPACE_MIN_MIB)
+               : 0;
+}
+
 static int watch(struct stack *s, struct err *e)
 {
     uint64_t now = clock_mono_ms();
+    if (s->phase < PH_EXIT) {
+        int r = watch_space(s, now, e);
+        if (r < 0)
+            return r;
+    }
     if (s->trouble[0])
         return err_set(e, SF_EFAILED, "%s", s->trouble);
     for (size_t i = 0; i < s->n_procs; i++) {
@@ -58,25 +80,31 @@ static int watch(struct stack *s, struct err *e)
     }
     if (s->env->keep && s->phase == PH_EXIT)
         return 0;
-    if (now > s->end_ms) {
+    uint64_t starved = now > s->end_ms ? proc_starved_ms(s->l1.proc) - s->starved_ms : 0;
+    if (starved > 3 * (s->end_ms - s->phase_ms))
+        starved = 3 * (s->end_ms - s->phase_ms);
+    if (now > s->end_ms + starved) {
         if (s->phase ==
             PH_EXIT) { /* everything is here; a guest that does not power off is put down */
             enter(s, PH_DONE);
             return 0;
         }
         return err_set(e, ETIMEDOUT,
-                       "l1: guest silent: no end of the %s in %" PRIu64 " s; last line: %s",
-                       phase_names[s->phase], (now - s->phase_ms) / 1000,
+                       "l1: guest silent: no end of the %s in %" PRIu64 " s (%" PRIu64
+                       " of them without a processor); last line: %s",
+                       phase_names[s->phase], (now - s->phase_ms) / 1000, starved / 1000,
                        s->l1.last[0] ? s->l1.last : "(none)");
     }
     if (s->c->timeout_ms && now - s->start_ms > s->c->timeout_ms)
         return err_set(e, ETIMEDOUT, "run: over its timeout of %" PRIu64 " ms during the %s",
                        s->c->timeout_ms, phase_names[s->phase]);
-    /* a KVM guest that the host cannot run stops in a state of its own; TCG has no such state */
-    if (s->env->kvm && now - s->last_status_ms > 2000 && s->phase < PH_EXIT) {
+    /* a guest that the host cannot run (KVM) or that paused itself stops in a state of its own, without a word */
+    if (now - s->last_status_ms > 2000 && s->phase < PH_EXIT) {
         CLEANUP(json_decrefp) json_t *st = NULL;
-        s->last_status_ms = now;
-        if (qmp_call(&s->qmp, "query-status", NULL, 10000, &st, e) == 0) {
+        int asked = qmp_call(&s->qmp, "query-status", NULL, 1000, &st, NULL);
+        /* from the answer on: a QEMU that waits for us to read its lines gets the time for that */
+        s->last_status_ms = clock_mono_ms();
+        if (asked == 0) {
             const char *w = json_string_value(json_object_get(st, "status"));
             if (w && (strcmp(w, "internal-error") == 0 || strcmp(w, "guest-panicked") == 0))
                 return err_set(e, SF_EFAILED, "l1: QEMU reports '%s'", w);

@@ -18,6 +18,8 @@ enum {
     CONF_MAX = 64 * 1024,
     LINE_MAX_B = 4096,
     FILE_MAX_B = 64 << 20,
+    SERIAL_MAX_B = 16 << 20, /* of a guest's console that is kept */
+    SPACE_MIN_MIB = 64,      /* left on the disk while a run goes on */
     RING_RECORDS =
         1 << 20, /* 40 MiB: five seconds of a typical run, half a second of the busiest */
     MIB = 1 << 20,
@@ -51,6 +53,9 @@ int spawn(struct stack *s, const char *name, struct args *a, const int fds[], st
           struct err *e);
 bool proc_ended(struct proc *p);
 void proc_kill(struct proc *p);
+/* How long the thread of p that waited most has been ready to run without a processor, in ms since its start; 0 where the
+ * kernel does not say. */
+uint64_t proc_starved_ms(const struct proc *p);
 /* Last line of DIR/NAME.err: why a process ended. */
 void last_words(const struct stack *s, const char *name, char *out, size_t room);
 
@@ -70,6 +75,7 @@ struct vm {
     uint64_t file_left; /* bytes of a FILE still to come */
     int file_fd;
     int log_fd;
+    uint64_t log_len;
     bool ready, told_boot;
 };
 
@@ -94,13 +100,15 @@ struct stack {
     bool vhost;   /* the kernel serves the NICs, and asks for translations itself (ATS) */
     int con_listen, con_peer; /* `vm console` */
     enum phase phase;
-    uint64_t start_ms, phase_ms, end_ms, last_status_ms;
+    uint64_t start_ms, phase_ms, end_ms, last_status_ms, last_space_ms;
+    uint64_t starved_ms; /* of L1's QEMU, at the start of the phase */
     int end_status;
     char trouble[300]; /* panic or the like, seen on a console */
     char initrd[PATH_MAX];
 };
 
-/* Every phase has its deadline. */
+/* Every phase has its deadline. Time in which L1's QEMU got no processor does not count, up to three times the deadline: a
+ * busy host is not a silent guest. */
 void enter(struct stack *s, enum phase p);
 
 /* ---- boot.c */

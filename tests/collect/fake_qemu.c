@@ -1,5 +1,5 @@
 /* A stand-in for QEMU and its guest: speaks the monitor, the control line and the trace ring, and fails on demand.
- * FAKE_QEMU names the way: ok panic silent mute die exit drops internal unpatched badfile noise badring fail
+ * FAKE_QEMU names the way: chatty (a console without end) ok panic silent mute die exit drops internal unpatched badfile noise badring fail
  * refuse nostart. */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -72,8 +72,10 @@ static void control(char *line)
             raise(SIGKILL);
         if (is("exit"))
             exit(4);
-        if (is("mute"))
+        if (is("mute") || is("internal"))
             return;
+        for (int i = 0; is("chatty") && i < 320000; i++)
+            put(con, "a guest that has very much to say about nothing in particular\r\n");
         for (int i = 0; is("noise") && i < 10000; i++)
             put(ctl, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
         trace(1000);

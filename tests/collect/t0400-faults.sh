@@ -2,7 +2,7 @@
 # Every way a stack can fail gives one clear line, its exit status, no half log, and nothing left behind. QEMU is played
 # by a stand-in, so that each fault comes when it is wanted.
 . "${0%/*}/../cli/tap.sh"
-plan 49
+plan 56
 fake=$SIOFLEET_BIN/tests/collect/fake_qemu
 export XDG_CACHE_HOME=$work/cache XDG_DATA_HOME=$work/data
 touch "$work/kernel" "$work/initrd"
@@ -55,6 +55,9 @@ collect die
 ok "a killed QEMU is named" one_line 1 'killed by signal 9 during measured phase'
 ok "killed: no log" no_log
 ok "killed: nothing left" clean
+collect internal
+ok "a QEMU that stopped its guest is named" one_line 1 "QEMU reports 'internal-error'"
+ok "internal-error: nothing left" clean
 collect exit
 ok "a QEMU that ends is named" one_line 1 'ended with status 4 during measured phase'
 collect nostart
@@ -79,6 +82,9 @@ ok "a guest's file names stay inside" one_line 1 'bad file announced'
 ok "the outside file was not made" test ! -e "$work/o/passwd" -a ! -e /etc/passwd5
 collect noise
 ok "a control line without an end is cut off" one_line 1 'control line without an end'
+collect chatty --json
+ok "a console without end is cut, the run goes on" json 'd["runs"][0]["status"]=="done"'
+ok "what is kept of it has its limit" sh -c '[ "$(stat -c %s "$1")" -lt 16800000 ] && tail -1 "$1" | grep -q "the rest is not kept"' - "$work/o/run-0001/l1.serial.log"
 collect fail
 ok "a failed workload fails the run" one_line 1 'workload: '
 collect unpatched
@@ -88,6 +94,9 @@ run collect --local "$work/noqemu.ini" -o "$work/o2"
 ok "what is no QEMU is refused" fails 1 'not a QEMU that starts here'
 PATH=/nonexistent run collect --local <(printf '[collect]\ntracer = stock\n') -o "$work/o2"
 ok "no stock QEMU is named" fails 1 'no qemu-system-x86_64 in PATH'
+sed '/^qemu/d' "$work/run.ini" >"$work/cold.ini"
+run collect --local "$work/cold.ini" --no-prepare -o "$work/o2"
+ok "without a QEMU and --no-prepare the command is named" fails 1 'QEMU: not prepared on this host; run sh /.*/build.sh'
 sed 's/^nics/memory = 4T\nnics/' "$work/run.ini" >"$work/big.ini"
 run collect --local "$work/big.ini" -o "$work/o3"
 ok "too little memory is refused with the sum" fails 1 'a run needs .*MiB .*page array'
@@ -102,7 +111,18 @@ if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then
   unshare -m sh -c 'mount -t tmpfs -o size=8m none "$1" && exec "$2" collect --local "$3" -o "$1/o"' - "$work/small" "$sf" "$work/run.ini" >"$work/out" 2>"$work/err"
   rc=$?
   ok "no room on the disk is refused" fails 1 'MiB free, a run needs'
+  # the disk fills up under way: run and filler share a mount namespace, which takes both along
+  # shellcheck disable=SC2016
+  FAKE_QEMU=mute unshare -m sh -c 'mount -t tmpfs -o size=340m none "$1"
+    "$2" collect --local "$3" -o "$1/o" 2>"$1.err" & verb=$!
+    until grep -qs . "$1"/o/.run-0001.part/l1.serial.log; do sleep 0.1; done
+    head -c 300m /dev/zero >"$1/filler"
+    wait $verb; echo "$? $(ls -A "$1/o" | tr "\n" " ")"' - "$work/small" "$sf" "$work/run.ini" >"$work/out" 2>&1
+  ok "a disk that fills up under way ends the run" sh -c "tail -n 1 $work/small.err | grep -q '^siofleet: .*MiB free during the measured phase, a run needs 64' && grep -q '^1 ' $work/out"
+  ok "disk full: no half log" sh -c "! grep -q run-0001 $work/out && ! ls $work/small/o 2>/dev/null | grep ."
 else
+  ok "a disk that fills up under way ends the run # skip: needs root" true
+  ok "disk full: no half log # skip: needs root" true
   ok "no room on the disk is refused # skip: needs root" true
 fi
 

@@ -13,7 +13,10 @@ static void *must(void *p)
     return p;
 }
 
-/* ---- a cache: a list of cells a set ---- */
+/* ---- a cache: a list of cells a set ----
+ *
+ * `back` is the number of the deviation (README's table) that is put back: the reference's behaviour in this one point. 0 = none.
+ */
 
 enum repl { LRU, LFU, BELADY };
 
@@ -30,6 +33,7 @@ struct cache {
     bool *missed; /* by tenant */
     uint64_t sets, ways, log_sets, log_groups, clock;
     enum repl repl;
+    unsigned back;
     uint64_t hit[2], miss[2], conflict[2], domains;
 };
 
@@ -101,7 +105,7 @@ static bool cache_access(struct cache *c, uint64_t bits, uint64_t a, uint64_t b,
         c->domains++;
     }
     if (c->used[set] == c->ways) {
-        uint64_t worst = 0;
+        uint64_t worst = 0, ties = 1;
         for (uint64_t i = 1; i < c->ways; i++) {
             bool worse = false, tie = true;
             if (c->repl == LFU) {
@@ -111,7 +115,9 @@ static bool cache_access(struct cache *c, uint64_t bits, uint64_t a, uint64_t b,
                 worse = s[i].next_use > s[worst].next_use;
                 tie = s[i].next_use == s[worst].next_use;
             }
-            if (worse || (tie && s[i].last < s[worst].last))
+            ties = worse ? 1 : ties + tie;
+            if (c->back == 2 && c->repl != LRU && tie ? rand() % (int)ties == 0
+                                                      : worse || (tie && s[i].last < s[worst].last))
                 worst = i;
         }
         memmove(&s[worst], &s[worst + 1], (c->ways - worst - 1) * sizeof(*s));
@@ -128,6 +134,7 @@ enum { QC, QP, QF, QI, STAGES };
 
 struct job {
     uint64_t ready, order; /* order: when it was put in, counted over everything */
+    uint64_t nominal;      /* when it would be there if it never waited */
     uint64_t next_use;
     uint32_t entry;
     bool prefetch;
@@ -150,6 +157,7 @@ struct requester {
 struct twin {
     const struct trace *t;
     const struct arch *a;
+    unsigned back;
     struct cache cc, iotlb, l2, l3, buffer;
     struct queue q[STAGES];
     uint64_t order;
@@ -161,21 +169,36 @@ struct twin {
     struct row_stats s;
 };
 
-static void put(struct twin *w, int stage, uint64_t ready, uint32_t entry, uint64_t next_use,
-                bool prefetch)
+/* back == 1: the order of equal times is that of a binary heap. */
+static void sift(struct queue *q, size_t i, struct job v)
+{
+    for (; i > 0 && q->jobs[(i - 1) / 2].ready > v.ready; i = (i - 1) / 2)
+        q->jobs[i] = q->jobs[(i - 1) / 2];
+    q->jobs[i] = v;
+}
+
+/* j as it is, ready at `at` after `latency` without waiting. */
+static void put(struct twin *w, int stage, uint64_t at, uint64_t latency, struct job j)
 {
     struct queue *q = &w->q[stage];
     if (q->n == q->room) {
         q->room = q->room ? 2 * q->room : 16;
         q->jobs = must(realloc(q->jobs, q->room * sizeof(*q->jobs)));
     }
-    q->jobs[q->n++] = (struct job){ ready, w->order++, next_use, entry, prefetch };
+    j.ready = at;
+    j.order = w->order++;
+    j.nominal += latency;
+    q->jobs[q->n++] = j;
+    if (w->back == 1)
+        sift(q, q->n - 1, j);
 }
 
 /* Number of the job that the stage would take, -1 for none. */
 static long choose(const struct twin *w, const struct queue *q)
 {
     long best = -1;
+    if (w->back == 1)
+        return q->n ? 0 : -1;
     for (size_t i = 0; i < q->n; i++) {
         if (best < 0) {
             best = (long)i;
@@ -189,9 +212,20 @@ static long choose(const struct twin *w, const struct queue *q)
     return best;
 }
 
-static struct job take(struct queue *q, long i)
+static struct job take(const struct twin *w, struct queue *q, long i)
 {
     struct job j = q->jobs[i];
+    if (w->back == 1) {
+        struct job v = q->jobs[--q->n];
+        size_t k = 0, child;
+        for (; (child = 2 * k + 1) < q->n; k = child) {
+            child += child + 1 < q->n && q->jobs[child + 1].ready <= q->jobs[child].ready;
+            q->jobs[k] = q->jobs[child];
+        }
+        if (q->n)
+            sift(q, k, v);
+        return j;
+    }
     memmove(&q->jobs[i], &q->jobs[i + 1], (q->n - (size_t)i - 1) * sizeof(*q->jobs));
     q->n--;
     return j;
@@ -229,20 +263,44 @@ static bool l3page(struct twin *w, const struct trace_entry *d, bool alloc, int 
     return cache_access(&w->l3, d->iova >> 30, d->iova >> 30, d->gid, d->gid, alloc, 0, who);
 }
 
-static bool prefetching(const struct arch *a)
+static bool prefetching(const struct arch *a, unsigned back)
 {
-    return a->pf_entries > 0 && a->pf_distance > 0 && a->pf_history > 0;
+    return (a->pf_entries > 0 || back == 18) && a->pf_distance > 0 && a->pf_history > 0;
 }
 
 static long requester_of(struct twin *w, const struct trace_entry *d)
 {
     for (size_t i = 0; i < w->n_req; i++)
-        if (w->req[i].sid == d->sid && w->req[i].gid == d->gid)
+        if (w->req[i].sid == d->sid && (w->req[i].gid == d->gid || w->back == 20))
             return (long)i;
     w->req = must(realloc(w->req, (w->n_req + 1) * sizeof(*w->req)));
     w->req[w->n_req] = (struct requester){ .sid = d->sid, .gid = d->gid, .successor = -1 };
     w->req[w->n_req].past = must(calloc(w->a->pf_history + 1, sizeof(uint32_t)));
     return (long)w->n_req++;
+}
+
+/* back == 19: what was seen `distance` accesses before the last one is followed by this, once and for all; the last prediction is scored
+ * now, whatever it was made for. */
+static void learn_late(struct twin *w, size_t k, long r)
+{
+    if (k && w->guess[k - 1] >= 0) {
+        if (w->guess[k - 1] == r)
+            w->s.pf_correct++;
+        else
+            w->s.pf_incorrect++;
+    }
+    if (k <= w->a->pf_distance)
+        return;
+    struct requester *b = &w->req[w->seen[k - w->a->pf_distance - 1]];
+    if (b == &w->req[r]) {
+        w->s.pf_same_sid++;
+        return;
+    }
+    w->s.pf_diff_sid++;
+    if (b->successor < 0) {
+        b->successor = r;
+        w->s.pf_new_mappings++;
+    }
 }
 
 static void prefetcher(struct twin *w, uint32_t entry, uint64_t t)
@@ -256,7 +314,9 @@ static void prefetcher(struct twin *w, uint32_t entry, uint64_t t)
     size_t k = w->n_seen++;
     w->seen[k] = r;
     w->guess[k] = -1;
-    if (k >= w->a->pf_distance) {
+    if (w->back == 19)
+        learn_late(w, k, r);
+    else if (k >= w->a->pf_distance) {
         long p = w->seen[k - w->a->pf_distance], g = w->guess[k - w->a->pf_distance];
         struct requester *b = &w->req[p];
         if (g >= 0 && g == r)
@@ -296,7 +356,7 @@ static void prefetcher(struct twin *w, uint32_t entry, uint64_t t)
             continue;
         }
         w->under_way++;
-        put(w, QP, t + 500 * NS, g->past[i], 0, true);
+        put(w, QP, t + 500 * NS, 0, (struct job){ .entry = g->past[i], .prefetch = true });
     }
 }
 
@@ -305,7 +365,7 @@ static void stage_qc(struct twin *w, struct job j, uint64_t t)
     const struct trace_entry *d = &w->t->entry[j.entry];
     cache_access(&w->cc, d->sid, d->sid, 0, d->gid, true, 0, 0);
     bool hit = iotlb(w, d, false, j.next_use);
-    if (prefetching(w->a)) {
+    if (prefetching(w->a, w->back)) {
         bool b = cache_access(&w->buffer, 0, d->iova & d->mask, d->gid, d->gid, false, 0, 0);
         if (b)
             w->s.pf_hit++;
@@ -314,10 +374,10 @@ static void stage_qc(struct twin *w, struct job j, uint64_t t)
         hit = hit || b;
     }
     if (hit)
-        put(w, QI, t + 2 * NS, j.entry, j.next_use, false);
+        put(w, QI, t + (w->back == 15 ? 1 : 2) * NS, 2 * NS, j);
     else
-        put(w, QP, t + 450 * NS, j.entry, j.next_use, false);
-    if (prefetching(w->a))
+        put(w, QP, t + 450 * NS, 450 * NS, j);
+    if (prefetching(w->a, w->back))
         prefetcher(w, j.entry, t);
 }
 
@@ -325,11 +385,12 @@ static void stage_qp(struct twin *w, struct job j, uint64_t t)
 {
     const struct trace_entry *d = &w->t->entry[j.entry];
     bool h2 = l2page(w, d, false, 0), h3 = l3page(w, d, false, 0);
-    unsigned reads = (h2 ? 2u : h3 ? 3u : 4u) - d->level;
+    unsigned reads = (h2 ? 2u : h3 ? 3u : w->back == 14 ? 2u * d->level : 4u) - d->level;
+    uint64_t walk = 50 * NS * reads + (h2 || h3 ? 5 * NS : 0);
     if (reads == 0)
-        put(w, QI, t + 455 * NS, j.entry, j.next_use, j.prefetch);
+        put(w, QI, t + (w->back == 15 ? h2 ? 454 : 4 : 455) * NS, 455 * NS, j);
     else
-        put(w, QF, t + 50 * NS * reads + (h2 || h3 ? 5 * NS : 0), j.entry, j.next_use, j.prefetch);
+        put(w, QF, t + (w->back == 15 ? 50 * NS * reads - NS : walk), walk, j);
 }
 
 static void stage_qf(struct twin *w, struct job j, uint64_t t)
@@ -337,7 +398,7 @@ static void stage_qf(struct twin *w, struct job j, uint64_t t)
     const struct trace_entry *d = &w->t->entry[j.entry];
     l2page(w, d, may_fill(w, d->gid, 1), j.prefetch);
     l3page(w, d, may_fill(w, d->gid, 2), j.prefetch);
-    put(w, QI, t + 450 * NS, j.entry, j.next_use, j.prefetch);
+    put(w, QI, t + 450 * NS, 450 * NS, j);
 }
 
 static uint64_t rate(uint64_t n, uint64_t ps, uint64_t scale)
@@ -355,10 +416,18 @@ void twin_detail_clear(struct twin_detail *d)
     memset(d, 0, sizeof(*d));
 }
 
-void model_twin(const struct trace *t, const struct arch *a, struct row_stats *ret,
-                struct twin_detail *detail)
+/* When slot k is. back == 21: in whole ns, too early at most speeds. */
+static uint64_t slot_time(const struct twin *w, uint64_t k)
 {
-    struct twin w = { .t = t, .a = a };
+    if (w->back == 21)
+        return k * (12336 / w->a->link_gbps) * NS;
+    return (uint64_t)(((u128)k * 12336000 + w->a->link_gbps - 1) / w->a->link_gbps);
+}
+
+void model_twin_back(const struct trace *t, const struct arch *a, unsigned back,
+                     struct row_stats *ret, struct twin_detail *detail)
+{
+    struct twin w = { .t = t, .a = a, .back = back };
     uint64_t tenants = t->n_gids;
     cache_make(&w.cc, a->cc_entries, a->cc_ways, a->cc_groups, LFU, tenants);
     cache_make(&w.iotlb, a->iotlb_entries, a->iotlb_ways, a->iotlb_groups,
@@ -368,7 +437,8 @@ void model_twin(const struct trace *t, const struct arch *a, struct row_stats *r
                tenants);
     cache_make(&w.l2, a->l2_entries, a->l2_ways, a->l2_groups, LRU, tenants);
     cache_make(&w.l3, a->l3_entries, a->l3_ways, a->l3_groups, LRU, tenants);
-    cache_make(&w.buffer, prefetching(a) ? a->pf_entries : 0, a->pf_entries, 1, LRU, tenants);
+    cache_make(&w.buffer, prefetching(a, back) ? a->pf_entries : 0, a->pf_entries, 1, LRU, tenants);
+    w.cc.back = w.iotlb.back = back;
     w.seen = must(calloc(t->n + 1, sizeof(*w.seen)));
     w.guess = must(calloc(t->n + 1, sizeof(*w.guess)));
     uint64_t *first = must(malloc((tenants + 1) * sizeof(*first)));
@@ -379,8 +449,7 @@ void model_twin(const struct trace *t, const struct arch *a, struct row_stats *r
 
     uint64_t slot = 0, pos = 0, flying = 0, end = 0;
     for (;;) {
-        uint64_t slot_at = (uint64_t)(((u128)slot * 12336000 + a->link_gbps - 1) / a->link_gbps);
-        uint64_t best = pos < t->n ? slot_at : UINT64_MAX;
+        uint64_t best = pos < t->n ? slot_time(&w, slot) : UINT64_MAX;
         int what = -1; /* -1 = a slot; else a stage. Earlier ones win equal times. */
         long which = -1;
         for (int i = 0; i < STAGES; i++) {
@@ -396,7 +465,7 @@ void model_twin(const struct trace *t, const struct arch *a, struct row_stats *r
                 which = c;
             }
         }
-        if (best == UINT64_MAX)
+        if (best == UINT64_MAX || (back == 38 && pos == t->n && !flying))
             break;
         if (what < 0) {
             slot++;
@@ -411,16 +480,18 @@ void model_twin(const struct trace *t, const struct arch *a, struct row_stats *r
                 bool found = cache_access(&w.cc, d->sid, d->sid, 0, d->gid, false, 0, 0);
                 if (best < first[d->gid])
                     first[d->gid] = best;
-                put(&w, QC, best + (found ? 1 : 1000) * NS, entry, t->next ? t->next[pos] : 0,
-                    false);
+                uint64_t latency = (found ? 1 : 1000) * NS;
+                put(&w, QC, best + latency, latency,
+                    (struct job){
+                        .nominal = best, .entry = entry, .next_use = t->next ? t->next[pos] : 0 });
                 flying++;
                 w.s.requests++;
             }
             if (pos == t->n) /* the wire time of the last packet */
-                end = (uint64_t)(((u128)slot * 12336000 + a->link_gbps - 1) / a->link_gbps);
+                end = slot_time(&w, slot);
             continue;
         }
-        struct job j = take(&w.q[what], which);
+        struct job j = take(&w, &w.q[what], which);
         w.q[what].free_at = best + NS;
         if (what == QC) {
             stage_qc(&w, j, best);
@@ -437,7 +508,10 @@ void model_twin(const struct trace *t, const struct arch *a, struct row_stats *r
         } else {
             const struct trace_entry *d = &t->entry[j.entry];
             iotlb(&w, d, may_fill(&w, d->gid, 0), j.next_use);
-            last[d->gid] = best;
+            if (back != 17)
+                last[d->gid] = best;
+            else if (last[d->gid] < j.nominal)
+                last[d->gid] = j.nominal;
             done[d->gid]++;
             flying--;
             if (best > end)
@@ -447,9 +521,12 @@ void model_twin(const struct trace *t, const struct arch *a, struct row_stats *r
 
     struct row_stats *s = &w.s;
     s->time_ps = end;
+    if (back == 22)
+        end += NS;
     if (end) {
-        s->mbps = rate(t->n, end, 1000000);
-        s->util_ppm = (uint64_t)((u128)t->n * 4112 * 1000000000u / ((u128)end * a->link_gbps));
+        uint64_t counted = back == 22 ? t->n - t->n % 3 : t->n;
+        s->mbps = rate(counted, end, 1000000);
+        s->util_ppm = (uint64_t)((u128)counted * 4112 * 1000000000u / ((u128)end * a->link_gbps));
     }
     s->cc_hit = w.cc.hit[0], s->cc_miss = w.cc.miss[0], s->cc_conflict = w.cc.conflict[0];
     s->iotlb_hit = w.iotlb.hit[0], s->iotlb_miss = w.iotlb.miss[0],
@@ -460,7 +537,7 @@ void model_twin(const struct trace *t, const struct arch *a, struct row_stats *r
     s->l2_domains = w.l2.domains, s->l3_domains = w.l3.domains;
     s->pf_l2_hit = w.l2.hit[1], s->pf_l2_miss = w.l2.miss[1], s->pf_l2_conflict = w.l2.conflict[1];
     s->pf_l3_hit = w.l3.hit[1], s->pf_l3_miss = w.l3.miss[1], s->pf_l3_conflict = w.l3.conflict[1];
-    if (prefetching(a)) {
+    if (prefetching(a, back)) {
         s->pf_accesses = t->n;
         s->pf_size = a->pf_entries;
     }
@@ -511,4 +588,10 @@ void model_twin(const struct trace *t, const struct arch *a, struct row_stats *r
     cache_drop(&w.l2);
     cache_drop(&w.l3);
     cache_drop(&w.buffer);
+}
+
+void model_twin(const struct trace *t, const struct arch *a, struct row_stats *ret,
+                struct twin_detail *detail)
+{
+    model_twin_back(t, a, 0, ret, detail);
 }

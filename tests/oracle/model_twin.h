@@ -15,3 +15,8 @@ void twin_detail_clear(struct twin_detail *d);
 
 void model_twin(const struct trace *t, const struct arch *a, struct row_stats *ret,
                 struct twin_detail *detail);
+
+/* The same with one deviation of perf/README.md's table put back, by its number: 1, 2, 14, 15, 17 to 22, 38 (2: ties by a random number of
+ * ours, which is as good as the reference's). 0 = none. */
+void model_twin_back(const struct trace *t, const struct arch *a, unsigned back,
+                     struct row_stats *ret, struct twin_detail *detail);

@@ -31,20 +31,6 @@ static inline void put64(uint8_t *p, uint64_t v)
     memcpy(p, &v, 8);
 }
 
-static inline uint16_t get16(const uint8_t *p)
-{
-    uint16_t v;
-    memcpy(&v, p, 2);
-    return le16toh(v);
-}
-
-static inline uint32_t get32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, 4);
-    return le32toh(v);
-}
-
 static inline uint64_t get64(const uint8_t *p)
 {
     uint64_t v;
@@ -166,11 +152,18 @@ static inline uint64_t hash_of(const struct trace_entry *n)
     return x ^ x >> 29;
 }
 
+/* An entry as its records show it. */
+struct image {
+    uint64_t head, iova, keep, mask, level, slpte; /* keep: bits of iova that are the entry's */
+};
+
 struct intern {
     struct trace *t;
     size_t room;
     uint32_t *slot, mask;
-    bool each; /* every event is an entry of its own */
+    struct image *image; /* of each entry that intern() made; owned */
+    uint64_t events;     /* in the file */
+    bool each;           /* every event is an entry of its own */
 };
 
 static uint32_t intern(struct intern *in, const struct trace_entry *n)
@@ -187,10 +180,13 @@ static uint32_t intern(struct intern *in, const struct trace_entry *n)
     }
     if (t->n_entries == in->room) {
         struct trace_entry *p = realloc(t->entry, 2 * in->room * sizeof(*p));
+        struct image *m = realloc(in->image, 2 * in->room * sizeof(*m));
         uint32_t *s = malloc(8 * in->room * sizeof(*s));
         if (p)
             t->entry = p;
-        if (!p || !s) {
+        if (m)
+            in->image = m;
+        if (!p || !m || !s) {
             free(s);
             return UINT32_MAX;
         }
@@ -211,8 +207,25 @@ static uint32_t intern(struct intern *in, const struct trace_entry *n)
     }
     i = t->n_entries++;
     t->entry[i] = *n;
+    in->image[i] = (struct image){ .head = 1 | (uint64_t)n->sid << 32 | (uint64_t)n->gid << 48,
+                                   .iova = n->iova,
+                                   .keep = n->mask | ~UINT64_C(0x1fffff),
+                                   .mask = n->mask,
+                                   .level = n->level,
+                                   .slpte = n->slpte };
     in->slot[h & in->mask] = i;
     return i;
+}
+
+static int not_a_record(const char *path, uint64_t i, struct err *e)
+{
+    return err_set(e, SF_EFORMAT, "%s: record %llu is no translation", path, (unsigned long long)i);
+}
+
+static inline bool is_entry(const struct image *o, const uint64_t r[6])
+{
+    return !((r[0] ^ o->head) | ((r[1] ^ o->iova) & o->keep) | (r[2] ^ o->mask) |
+             (r[3] ^ o->level) | (r[4] ^ o->slpte));
 }
 
 static int add_records(struct intern *in, const uint8_t *p, uint64_t m, const char *path,
@@ -220,27 +233,37 @@ static int add_records(struct intern *in, const uint8_t *p, uint64_t m, const ch
 {
     struct trace *t = in->t;
     for (uint64_t k = 0; k < m; k++, p += IOTLB_REC) {
-        struct trace_entry n = { .sid = get16(p + 4), .gid = get16(p + 6), .mask = get64(p + 16) };
-        uint64_t iova = get64(p + 8), level = get64(p + 24), next = get64(p + 40);
-        if (get32(p) != 1 || level > 3 ||
-            (next != UINT64_MAX && (next >= UINT32_MAX || next <= t->n)))
-            return err_set(e, SF_EFORMAT, "%s: record %llu is no translation", path,
-                           (unsigned long long)t->n);
-        n.level = (uint8_t)level;
-        n.slpte = get64(p + 32);
-        n.iova = in->each ? iova : iova & (n.mask | ~UINT64_C(0x1fffff));
-        uint32_t i = in->each ? t->n_entries++ : intern(in, &n);
-        if (in->each)
-            t->entry[i] = n;
-        if (i == UINT32_MAX)
-            return err_sys(e, ENOMEM, "%s", path);
-        if (n.gid >= t->n_gids)
-            t->n_gids = n.gid + 1;
+        uint64_t r[6], next;
+        for (int i = 0; i < 6; i++)
+            r[i] = get64(p + 8 * i);
+        next = r[5];
+        if (next <= t->n || (next >= UINT32_MAX && next != UINT64_MAX))
+            return not_a_record(path, t->n, e);
+        /* the event that named this one as its next access left its own entry here: mostly the same */
+        uint32_t i = t->ev[t->n];
+        if (in->each || i >= t->n_entries || !is_entry(&in->image[i], r)) {
+            if ((uint32_t)r[0] != 1 || r[3] > 3)
+                return not_a_record(path, t->n, e);
+            struct trace_entry n = { .sid = (uint16_t)(r[0] >> 32),
+                                     .gid = (uint16_t)(r[0] >> 48),
+                                     .mask = r[2],
+                                     .level = (uint8_t)r[3],
+                                     .slpte = r[4] };
+            n.iova = in->each ? r[1] : r[1] & (n.mask | ~UINT64_C(0x1fffff));
+            i = in->each ? t->n_entries++ : intern(in, &n);
+            if (in->each)
+                t->entry[i] = n;
+            if (i == UINT32_MAX)
+                return err_sys(e, ENOMEM, "%s", path);
+            if (n.gid >= t->n_gids)
+                t->n_gids = n.gid + 1;
+        }
         t->ev[t->n] = i;
         if (t->off)
-            t->off[t->n] = (uint32_t)(iova - n.iova);
+            t->off[t->n] = (uint32_t)(r[1] - t->entry[i].iova);
         if (t->next)
             t->next[t->n] = next == UINT64_MAX ? UINT32_MAX : (uint32_t)next;
+        t->ev[next < in->events ? next : in->events] = i;
         t->n++;
     }
     return 0;
@@ -265,9 +288,9 @@ int compat_files_read(const char *dir, const char *prefix, unsigned with, struct
     CLEANUP(trace_free) struct trace *t = calloc(1, sizeof(*t));
     if (!t)
         return err_sys(e, ENOMEM, "%s", path);
-    struct intern in = { .t = t, .room = 1 << 12 };
+    struct intern in = { .t = t, .room = 1 << 12, .events = n };
     in.mask = (uint32_t)(4 * in.room - 1);
-    t->ev = malloc((n + 1) * sizeof(*t->ev));
+    t->ev = calloc(n + 1, sizeof(*t->ev));
     if (with & COMPAT_WITH_OFFSETS)
         t->off = malloc((n + 1) * sizeof(*t->off));
     if (with & COMPAT_WITH_NEXT)
@@ -275,9 +298,10 @@ int compat_files_read(const char *dir, const char *prefix, unsigned with, struct
     in.each = with & COMPAT_EACH_EVENT;
     t->entry = malloc((in.each ? n + 1 : in.room) * sizeof(*t->entry));
     in.slot = malloc(4 * in.room * sizeof(*in.slot));
+    in.image = malloc(in.room * sizeof(*in.image));
     CLEANUP(freep) uint8_t *buf = malloc(BATCH * IOTLB_REC);
     int r = 0;
-    bool all = t->ev && t->entry && in.slot && buf;
+    bool all = t->ev && t->entry && in.slot && in.image && buf;
     if (!all || (with & COMPAT_WITH_OFFSETS && !t->off) || (with & COMPAT_WITH_NEXT && !t->next))
         r = err_sys(e, ENOMEM, "%s", path);
     else
@@ -293,6 +317,7 @@ int compat_files_read(const char *dir, const char *prefix, unsigned with, struct
             r = add_records(&in, buf, m, path, e);
     }
     free(in.slot);
+    free(in.image);
     if (r < 0)
         return r;
     t->head.rules = RULES_HYPERSIO;

@@ -415,22 +415,64 @@ static void check_row(struct db *d, unsigned no, uint64_t index, struct sweep_ro
     }
 }
 
+static void check_artefact(const struct id *want)
+{
+    char hex[ID_HEX_LEN], path[128];
+    struct ofd *f;
+    struct id id;
+    id_hex(want, hex);
+    snprintf(path, sizeof(path), "/sim/c/data/cas/%.2s/%s", hex, hex);
+    if (disk_open(path, 0, 0, &f) < 0) {
+        sim_fail("artefact %.8s was acknowledged and is lost", hex);
+        return;
+    }
+    cid_bytes(disk_bytes(f), disk_size(f), &id);
+    if (!id_eq(&id, want))
+        sim_fail("artefact %.8s was acknowledged and is damaged", hex);
+    disk_close(f);
+}
+
 static void check_artefacts(void)
 {
-    for (unsigned i = 0; i < check.n_have && !world.failed; i++) {
-        char hex[ID_HEX_LEN], path[128];
-        struct ofd *f;
-        struct id id;
-        id_hex(&check.have[i], hex);
-        snprintf(path, sizeof(path), "/sim/c/data/cas/%.2s/%s", hex, hex);
-        if (disk_open(path, 0, 0, &f) < 0) {
-            sim_fail("artefact %.8s was acknowledged and is lost", hex);
+    for (unsigned i = 0; i < check.n_have && !world.failed; i++)
+        check_artefact(&check.have[i]);
+}
+
+void check_lost(const char *job, const char *why)
+{
+    sim_fail("job %.8s was submitted: %s", job, why);
+}
+
+/* Answers of commands: of the newest attempt, as it printed it, with the file that it left. */
+static void check_answers(struct db *d, bool final)
+{
+    bool ok =
+        db_ask(d, "SELECT t.task, t.ended_ms, t.cause, t.info, (SELECT a.task || '-' || a.epoch || "
+                  "'-' || a.n FROM t_attempt a WHERE a.task = t.task ORDER BY a.epoch DESC, "
+                  "a.n DESC LIMIT 1) FROM t_jobtask t");
+    while (ok && !world.failed && db_row(d)) {
+        const char *task = text(d, 0);
+        if (sqlite3_column_type(d->s, 1) == SQLITE_NULL) {
+            if (final)
+                sim_fail("task %s of a job never ended", task);
             continue;
         }
-        cid_bytes(disk_bytes(f), disk_size(f), &id);
-        if (!id_eq(&id, &check.have[i]))
-            sim_fail("artefact %.8s was acknowledged and is damaged", hex);
-        disk_close(f);
+        if (strcmp(text(d, 2), "done") != 0)
+            continue;
+        json_t *info = json_loads(text(d, 3), 0, NULL);
+        const char *said =
+            json_string_value(json_object_get(json_object_get(info, "stdout"), "text"));
+        const char *hex = json_string_value(
+            json_object_get(json_array_get(json_object_get(info, "files"), 0), "id"));
+        struct id id;
+        if (!said || strcmp(said, text(d, 4)) != 0)
+            sim_fail("task %s: the answer is of attempt %s, the newest is %s", task,
+                     said ? said : "?", text(d, 4));
+        else if (!hex || id_parse(hex, &id, NULL) < 0)
+            sim_fail("task %s: its answer names no file", task);
+        else
+            check_artefact(&id);
+        json_decref(info);
     }
 }
 
@@ -496,13 +538,15 @@ static void check_store(bool final)
     if (final && !world.failed && db_ask(&d, "SELECT task FROM attempts WHERE ended IS NULL") &&
         db_row(&d))
         sim_fail("task %s has an attempt that never ended", text(&d, 0));
+    if (!world.failed)
+        check_answers(&d, final);
     db_close(&d);
 }
 
 bool check_all_over(void)
 {
     struct part *c = world.host[COORDINATOR_HOST].main;
-    if (!c || !check.hub || check.hub->n_lives || users_waiting())
+    if (!c || !check.hub || check.hub->n_lives || check.hub->jobs.used || users_waiting())
         return false;
     for (unsigned h = FIRST_AGENT_HOST; h < world.n_hosts; h++) {
         if (!world.host[h].main || !check.core[h] || tasks_alive(h))

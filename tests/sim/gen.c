@@ -43,13 +43,18 @@ static void sweeps(struct plan *p, struct rng *r)
         if (one_in(r, 6))
             add(p, at + between(r, 20000, 60000), PLAN_retry, (int64_t)i, 0, 0, 0);
     }
+    for (uint64_t i = between(r, 0, 2); i && one_in(r, 2); i--)
+        add(p, between(r, 100, 80000), PLAN_exec, (int64_t)between(r, 0, 12000),
+            (int64_t)between(r, 0, 9000), one_in(r, 4) ? 3 : 0, 0);
     if (one_in(r, 5)) {
         const struct plan_sweep *w = &p->sweep[rng_below(r, p->n_sweeps)];
-        uint64_t how = rng_below(r, POISON_HOST);
+        uint64_t how = rng_below(r, POISON_HOST + 1);
         add(p, 0, PLAN_poison, (int64_t)(w->seed + rng_below(r, w->recipes)),
             (int64_t)(w->gbps + rng_below(r, w->archs)), (int64_t)how, 0);
         for (uint64_t i = 0; how == POISON_HANG && i < n; i++)
-            p->sweep[i].timeout_ms = 6000; /* each try takes so long */
+            p->sweep[i].timeout_ms = 6000;                     /* each try takes so long */
+        for (uint64_t i = 0; how == POISON_HOST && i < n; i++) /* out of quarantine by a person */
+            add(p, p->quiet_ms + 40000, PLAN_cancel, (int64_t)i, 0, 0, 0);
     }
 }
 
@@ -124,7 +129,7 @@ static void crash_at(struct plan *p, struct rng *r, uint64_t at)
 static void odd_at(struct plan *p, struct rng *r, uint64_t at)
 {
     int64_t a = agent(p, r);
-    switch (rng_below(r, 7)) {
+    switch (rng_below(r, 8)) {
     case 0:
         add(p, at, PLAN_freeze, host(p, r),
             (int64_t)(one_in(r, 2) ? between(r, 500, 5000) : between(r, 9000, 25000)), 0, 0);
@@ -144,7 +149,10 @@ static void odd_at(struct plan *p, struct rng *r, uint64_t at)
         add(p, at, PLAN_hang, a, (int64_t)between(r, 1000, 40000), 0, 0);
         break;
     case 5:
-        add(p, at, PLAN_bad, a, (int64_t)between(r, 500, 8000), 0, 0);
+        add(p, at, PLAN_bad, a, (int64_t)between(r, 500, one_in(r, 3) ? 60000 : 8000), 0, 0);
+        break;
+    case 6:
+        add(p, at, PLAN_wrong, a, (int64_t)between(r, 500, 40000), 0, 0);
         break;
     default:
         add(p, at, PLAN_drain, a, (int64_t)between(r, 1000, 20000), 0, 0);
@@ -162,6 +170,8 @@ void plan_generate(uint64_t seed, struct plan *p)
     p->log_b = one_in(&r, 25) ? between(&r, 1 << 20, 3 << 20) : between(&r, 1, 20000);
     p->fresh = one_in(&r, 10);
     sweeps(p, &r);
+    for (unsigned h = 0; h < p->agents; h++) /* what was found bad is mended, and taken back */
+        add(p, p->quiet_ms + 5000, PLAN_drain, FIRST_AGENT_HOST + h, 1, 0, 0);
     uint64_t n = one_in(&r, 20) ? 0 : between(&r, 1, 14);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t at = between(&r, 0, 90000);

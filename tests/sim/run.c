@@ -190,6 +190,7 @@ static void apply(void *arg, uint64_t n)
     case PLAN_hold:
     case PLAN_retry:
     case PLAN_drain:
+    case PLAN_exec:
         user_command(ev);
         break;
     case PLAN_kill:

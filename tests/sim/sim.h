@@ -118,7 +118,9 @@ uint64_t net_queue_most(void); /* longest queue seen */
 
 /* ---- tasks' children (tasks.c) */
 
-void tasks_spawn(const char *dir, struct ofd *lock, uint64_t timeout_ms, uint64_t *ret_pid);
+/* words: behind the shim's own options, copied. */
+void tasks_spawn(const char *dir, struct ofd *lock, uint64_t timeout_ms, char *const words[],
+                 uint64_t *ret_pid);
 struct part *task_by_pid(uint64_t pid); /* NULL = none such, or ended long ago */
 bool task_kill_one(unsigned host);
 uint64_t tasks_alive(unsigned host);
@@ -139,6 +141,7 @@ void check_sent(struct part *from, unsigned to, const struct msg *m);
 void check_part_over(const struct part *p);
 void check_submitted(const struct id *sweep, unsigned plan_sweep);
 void check_cancelled(unsigned plan_sweep);
+void check_lost(const char *job, const char *why); /* a job is not known any more */
 void check_task_started(const char *dir, unsigned host);
 bool check_all_over(void); /* every sweep has ended and no agent holds anything */
 void check_end(void);

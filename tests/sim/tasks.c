@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/ring.h"
 #include "agent/runner.h"
 #include "agent/task.h"
 #include "perf/run.h"
@@ -20,6 +21,8 @@ struct task {
     uint64_t deadline_ms; /* UINT64_MAX = none */
     const char *cause;    /* NULL = as its exit status says */
     int signal;
+    bool command;           /* of an exec job: users.c says what it does */
+    uint64_t ms, out_b, rc; /* its words */
 };
 
 static void put(const struct part *p, const char *name, const char *text)
@@ -29,6 +32,29 @@ static void put(const struct part *p, const char *name, const char *text)
     CLEANUP(closep) int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (fd >= 0 && write_all(fd, text, strlen(text)) == 0)
         rename(temp, path);
+}
+
+static int work(uint64_t ms);
+
+/* What a command prints: the name of its attempt, so that an answer tells which one it is of. */
+static int run_command(const struct part *p, const struct task *t)
+{
+    char head[RING_HEADER + 1], text[RING_HEADER + 64];
+    const char *name = strrchr(p->dir, '/') + 1;
+    ring_header(head, 1 << 16, 1 << 16, strlen(name));
+    snprintf(text, sizeof(text), "%s%s", head, name);
+    put(p, "stdout", text);
+    ring_header(head, 1 << 16, 1 << 16, 0);
+    put(p, "stderr", head);
+    if (work(t->ms) < 0)
+        return 1;
+    CLEANUP(freep) char *path = path_fmt("%s/cwd/out", p->dir);
+    CLEANUP(freep) char *out = calloc(1, t->out_b + 1);
+    CLEANUP(closep) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (!out)
+        abort();
+    memset(out, 'x', t->out_b);
+    return fd < 0 || write_all(fd, out, t->out_b) < 0 ? 28 : (int)t->rc;
 }
 
 static void main_(struct part *p)
@@ -41,7 +67,7 @@ static void main_(struct part *p)
         return;
     snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 "\n", p->pid, p->pid);
     put(p, "pid", text);
-    int status = task_main(p->dir);
+    int status = t->command ? run_command(p, t) : task_main(p->dir);
     if (p->dead)
         return;
     snprintf(text, sizeof(text),
@@ -53,13 +79,20 @@ static void main_(struct part *p)
     put(p, "status", text);
 }
 
-void tasks_spawn(const char *dir, struct ofd *lock, uint64_t timeout_ms, uint64_t *ret_pid)
+void tasks_spawn(const char *dir, struct ofd *lock, uint64_t timeout_ms, char *const words[],
+                 uint64_t *ret_pid)
 {
     struct task *t = calloc(1, sizeof(*t));
     char name[16];
     if (!t)
         abort();
     t->deadline_ms = timeout_ms ? world.now_ms + timeout_ms : UINT64_MAX;
+    if (words[0] && !strcmp(words[0], "sim-command")) {
+        t->command = true;
+        t->ms = strtoull(words[1], NULL, 10);
+        t->out_b = strtoull(words[2], NULL, 10);
+        t->rc = strtoull(words[3], NULL, 10);
+    }
     snprintf(name, sizeof(name), "%s.t%" PRIu64, world.host[world.cur->host].name,
              world.n_parts % 100000);
     struct part *p = part_start(PART_TASK, world.cur->host, name, main_, t);

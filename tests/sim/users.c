@@ -17,8 +17,10 @@ enum { AGAIN_MS = 2000, PATIENCE_MS = 30000 };
 
 struct command {
     enum plan_verb verb;
-    int64_t arg;
-    uint64_t undo_ms; /* of a hold or a drain: when it is taken back; 0 = now */
+    int64_t arg, arg2, arg3;
+    unsigned no;
+    char job[ID_HEX_LEN]; /* once submitted */
+    uint64_t undo_ms;     /* of a hold or a drain: when it is taken back; 0 = now */
     uint64_t since_ms;
     bool done;
 };
@@ -179,6 +181,37 @@ static int control(struct client *c, struct command *cmd, struct err *e)
     return r < 0 && final ? 0 : r;
 }
 
+/* A job: submitted, then asked about until it is over. -EAGAIN: not yet. */
+static int exec(struct client *c, struct command *cmd, struct err *e)
+{
+    if (!*cmd->job) {
+        char request[16], text[256];
+        struct msg_submitted m;
+        snprintf(request, sizeof(request), "j%u", cmd->no);
+        snprintf(text, sizeof(text),
+                 "{\"kind\":\"exec\",\"name\":\"%s\",\"timeout_ms\":30000,\"copy\":[\"out\"],"
+                 "\"argv\":[\"sim-command\",\"%d\",\"%d\",\"%d\"]}",
+                 request, (int)cmd->arg, (int)cmd->arg2, (int)cmd->arg3);
+        int r = client_submit_job(c, request, text, strlen(text), &m, e);
+        if (r < 0) /* no agent is there: that is an answer */
+            return *client_refusal(c) && strcmp(client_refusal(c), "NO_SPACE") != 0 &&
+                           strcmp(client_refusal(c), "EIO") != 0
+                       ? 0
+                       : r;
+        id_hex(&m.sweep, cmd->job);
+    }
+    CLEANUP(json_decrefp) json_t *args = json_pack("{s:s}", "id", cmd->job), *doc = NULL;
+    int r = client_ask_one(c, "job", args, &doc, e);
+    const char *state = json_string_value(json_object_get(doc, "state"));
+    if (r < 0 && *client_refusal(c) && strcmp(client_refusal(c), "EIO") != 0)
+        check_lost(cmd->job, e->text);
+    if (r < 0 || !state)
+        return r < 0 ? r : -EAGAIN;
+    return !strcmp(state, "done") || !strcmp(state, "failed") || !strcmp(state, "cancelled")
+               ? 0
+               : -EAGAIN;
+}
+
 static void command_main(struct part *p)
 {
     struct command *cmd = p->arg;
@@ -190,7 +223,9 @@ static void command_main(struct part *p)
         struct err e = { 0 };
         int r = client_open(&opt, 0, NULL, &c, &e);
         if (r >= 0)
-            r = cmd->verb == PLAN_submit ? submit(c, (unsigned)cmd->arg, &e) : control(c, cmd, &e);
+            r = cmd->verb == PLAN_submit ? submit(c, (unsigned)cmd->arg, &e)
+                : cmd->verb == PLAN_exec ? exec(c, cmd, &e)
+                                         : control(c, cmd, &e);
         cmd->done = r >= 0 && !cmd->undo_ms;
         if (r < 0)
             log_info("user: %s", e.text);
@@ -213,6 +248,9 @@ void user_command(const struct plan_event *ev)
         abort();
     cmd->verb = ev->verb;
     cmd->arg = ev->arg[0];
+    cmd->arg2 = ev->arg[1];
+    cmd->arg3 = ev->arg[2];
+    cmd->no = users.commands;
     cmd->since_ms = world.now_ms;
     if (ev->verb == PLAN_hold || ev->verb == PLAN_drain)
         cmd->undo_ms = world.now_ms + (uint64_t)ev->arg[1] + 1;

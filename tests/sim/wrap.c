@@ -532,7 +532,10 @@ WRAP(int, posix_spawn, pid_t *pid, const char *path, const posix_spawn_file_acti
         return __real_posix_spawn(pid, path, fa, attr, argv, env);
     const char *dir = NULL;
     uint64_t timeout_ms = 0, n;
-    for (int i = 1; argv[i]; i++) {
+    int words = 1;
+    while (argv[words] && strcmp(argv[words], "--") != 0)
+        words++;
+    for (int i = 1; i < words; i++) {
         if (!strcmp(argv[i], "--timeout-ms"))
             timeout_ms = strtoull(argv[i + 1], NULL, 10);
         if (disk_owns(argv[i]) && !dir)
@@ -550,7 +553,7 @@ WRAP(int, posix_spawn, pid_t *pid, const char *path, const posix_spawn_file_acti
         sim_fail("%s starts %s without its lock", world.cur->name, dir);
     else
         f->refs++;
-    tasks_spawn(dir, f, timeout_ms, &n);
+    tasks_spawn(dir, f, timeout_ms, argv + words + (argv[words] != NULL), &n);
     *pid = (pid_t)n;
     return 0;
 }

@@ -89,7 +89,8 @@ struct hub {
     size_t n_wants, room_wants;
     struct id suspect[64]; /* to be hashed, one a turn */
     size_t n_suspects;
-    uint64_t mend_ms; /* not before */
+    uint64_t mend_ms;    /* not before */
+    unsigned mend_reads; /* of the suspect looked at, that failed */
     /* counters */
     uint64_t rows, rows_late, rows_foreign;
 };

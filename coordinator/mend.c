@@ -11,7 +11,7 @@
 #include "proto/base/file.h"
 #include "proto/base/log.h"
 
-enum { FETCHES = 4, TRIED_MAX = 64, HASH_PAUSE = 9 };
+enum { FETCHES = 4, TRIED_MAX = 64, HASH_PAUSE = 9, READS = 5, READ_AGAIN_MS = 2000 };
 
 struct hub_want {
     struct id id;
@@ -96,9 +96,16 @@ static void look_at_suspect(struct hub *h)
     uint64_t chunk, now = clock_mono_ms();
     if (!h->n_suspects || now < h->mend_ms)
         return;
-    struct id id = h->suspect[--h->n_suspects];
+    struct id id = h->suspect[h->n_suspects - 1];
     int r = cas_verify(h->cas, &id, &chunk, &e);
     uint64_t end = clock_mono_ms();
+    if (r < 0 && r != -SF_EINTEGRITY && r != -ENOENT && ++h->mend_reads < READS) {
+        h->mend_ms =
+            end + READ_AGAIN_MS; /* a disk in trouble is no damage: perhaps it is over soon */
+        return;
+    }
+    h->n_suspects--;
+    h->mend_reads = 0;
     h->mend_ms = end + (end - now) *
                            HASH_PAUSE; /* it takes the loop's time: a liar may not have all of it */
     if (r == 0 || r == -ENOMEM)

@@ -86,6 +86,16 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
     r = renew(s, a, ev->agent.refs, ev->agent.n_refs, now, out, &out->v[at]);
     if (r < 0 || !reborn)
         return r;
+    /* A task that takes its host down within a beat was never named as running: it is the first of those that wait for
+     * each other. */
+    LIST_EACH(p, next, &a->tasks)
+    {
+        struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
+        if (t->kind != TASK_POINTS)
+            continue;
+        t->runs = true;
+        break;
+    }
     /* what the old boot held and this one does not name is lost now, not in a lease's time */
     LIST_EACH(p, next, &a->tasks)
     {

@@ -24,8 +24,8 @@ static const struct {
     X(random)                                                                                      \
     X(agents)                                                                                      \
     X(cores)                                                                                       \
-    X(lease_ms) X(heartbeat_ms) X(grain_ms) X(point_ms) X(log_b) X(cache_b) X(fresh) X(quiet_ms)   \
-        X(end_ms)
+    X(lease_ms)                                                                                    \
+    X(heartbeat_ms) X(grain_ms) X(point_ms) X(log_b) X(cache_b) X(fresh) X(quiet_ms) X(end_ms)
 
 #define SWEEP_SETTINGS(X)                                                                          \
     X(seed) X(recipes) X(gbps) X(archs) X(block) X(retries) X(priority) X(timeout_ms) X(by_id)

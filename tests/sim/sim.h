@@ -68,6 +68,7 @@ struct world {
     struct part *parts;
     struct part *cur; /* whose code runs; NULL = the simulator's own */
     uint64_t n_parts, turns, messages, crashes;
+    unsigned poisoned; /* hosts that a poisoned point took with it */
     bool failed;
     char why[512]; /* the first invariant that did not hold */
 };

@@ -17,6 +17,8 @@
 #include "proto/base/file.h"
 #include "tests/sim/sim.h"
 
+enum { HOSTS_TAKEN = 20 };
+
 struct task {
     uint64_t deadline_ms; /* UINT64_MAX = none */
     const char *cause;    /* NULL = as its exit status says */
@@ -179,6 +181,9 @@ static int run_poison(int how, struct err *e)
             ;
         break;
     case POISON_HOST:
+        /* a task is quarantined after its third; a point may be in several sweeps, and be tried again by hand */
+        if (++world.poisoned > HOSTS_TAKEN)
+            sim_fail("a poisoned point has taken %d hosts with it", HOSTS_TAKEN);
         host_power(p->host, world.now_ms, 2000);
         break;
     default:

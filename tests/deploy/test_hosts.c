@@ -68,6 +68,14 @@ Test(hosts, refuses_with_line_and_reason)
           ":3: a host key looks like SHA256: and 43 more characters" },
         { "[fleet]\n[class c]\nsetup.x.sudo=yes\nsetup.x=true\n[host a]\n",
           ":3: 'setup.x.sudo' stands before setup.x itself" },
+        { "[fleet]\ndata=share\n[host a]\n", ":2: data= is a folder on the host, from / or ~/ on" },
+        { "[fleet]\n[class c]\nlabels=a=b,;c\n[host a]\n", ":3: 'a=b,;c' is not k=v,..." },
+        { "[fleet]\n[class c]\nsetup.x=true\nsetup.x.secret.T=hunter2\n[host a]\n",
+          ":4: a secret is file:PATH or env:VARIABLE, never the value" },
+        { "[fleet]\n[class c]\nsetup.x=true\nsetup.x.secret.9=env:T\n[host a]\n",
+          ":4: '9' is no name of a variable" },
+        { "[fleet]\n[class c]\nsetup.a/b=true\n[host a]\n", ":3: 'setup.a/b' names no step" },
+        { "[fleet]\n[host a:b]\n", ":2: 'a:b' is no host name" },
         { "[fleet]\nport=0\n[host a]\n", ":2: 0 is not in 1..65535" },
         { "[fleet]\n[moon]\n[host a]\n", ":2: unknown section [moon]" },
     };
@@ -76,5 +84,35 @@ Test(hosts, refuses_with_line_and_reason)
         struct err e = { 0 };
         cr_expect_eq(load(t[i].text, &h, &e), -SF_EUSAGE, "case %zu", i);
         cr_expect_str_eq(e.text, t[i].cause, "case %zu: %s", i, e.text);
+    }
+}
+
+Test(hosts, finds_the_coordinator_by_name_or_address)
+{
+    static const struct {
+        const char *ep, *host, *port, *found;
+    } t[] = {
+        { "tcp://head:7000", "head", "7000", "head" },
+        { "tcp://10.0.0.9:1", "10.0.0.9", "1", "odd" },
+        { "tcp://[fe80::1]:7000", "fe80::1", "7000", "six" },
+        { "tcp://elsewhere:7000", "elsewhere", "7000", NULL },
+        { "ipc://head", "", "", NULL },
+        { "tcp://head", "", "", NULL },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        CLEANUP(hosts_free) struct hosts *h = NULL;
+        struct err e = { 0 };
+        char text[300], host[256], port[8];
+        snprintf(text, sizeof(text),
+                 "[fleet]\ncoordinator=%s\n[host head]\n[host odd]\naddress=10.0.0.9\n"
+                 "[host six]\naddress=fe80::1\n",
+                 t[i].ep);
+        cr_assert_eq(load(text, &h, &e), 0, "%s", e.text);
+        hosts_endpoint(h, host, port);
+        cr_expect_str_eq(host, t[i].host, "case %zu", i);
+        cr_expect_str_eq(port, t[i].port, "case %zu", i);
+        const struct host *found = hosts_coordinator(h);
+        cr_expect(found ? t[i].found && !strcmp(found->name, t[i].found) : !t[i].found, "case %zu",
+                  i);
     }
 }

@@ -110,6 +110,8 @@ wait $sweep
 ok "the sweep completes under a dead host and an upgrade" test $? = 0
 lab_sf perf sweep "$lab_dir/sweep.ini" --csv >"$lab_dir/alone.csv" 2>/dev/null
 ok "with the rows of this host alone, byte for byte" cmp "$lab_dir/fleet.csv" "$lab_dir/alone.csv"
+lab_sf audit under-load --json >"$lab_dir/out.json" 2>"$lab_dir/err"
+ok "the audit misses none and finds none doubled" lab_is '[.points == .accepted, .missing, .differing, .foreign]' '[true,[],[],0]'
 lab_sshd 5
 lab_bin=$lab_dir/new/siofleet deploy up "$ini"
 ok "up brings the dead host back, and only it" lab_is '[.failed, .changed, .unchanged]' "[0,1,4]"

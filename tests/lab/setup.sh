@@ -172,4 +172,18 @@ ok "with one it works" lab_is '[.failed, .changed]' '[0,1]'
 ok "secrets reach what runs under sudo" cmp -s <(echo pa55word | cksum) "$home/sum"
 ok "only that step ran under it, without the secret in its words" test "$(grep -c . "$lab_dir/2/srv/sudo.log")" -ge 1 -a \
   "$(grep -c -e pa55word -e '^id' "$lab_dir/2/srv/sudo.log")" = 0
+
+# ---- a host on which nothing fits: all of it is told at once, each with its fix
+printf '#!/bin/sh\necho 4.9.0 riscv64\n' >"$lab_dir/2/srv/bin/uname"
+printf '#!/bin/sh\necho glibc 2.17\n' >"$lab_dir/2/srv/bin/getconf"
+printf '#!/bin/sh\nexec /bin/date -d "1 hour" "$@"\n' >"$lab_dir/2/srv/bin/date"
+chmod 755 "$lab_dir"/2/srv/bin/*
+fleet 'cores = 4000
+memory = 900T
+collect = yes' | sed 's/^user = root/user = lab/; s/:7700/:1/' >"$ini"
+deploy check "$ini" --host h2
+ok "check tells all that does not fit, each with its fix" lab_is \
+  '.hosts[0] | [([.facts.problems[].step] - ["kvm", "qemu"] | join(" ")), ([.facts.problems[].fix | length > 9] | all)]' \
+  '["architecture glibc cores memory clock coordinator",true]'
+ok "in one line" lab_is '.hosts[0] | [.status, .step, (.message | test("riscv64.*2.17.*4000.*clock is 3[56]")), (.fix | test("timedatectl"))]' '["failed","architecture",true,true]'
 lab_done

@@ -15,6 +15,39 @@
 
 /* ---- printing */
 
+static uint64_t field(const json_t *o, const char *name)
+{
+    uint64_t v = 0;
+    json_get_u64(o, name, &v, NULL);
+    return v;
+}
+
+static void print_range(const json_t *o)
+{
+    printf("%#" PRIx64 "..%#" PRIx64 ": %" PRIu64 " events", field(o, "from"), field(o, "to"),
+           field(o, "events"));
+}
+
+static void print_tenant(const json_t *o)
+{
+    printf("%" PRIu64 ", sid %#" PRIx64 ": %" PRIu64 " events, %" PRIu64 " pages",
+           field(o, "tenant"), field(o, "sid"), field(o, "events"), field(o, "pages"));
+}
+
+/* A line an element; of long lists the first ones. */
+static void print_list(const json_t *list, const char *what, void (*print)(const json_t *o))
+{
+    enum { LINES = 32 };
+    size_t n = json_array_size(list);
+    for (size_t i = 0; i < n && i < LINES; i++) {
+        printf("%-10s ", what);
+        print(json_array_get(list, i));
+        putchar('\n');
+    }
+    if (n > LINES)
+        printf("%-10s and %zu more (--json has all)\n", what, n - LINES);
+}
+
 static int print_trace(struct cli *c, json_t *doc, bool more)
 {
     if (c->json)
@@ -51,6 +84,8 @@ static int print_trace(struct cli *c, json_t *doc, bool more)
                        "reuse", json_integer_value(d),
                        json_integer_value(json_object_get(v, "count")));
         }
+        print_list(json_object_get(doc, "iova_ranges"), "iova", print_range);
+        print_list(json_object_get(doc, "per_tenant"), "tenant", print_tenant);
     }
     json_decref(doc);
     return cli_flush(c);

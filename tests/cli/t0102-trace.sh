@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # trace build, info, export, import.
 . "${0%/*}/tap.sh"
-plan 28
+plan 30
 cd "$work" || exit 1
 for l in tx3 rx3; do zstd -qdc "$src/tests/data/real-log/e1000-24nic-$l.log.zst" >$l.log; done
 "$sf" log import tx3.log -o tx3.slog >/dev/null || exit 1
@@ -25,6 +25,9 @@ run trace info d.trc --json
 ok "info repeats it, provenance included" json 'd["tenants"]==4 and d["recipe_id"] is not None and d["logs"][0]["path"].endswith("tx3.log")'
 ok "pages by size, hot pages, tenants add up" json 'sum(d["pages_by_size"].values())==d["pages"] and 0<d["hot_ppm"]["1"]<=d["hot_ppm"]["10"]<=10**6 and sum(t["events"] for t in d["per_tenant"])==d["events"] and sum(t["pages"] for t in d["per_tenant"])==d["pages"]'
 ok "reuse distances and first touches are all events" json 'sum(r["count"] for r in d["reuse"])==d["events"] and [r["count"] for r in d["reuse"] if r["distance"] is None]==[d["pages"]]'
+ok "ranges of IOVAs add up" json 'sum(r["events"] for r in d["iova_ranges"])==d["events"] and all(r["from"]<=r["to"] for r in d["iova_ranges"])'
+run trace info d.trc
+ok "the text tells tenants and ranges, too" sh -c '[ "$(grep -c "^tenant  *[0-9]*, sid 0x.* events, .* pages$" out)" -eq 4 ] && grep -q "^iova  *0x[0-9a-f]*\.\.0x[0-9a-f]*: [0-9]* events$" out'
 rm d.trc.json
 run trace info d.trc --json
 ok "without the file beside it provenance is unknown" json 'd["recipe_id"] is None and d["logs"] is None and d["events"]>0'

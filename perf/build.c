@@ -747,6 +747,8 @@ int build_trace(const struct recipe *r, const struct build_hooks *hooks, struct 
             s = hooks->resolve(hooks->user, l, &path, e);
             if (s < 0)
                 return s;
+        } else if (l->path) {
+            return err_set(e, SF_EUSAGE, "logs: %s has a meaning in a sweep only", l->path);
         } else {
             return err_set(e, SF_EUSAGE, "logs: log %zu has neither path nor known id", i);
         }

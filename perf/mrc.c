@@ -361,7 +361,7 @@ struct mrc_point mrc_at(const struct mrc *m, uint64_t size)
     double err = 2 * sqrt(drawn * drawn + scaled * scaled + unseen * unseen * 0.25) / expected;
     estimate /= expected;
     p.miss_ppm = estimate > 1 ? PPM : estimate < 0 ? 0 : (uint64_t)(estimate * PPM);
-    p.err_ppm = err > 1 ? PPM : (uint64_t)(err * PPM) + 1;
+    p.err_ppm = err >= 1 ? PPM : (uint64_t)(err * PPM) + 1;
     return p;
 }
 

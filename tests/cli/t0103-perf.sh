@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # perf run, sweep, mrc.
 . "${0%/*}/tap.sh"
-plan 29
+plan 34
 cd "$work" || exit 1
 zstd -qdc "$src/tests/data/real-log/e1000-24nic-tx3.log.zst" >tx3.log
 "$sf" trace build --log tx3.log -o a.trc >/dev/null || exit 1
@@ -17,6 +17,15 @@ cp out run.json
 printf '[trace]\nlogs = tx3.log\n' >r.ini
 run perf run --recipe r.ini --preset hypertrio --arch iotlb_entries=256 --json
 ok "a recipe replayed directly gives the same row" cmp out run.json
+for rules in model hypersio; do
+  printf '[trace]\nlogs = tx3.log\norder = rand\nseed = 7\nburst = 5\nreplicate = 3\nrules = %s\n' $rules >q.ini
+  "$sf" trace build q.ini -o q.trc --force >/dev/null && "$sf" perf run q.trc --rules $rules --detail --json >q.json
+  run perf run --recipe q.ini --rules $rules --detail --json
+  ok "as a trace of 72 replicated tenants in random order, rules $rules" cmp out q.json
+done
+printf '[trace]\nlogs = @collect\n' >c.ini
+run perf run --recipe c.ini
+ok "logs that only a sweep collects: exit 2" fails 2 "@collect has a meaning in a sweep only"
 run perf run a.trc --rules hypersio --json
 ok "rules hypersio: whole ns" json 'd["rules"]=="hypersio" and d["stats"]["time_ps"]%1000==0'
 run perf run a.trc
@@ -64,6 +73,10 @@ ok "a trace that cannot be built: exit 1 and the first reason once" sh -c "[ $rc
 ok "its points failed, the others are done" python3 -c 'import csv; r=list(csv.DictReader(open("out"))); assert [(x["tenants"],x["status"],x["trace"]!="",x["mbps"]!="") for x in r]==[(t,s,s=="done",s=="done") for t,s in (("4","done"),("5000","failed"),("8","done")) for k in (0,1)], r'
 run perf sweep short.ini --jsonl
 ok "jsonl: the reason in every failed row" python3 -c 'import json; r=[json.loads(x) for x in open("out")]; assert r[-1]["exit"]==1 and [bool(x["error"]) for x in r[:-1]]==[False,False,True,True,False,False] and "5000 asked for" in r[3]["error"]'
+run perf mrc a.trc --sets 3
+ok "mrc: sets are a power of two" fails 2 "--sets: 3 is not a power of two"
+run perf mrc a.trc --sample 1 --json
+ok "mrc: a sample of nothing says so in its error" json 'all(p["miss_ppm"]<=10**6 and p["err_ppm"]==10**6 for p in d["curve"])'
 run perf mrc a.trc --json
 ok "mrc: a falling curve from one pass" json 'd["schema"]=="siofleet.mrc/1" and d["mode"]=="full" and [p["miss_ppm"] for p in d["curve"]]==sorted([p["miss_ppm"] for p in d["curve"]],reverse=True) and all(p["err_ppm"]==0 and p["entries"]==p["ways"] for p in d["curve"])'
 ok "the reference's figures, whatever the architecture" "$src/tests/tools/check_perf_run.py" --bin "$sf" \

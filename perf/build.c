@@ -28,13 +28,17 @@ struct builder {
     uint32_t *fe, *fo;
     size_t n, room;
     struct trace_entry *entry;
+    uint32_t *after; /* entry -> the one that followed it last in its tenant: mostly so again */
     uint32_t n_entries, entry_room;
     struct index entries;
 
     uint32_t
         gid_of[IDS]; /* by UID (hypersio) or by the log's domain (model, cleared for each log) */
     uint32_t n_gids;
-    uint32_t *seen_in; /* by GID: 1 + last log that showed it */
+    struct seen {
+        uint32_t in;    /* 1 + last log that showed it */
+        uint32_t entry; /* of its last translation, NONE before the first */
+    } * tenant;         /* by GID */
     size_t gid_room;
     uint64_t seen;    /* different GIDs in this log */
     uint64_t refused; /* events of this log that the rules cannot take */
@@ -154,7 +158,8 @@ void builder_free(struct builder **bp)
     free(b->fo);
     free(b->entry);
     free(b->entries.slot);
-    free(b->seen_in);
+    free(b->after);
+    free(b->tenant);
     free(b->cc);
     free(b->ccs.slot);
     free(b->slpt);
@@ -171,14 +176,14 @@ static inline uint32_t gid_for(struct builder *b, uint32_t did)
     uint32_t uid = b->rules == RULES_HYPERSIO ? (uint16_t)(did + UIDS_PER_LOG * b->k) : did;
     uint32_t g = b->gid_of[uid];
     if (g == NONE) {
-        if (room_for(&b->seen_in, b->n_gids, &b->gid_room, sizeof(*b->seen_in)) < 0)
+        if (room_for(&b->tenant, b->n_gids, &b->gid_room, sizeof(*b->tenant)) < 0)
             return NONE;
         g = b->gid_of[uid] = b->n_gids++;
-        b->seen_in[g] = 0;
+        b->tenant[g] = (struct seen){ .entry = NONE };
         note(b, BUILD_MAPPING, uid, g, 0, NULL);
     }
-    if (b->seen_in[g] != b->k + 1) {
-        b->seen_in[g] = (uint32_t)(b->k + 1);
+    if (b->tenant[g].in != b->k + 1) {
+        b->tenant[g].in = (uint32_t)(b->k + 1);
         b->seen++;
     }
     return g;
@@ -201,6 +206,35 @@ static uint64_t entry_hash_of(const struct builder *b, uint32_t i)
     return entry_hash(&b->entry[i]);
 }
 
+static inline bool same_entry(const struct trace_entry *x, const struct trace_entry *y)
+{
+    return !((x->iova ^ y->iova) | (x->mask ^ y->mask) | (x->slpte ^ y->slpte) | (x->sid ^ y->sid) |
+             (x->gid ^ y->gid) | (uint64_t)(x->level ^ y->level));
+}
+
+/* Number of an entry, new or not; NONE without memory. */
+static uint32_t number_entry(struct builder *b, const struct trace_entry *t)
+{
+    uint64_t h = entry_hash(t);
+    uint32_t i;
+    while ((i = b->entries.slot[h & b->entries.mask]) != NONE) {
+        if (same_entry(&b->entry[i], t))
+            return i;
+        h++;
+    }
+    size_t room = b->entry_room, same_room = room;
+    if (b->n_entries == NONE - 1 || room_for(&b->entry, b->n_entries, &room, sizeof(*t)) < 0 ||
+        room_for(&b->after, b->n_entries, &same_room, sizeof(*b->after)) < 0)
+        return NONE;
+    b->entry_room = (uint32_t)room;
+    i = b->n_entries++;
+    b->entry[i] = *t;
+    b->after[i] = i;
+    b->entries.slot[h & b->entries.mask] = i;
+    b->entries.n++;
+    return index_room(&b->entries, entry_hash_of, b) < 0 ? NONE : i;
+}
+
 static int add_translation(struct builder *b, uint64_t raw_sid, uint64_t iova, uint64_t mask,
                            uint64_t slpte, uint64_t domain, unsigned level)
 {
@@ -210,27 +244,16 @@ static int add_translation(struct builder *b, uint64_t raw_sid, uint64_t iova, u
         return -ENOMEM;
     t.sid = sid_for(b, raw_sid);
     t.iova = iova & (mask | ~UINT64_C(0x1fffff));
-    uint64_t h = entry_hash(&t);
-    uint32_t i;
-    while ((i = b->entries.slot[h & b->entries.mask]) != NONE) {
-        const struct trace_entry *o = &b->entry[i];
-        if (o->iova == t.iova && o->slpte == t.slpte && o->gid == t.gid && o->sid == t.sid &&
-            o->mask == t.mask && o->level == t.level)
-            break;
-        h++;
-    }
-    if (i == NONE) {
-        size_t room = b->entry_room;
-        if (b->n_entries == NONE - 1 || room_for(&b->entry, b->n_entries, &room, sizeof(t)) < 0)
+    struct seen *v = &b->tenant[t.gid];
+    uint32_t i = v->entry == NONE ? NONE : b->after[v->entry];
+    if (i == NONE || !same_entry(&b->entry[i], &t)) {
+        i = number_entry(b, &t);
+        if (i == NONE)
             return -ENOMEM;
-        b->entry_room = (uint32_t)room;
-        i = b->n_entries++;
-        b->entry[i] = t;
-        b->entries.slot[h & b->entries.mask] = i;
-        b->entries.n++;
-        if (index_room(&b->entries, entry_hash_of, b) < 0)
-            return -ENOMEM;
+        if (v->entry != NONE)
+            b->after[v->entry] = i;
     }
+    v->entry = i;
     if (b->n == b->room) {
         size_t room = b->room ? 2 * b->room : 1 << 16;
         uint32_t *fe = realloc(b->fe, room * sizeof(*fe));

@@ -230,6 +230,35 @@ static inline bool hex_at(const char **p, uint64_t *ret)
     return n - 1 < 16;
 }
 
+/* The same for an address, which mostly has 8 digits or 9: 8 at once. Which it has repeats from line to line, too. */
+static inline bool address_at(const char **p, uint64_t *ret)
+{
+#if defined(__SSE2__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const char *s = *p;
+    bool nine = s[8] != ' ';
+    if (!nine || s[9] == ' ') {
+        __m128i c = _mm_loadl_epi64((const __m128i *)(const void *)(s + nine));
+        __m128i d = _mm_sub_epi8(c, _mm_set1_epi8('0'));
+        __m128i l = _mm_sub_epi8(_mm_or_si128(c, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
+        __m128i is_d = _mm_cmpeq_epi8(_mm_min_epu8(d, _mm_set1_epi8(9)), d);
+        __m128i is_l = _mm_cmpeq_epi8(_mm_min_epu8(l, _mm_set1_epi8(5)), l);
+        uint8_t first = nine ? digit_of[(uint8_t)*s] : 0;
+        if ((_mm_movemask_epi8(_mm_or_si128(is_d, is_l)) & 0xff) == 0xff && first < 16) {
+            __m128i v = _mm_or_si128(_mm_and_si128(is_d, d),
+                                     _mm_andnot_si128(is_d, _mm_add_epi8(l, _mm_set1_epi8(10))));
+            /* digits to bytes, bytes to 16 bits, the first the highest */
+            v = _mm_or_si128(_mm_slli_epi16(v, 4), _mm_srli_epi16(v, 8));
+            v = _mm_and_si128(v, _mm_set1_epi16(0xff));
+            uint32_t x = (uint32_t)_mm_cvtsi128_si32(_mm_packus_epi16(v, v));
+            *ret = (uint64_t)first << 32 | __builtin_bswap32(x);
+            *p = s + 8 + nine;
+            return true;
+        }
+    }
+#endif
+    return hex_at(p, ret);
+}
+
 /* The same for a page mask, which is nearly always one of two. */
 static inline bool mask_at(const char **p, uint64_t *ret)
 {
@@ -300,6 +329,11 @@ struct usual {
             return NULL;                                                                           \
         p += sizeof(text) - 1;                                                                     \
     } while (0)
+#define ADDRESS(i)                                                                                 \
+    do {                                                                                           \
+        if (!address_at(&p, &ev->v[i]))                                                            \
+            return NULL;                                                                           \
+    } while (0)
 #define HEX(i)                                                                                     \
     do {                                                                                           \
         if (!hex_at(&p, &ev->v[i]))                                                                \
@@ -317,12 +351,12 @@ static inline const char *usual_line(const char *p, const struct qlog_rules *r,
         p += 40;
         HEX(0);
         SKIP(" iova 0x");
-        HEX(1);
+        ADDRESS(1);
         SKIP(" pmask 0x");
         if (!mask_at(&p, &ev->hit.pmask))
             return NULL;
         SKIP(" slpte 0x");
-        HEX(3);
+        ADDRESS(3);
         SKIP(" domain 0x");
         HEX(4);
         if (*p != '\n')
@@ -334,13 +368,13 @@ static inline const char *usual_line(const char *p, const struct qlog_rules *r,
         p += 36;
         HEX(0);
         SKIP(" low 0x");
-        HEX(1);
+        ADDRESS(1);
         SKIP(" iova 0x");
-        HEX(2);
+        ADDRESS(2);
         SKIP(" level 0x");
         HEX(3);
         SKIP(" addr 0x");
-        HEX(4);
+        ADDRESS(4);
         SKIP(" slpte 0x");
         HEX(5);
         if (*p != '\n')
@@ -352,9 +386,9 @@ static inline const char *usual_line(const char *p, const struct qlog_rules *r,
         p += 46;
         HEX(0);
         SKIP(" iova 0x");
-        HEX(1);
+        ADDRESS(1);
         SKIP(" slpte 0x");
-        HEX(2);
+        ADDRESS(2);
         SKIP(" level 0x");
         HEX(3);
         SKIP(" domain 0x");
@@ -372,7 +406,7 @@ static inline const char *usual_line(const char *p, const struct qlog_rules *r,
         SKIP(" high 0x");
         HEX(2);
         SKIP(" low 0x");
-        HEX(3);
+        ADDRESS(3);
         SKIP(" gen ");
         HEX(4);
         if (*p != '\n')

@@ -169,7 +169,9 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
                                          .cores = (uint32_t)m->cores,
                                          .memory_mib = m->memory_mib,
                                          .kvm = m->kvm,
-                                         .collect = collect_of(facts),
+                                         .collect = labels_have(info.labels, "collect=no")
+                                                        ? COLLECT_NO
+                                                        : collect_of(facts),
                                          .labels = info.labels,
                                          .accept = true,
                                          .drained = info.drained,

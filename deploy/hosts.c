@@ -132,6 +132,11 @@ static int load_data(struct load *l, const struct ini_key *k, char **ret)
     return set_str(ret, k->value);
 }
 
+bool hosts_label_ok(const char *s)
+{
+    return *s && strspn(s, LETTERS ".-/") == strlen(s);
+}
+
 /* k=v,... as the agent takes it: better refused here than on forty hosts. */
 static bool labels_ok(const char *s)
 {
@@ -251,6 +256,7 @@ static int load_class(struct load *l, const struct ini_section *s)
         } else if (!strcmp(k->name, "collect")) {
             r = num_bool(k->value, place, &b, l->e);
             c->collect = r == 0 && b;
+            c->no_collect = r == 0 && !b;
         } else if (!strncmp(k->name, "setup.", 6)) {
             r = load_setup(l, c, k);
         } else {

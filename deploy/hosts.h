@@ -30,10 +30,10 @@ struct setup_step {
 
 struct host_class {
     char *name;
-    char *labels;        /* k=v,... or NULL */
-    uint64_t cores;      /* 0 = all of the host's */
-    uint64_t memory_mib; /* 0 = all */
-    bool collect;
+    char *labels;             /* k=v,... or NULL */
+    uint64_t cores;           /* 0 = all of the host's */
+    uint64_t memory_mib;      /* 0 = all */
+    bool collect, no_collect; /* yes, no; neither when it is not said */
     struct setup_step *steps; /* in file order */
     size_t n_steps;
 };
@@ -67,6 +67,9 @@ void hosts_free(struct hosts **h);
 bool hosts_endpoint(const struct hosts *h, char host[256], char port[8]);
 /* The host of the list that coordinator= names by its name or address; NULL = none. Borrowed. */
 const struct host *hosts_coordinator(const struct hosts *h);
+
+/* Whether s can stand as a label's value. */
+bool hosts_label_ok(const char *s);
 
 /* Expand "kvm[01-40].lab" (one range, width of the first number kept); a name without a range gives
  * itself. cb is called for each; its non-zero return ends the walk and is returned. -SF_EUSAGE for

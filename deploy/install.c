@@ -180,8 +180,16 @@ static int agent_args(struct job *j, struct buf *b)
         r = r < 0 ? r : add_arg(b, "--cores", "%llu", (unsigned long long)c->cores);
     if (c->memory_mib)
         r = r < 0 ? r : add_arg(b, "--memory", "%llu", (unsigned long long)c->memory_mib);
+    /* `exec --class` and collections go by labels */
+    CLEANUP(buf_clear) struct buf labels = BUF_INIT(4096);
     if (c->labels)
-        r = r < 0 ? r : add_arg(b, "--labels", "%s", c->labels);
+        r = r < 0 ? r : buf_adds(&labels, c->labels);
+    if (*c->name && hosts_label_ok(c->name))
+        r = r < 0 ? r : buf_addf(&labels, "%sclass=%s", labels.len ? "," : "", c->name);
+    if (c->no_collect)
+        r = r < 0 ? r : buf_addf(&labels, "%scollect=no", labels.len ? "," : "");
+    if (labels.len)
+        r = r < 0 ? r : add_arg(b, "--labels", "%s", (char *)labels.data);
     return r;
 }
 

@@ -13,7 +13,10 @@ cd "$lab_dir" || exit 1
 
 # run in host I, with this user's cache of QEMU and images
 host() { ip netns exec "$(lab_ns "$1")" "${@:2}"; }
-export SIOFLEET_CONNECT="tcp://$(lab_ip 0):7700" SIOFLEET_SERVER_KEY=$lab_dir/c/keys/coordinator.pub SIOFLEET_KEY=$lab_dir/c/keys/admin
+SIOFLEET_CONNECT="tcp://$(lab_ip 0):7700"
+SIOFLEET_SERVER_KEY=$lab_dir/c/keys/coordinator.pub
+SIOFLEET_KEY=$lab_dir/c/keys/admin
+export SIOFLEET_CONNECT SIOFLEET_SERVER_KEY SIOFLEET_KEY
 sf() { host 0 "$lab_bin" "$@"; }
 agent() {
   [ -f "n$1.key" ] || { "$lab_bin" keys new "n$1.key" --role agent --name "n$1" && "$lab_bin" keys allow --data c "n$1.key.pub"; }

@@ -294,9 +294,20 @@ static int control_task(struct hub *h, const char *verb, uint64_t task, char tex
     return 0;
 }
 
+/* End the transaction in the middle of a turn: what follows may tell the scheduler. */
+static int commit_now(struct hub *h, struct err *e)
+{
+    if (hub_commit(h))
+        return hub_write(h) ? 0 : err_set(e, h->why.code, "%s", h->why.text);
+    return err_set(e, h->why.code ? h->why.code : EIO, "%s", h->why.text);
+}
+
 static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_only, char text[256],
                        struct err *e)
 {
+    int r = commit_now(h, e); /* the scheduler knows all that came before */
+    if (r < 0)
+        return r;
     const struct sched_sweep *s = sched_sweep(&h->sched, w->seq);
     struct spans again = { 0 };
     struct store_job job;
@@ -313,15 +324,21 @@ static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_o
     if (s && s->over)
         return err_set(e, EBUSY, "sweep '%.100s': its last tasks are ending; try again in a moment",
                        w->name);
-    int r = store_take_failed(h->store, w->seq, &again, e);
-    uint64_t n = again.total;
+    r = store_take_failed(h->store, w->seq, &again, e);
+    bool rest;
+    uint64_t n = again.total + (s ? sched_quarantined(s, &rest) : 0);
     if (r >= 0 && s) {
-        r = sched_step(
-            &h->sched,
-            &(struct sched_event){ .type = EV_REDO, .sweep = { .seq = w->seq, .todo = &again } },
-            clock_mono_ms(), &h->out, e);
+        /* rows that are still there after all must not wait as well */
+        r = commit_now(h, e);
+        r = r < 0 ? r
+                  : sched_step(&h->sched,
+                               &(struct sched_event){ .type = EV_REDO,
+                                                      .sweep = { .seq = w->seq, .todo = &again } },
+                               clock_mono_ms(), &h->out, e);
     } else if (r >= 0 && (n || (w->state == SWEEP_CANCELLED && !failed_only))) {
         r = store_sweep_state(h->store, w->seq, SWEEP_RUNNING, 0, e);
+        if (r >= 0)
+            r = commit_now(h, e);
         if (r >= 0)
             r = hub_load_sweep(h, w->seq, e);
         n = w->points - w->done - w->invalid;

@@ -295,8 +295,8 @@ verb_start() {
         if [ "$uid" = 0 ]; then unit_text system >"$unit.new"; else unit_text user >"$unit.new"; fi
         mv "$unit.new" "$unit"
         if [ "$uid" != 0 ] && [ ! -e "/var/lib/systemd/linger/$(id -un)" ]; then
-            loginctl enable-linger "$(id -un)" || {
-                echo "systemd would end the agent at logout; as root: loginctl enable-linger $(id -un)" >&2
+            said=$(loginctl enable-linger "$(id -un)" 2>&1) || {
+                echo "systemd would end the agent at logout ($said); as root there: loginctl enable-linger $(id -un)" >&2
                 exit 1
             }
             : >"$data/.linger"

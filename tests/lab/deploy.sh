@@ -46,6 +46,8 @@ ok "every agent has registered" lab_until 30 registered $hosts
 ok "with the labels of its class, and its class" test "$(lab_sf ls agents --json | jq -rc '[.items[].labels] | unique | .[]')" = '{"room":"1","class":"small"}'
 ok "so that exec finds it" test "$(lab_sf exec --class small -- hostname 2>/dev/null | wc -l)" = $hosts
 ok "a release is below 30 MB a host" test "$(du -sm "$(share 1)/releases" | cut -f1)" -le 30
+foreign() { ldd "$(share 2)/current/siofleet" | grep -v -e linux-vdso -e ld-linux -e '/lib[cm]\.so' -e '/libresolv\.so' -e '/libpthread\.so' -e '/libasan' | grep -v -F "$(share 2)/current/lib/"; }
+ok "it brings all its libraries but glibc's" test -z "$(foreign)"
 ok "secrets are closed" test "$(stat -c %a "$(share 2)/agent.key" "$(share 2)" "$(share 2)/agent" | tr '\n' ' ')" = "600 700 700 "
 ok "the secret half never left its host" lab_fails grep -rqF "$(cut -d' ' -f6 "$(share 2)/agent.key")" "$lab_dir/config" "$lab_dir/cache" "$(lab_home 1)"
 deploy up "$ini"

@@ -8,7 +8,7 @@
 #include "proto/format/row.h"
 #include "proto/format/trace.h"
 
-/* engine_run() for RULES_HYPERSIO; the same contract. Cost: 15 to 120 ns an event. */
+/* engine_run() for RULES_HYPERSIO; the same contract. Cost: 15 to 300 ns an event. */
 int compat_engine_run(const struct trace *t, const struct arch *a, struct row_stats *ret,
                       struct engine_detail *detail, struct err *e);
 

@@ -218,30 +218,28 @@ const char store_results_from[] =
     " FROM t_row r JOIN t_sweep w ON w.seq = r.sweep LEFT JOIN t_trace t ON t.num = r.trace"
     " LEFT JOIN t_reg g ON g.num = r.reg LEFT JOIN t_engine n ON n.num = r.engine";
 
-static int has_column(struct store *st, const char *table, const char *prefix, const char *name)
-{
-    sqlite3_stmt *s = NULL;
-    char col[96];
-    snprintf(col, sizeof(col), "%s%s", prefix, name);
-    if (sqlite3_prepare_v2(st->db, "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2", -1, &s,
-                           NULL) != SQLITE_OK)
-        return 0;
-    sqlite3_bind_text(s, 1, table, -1, SQLITE_STATIC);
-    sqlite3_bind_text(s, 2, col, -1, SQLITE_STATIC);
-    int has = sqlite3_step(s) == SQLITE_ROW;
-    sqlite3_finalize(s);
-    return has;
-}
-
+/* One query for all columns: a query for each took most of a start. */
 static int add_columns(struct store *st, struct err *e)
 {
+    enum { N = ARCH_N + ROW_STATS_N };
+    bool have[N] = { false };
     char sql[160];
-    for (size_t i = 0; i < (size_t)ARCH_N + ROW_STATS_N; i++) {
-        const char *prefix = i < ARCH_N ? "a_" : "s_";
-        const char *name = i < ARCH_N ? arch_names[i] : row_stats_names[i - ARCH_N];
-        if (has_column(st, "t_row", prefix, name))
+    sqlite3_stmt *s = NULL;
+    int rc =
+        sqlite3_prepare_v2(st->db, "SELECT name FROM pragma_table_info('t_row')", -1, &s, NULL);
+    while (rc == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW) {
+        const char *col = (const char *)sqlite3_column_text(s, 0);
+        for (size_t i = 0; col && i < N; i++)
+            have[i] |= !strncmp(col, i < ARCH_N ? "a_" : "s_", 2) &&
+                       !strcmp(col + 2, i < ARCH_N ? arch_names[i] : row_stats_names[i - ARCH_N]);
+    }
+    sqlite3_finalize(s);
+    for (size_t i = 0; i < N; i++) {
+        if (have[i])
             continue;
-        snprintf(sql, sizeof(sql), "ALTER TABLE t_row ADD COLUMN %s%s INTEGER", prefix, name);
+        snprintf(sql, sizeof(sql), "ALTER TABLE t_row ADD COLUMN %s%s INTEGER",
+                 i < ARCH_N ? "a_" : "s_",
+                 i < ARCH_N ? arch_names[i] : row_stats_names[i - ARCH_N]);
         int r = db_exec(st, sql, e, "new column");
         if (r < 0)
             return r;
@@ -249,6 +247,7 @@ static int add_columns(struct store *st, struct err *e)
     return 0;
 }
 
+/* Made anew when this program would make others than those that are there. */
 static int make_views(struct store *st, struct err *e)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(64 << 10);
@@ -260,8 +259,14 @@ static int make_views(struct store *st, struct err *e)
                      store_column(i)->name);
     if (r >= 0)
         r = buf_addf(&b, "%s;", store_results_from);
-    return r < 0 ? err_sys(e, -r, "%s: views", st->path)
-                 : db_exec(st, (const char *)b.data, e, "views");
+    if (r < 0)
+        return err_sys(e, -r, "%s: views", st->path);
+    uint64_t have, want = hash_fast(b.data, b.len, 0) >> 1; /* SQLite's integers have a sign */
+    r = store_get(st, "views", &have, e);
+    if (r < 0 || have == want)
+        return r;
+    r = db_exec(st, (const char *)b.data, e, "views");
+    return r < 0 ? r : store_set(st, "views", want, e);
 }
 
 int db_version(struct store *st, uint64_t *ret, struct err *e)

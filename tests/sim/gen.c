@@ -126,6 +126,27 @@ static void crash_at(struct plan *p, struct rng *r, uint64_t at)
     }
 }
 
+/* A wire that comes and goes; a house without power. */
+static void storm_at(struct plan *p, struct rng *r, uint64_t at)
+{
+    int64_t a = agent(p, r), c = COORDINATOR_HOST;
+    if (one_in(r, 2)) {
+        for (uint64_t n = between(r, 3, 8), ms = at; n; n--) {
+            int64_t len = (int64_t)between(r, 200, 7000);
+            bool back = one_in(r, 2);
+            add(p, ms, PLAN_cut, back ? c : a, back ? a : c, len, 0);
+            if (one_in(r, 2))
+                add(p, ms, PLAN_reset, a, 0, 0, 0);
+            ms += (uint64_t)len + between(r, 50, 3000);
+        }
+        return;
+    }
+    for (uint64_t h = 0; h < FIRST_AGENT_HOST + p->agents; h++)
+        if (h != USER_HOST)
+            add(p, at + rng_below(r, 300), PLAN_power, (int64_t)h, (int64_t)between(r, 100, 6000),
+                (int64_t)rng_below(r, 100000), 0);
+}
+
 static void odd_at(struct plan *p, struct rng *r, uint64_t at)
 {
     int64_t a = agent(p, r);
@@ -175,14 +196,23 @@ void plan_generate(uint64_t seed, struct plan *p)
     uint64_t n = one_in(&r, 20) ? 0 : between(&r, 1, 14);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t at = between(&r, 0, 90000);
-        switch (rng_below(&r, 4)) {
+        switch (rng_below(&r, 13)) {
+        case 12:
+            storm_at(p, &r, at);
+            break;
         case 0:
+        case 1:
+        case 2:
             net_fault_at(p, &r, at);
             break;
-        case 1:
+        case 3:
+        case 4:
+        case 5:
             disk_fault_at(p, &r, at);
             break;
-        case 2:
+        case 6:
+        case 7:
+        case 8:
             crash_at(p, &r, at);
             break;
         default:

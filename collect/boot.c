@@ -70,6 +70,8 @@ static int guest_conf(const struct stack *s, const char *role, uint64_t index, s
         conf_num(b, &r, "LENGTH", c->length_b);
     else
         conf_add(b, &r, "LENGTH", "");
+    conf_num(b, &r, "BLOCK", c->block_b);
+    conf_add(b, &r, "PATTERN", c->random ? "rand" : "seq");
     conf_add(b, &r, "KEEP", s->env->keep ? "yes" : "no");
     conf_add(b, &r, "THP", c->thp ? "yes" : "no");
     conf_add(b, &r, "DISK", s->env->disk ? "yes" : "no");

@@ -521,6 +521,8 @@ static int own_folder(struct collection *k, struct err *e)
         return err_set(e, ENOMEM, "collection");
     if (c->ats)
         json_object_set_new(j, "ats", json_true());
+    if (c->kind == WORK_DISK)
+        json_object_set_new(j, "disk_load", json_pack("[I, b]", (json_int_t)c->block_b, c->random));
     if (c->tap)
         json_object_set_new(j, "net", json_string("tap"));
     if (k->disk)

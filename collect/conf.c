@@ -30,7 +30,9 @@ static const char quick_ini[] =
     "; ring (binary, about 40 ns an event) log (text) both; stock: Debian's unpatched QEMU, "
     "without page sizes\n"
     "tracer = ring\n"
+    "; with caching mode Linux invalidates strictly, whatever invalidation says\n"
     "caching_mode = yes\n"
+    "; lazy strict\n"
     "invalidation = lazy\n"
     "; virtio only: cards that may ask for translations; does so where the host offers vhost and "
     "net = tap\n"
@@ -173,6 +175,7 @@ static const char *const kinds[] = { "iperf3", "disk", "script", NULL };
 static const char *const protos[] = { "tcp", "udp", NULL };
 static const char *const directions[] = { "tx", "rx", "both", NULL };
 static const char *const invalidations[] = { "lazy", "strict", NULL };
+static const char *const patterns[] = { "seq", "rand", NULL };
 static const char *const nets[] = { "socket", "tap", NULL };
 
 const char *conf_tracer_name(enum conf_tracer t)
@@ -349,6 +352,17 @@ static int set_workload(struct collect_conf *c, const struct ini *ini, const str
         return num_size(v, place, &c->bytes_b, e);
     if (KEY("length"))
         return num_u64(v, 16, 65507, place, &c->length_b, e);
+    if (KEY("block")) {
+        r = num_size(v, place, &c->block_b, e);
+        if (r == 0 && (c->block_b < 4096 || c->block_b > (1 << 20) || c->block_b % 4096))
+            return err_set(e, SF_EUSAGE, "%s: a block has 4K to 1M, in steps of 4K", place);
+        return r;
+    }
+    if (KEY("pattern")) {
+        r = choice(place, v, patterns, e);
+        c->random = r == 1;
+        return r < 0 ? r : 0;
+    }
     if (KEY("script"))
         return set_path(ini, place, v, &c->script, e);
 #undef KEY
@@ -435,6 +449,7 @@ static int load(struct ini *ini, struct collect_conf *c, struct err *e)
                                 .thp = true,
                                 .caching_mode = true,
                                 .nics = 1,
+                                .block_b = 65536,
                                 .vcpus = 1 };
     if (!c->path)
         return err_set(e, ENOMEM, "%s", ini->path);

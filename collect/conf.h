@@ -36,6 +36,8 @@ struct collect_conf {
     uint64_t duration_ms;
     uint64_t bytes_b;  /* 0 = timed */
     uint64_t length_b; /* UDP datagram; 0 = iperf3's */
+    uint64_t block_b;  /* of a disk's transfers */
+    bool random;       /* disks: bursts of 16 blocks anywhere, instead of one after the other */
     char *script;
 };
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Options of RUN.ini on real QEMU, each with what it must show in the log or in the result.
 #   t0440-options.sh          those that are worth their seconds in CI
-#   t0440-options.sh all      every one (about ten minutes; figures of collect/README.md), SIOFLEET_BIN names the build folder
+#   t0440-options.sh all [WORDS]   every one, or those whose name has the words (five minutes on an idle machine); SIOFLEET_BIN names
+#                                  the build folder
 . "${0%/*}/../cli/tap.sh"
 if ! sh "$src/qemu-patch/build.sh" --check >/dev/null 2>&1; then
   echo "1..0 # skip: the patched QEMU is not built (qemu-patch/build.sh)"
   tap_plan=0
   exit 77
 fi
-all=${1:-}
+all=${1:-} words=${2:-}
 cd "$work" || exit 1
 export XDG_DATA_HOME=$work/data
 no_qemu() { ! pgrep -f "qemu-system-x86_64 -name siofleet-.*$work" >/dev/null; }
@@ -36,6 +37,7 @@ n=0
 try() { # try ci|all NAME PROFILE SED CHECK
   local when=$1 name=$2 profile=$3 change=$4 check=$5 s=$SECONDS
   [ "$when" = ci ] || [ "$all" = all ] || return 0
+  case $name in *"$words"*) ;; *) return 0 ;; esac
   rm -rf o info
   "$sf" collect init "$profile" | sed "$change" >run.ini
   run collect --local run.ini -o o --json
@@ -65,7 +67,8 @@ try ci "balanced: a rate gives four cards equal shares" quick "s/^nics.*/nics = 
 try all "e1000e" quick "$fast; s/^nic_model.*/nic_model = e1000e/" '"e1000e,netdev" in a and sent[0] >= 3 << 20 and dev[0]>300'
 try all "virtio" quick "$fast; s/^nic_model.*/nic_model = virtio/" '"iommu_platform=on" in a and sent[0] >= 3 << 20 and dev[0]>300'
 try ci "ATS: a device-IOTLB is invalidated" quick "$fast; s/^nic_model.*/nic_model = virtio/; s/^ats.*/ats = yes/" '"device-iotlb=on" in a and k["ats"]>100 and "ats" in d["lacks"]'
-try ci "disks: nvme, written" quick "s/^nic_model.*/nic_model = nvme/; s/^bytes.*/bytes = 8M/" 'r["workload"][0]["exit"]==0 and r["log"]["events"]>500'
+try all "disks: nvme, written" quick "s/^nic_model.*/nic_model = nvme/; s/^bytes.*/bytes = 8M/" 'r["workload"][0]["exit"]==0 and r["log"]["events"]>500'
+try ci "disks: virtio-blk, 4 KiB at random, reads and writes" quick "s/^nic_model.*/nic_model = virtio-blk/; s/^bytes.*/bytes = 1M\nblock = 4K\npattern = rand/; s/^direction.*/direction = both/" 'r["workload"][0]["exit"]==0 and "256 blocks of 4096, rand, both" in open(r["workload"][0]["path"]).read() and r["log"]["events"]>256'
 try all "disks: virtio-blk, two, read" quick "s/^nics.*/nics = 2/; s/^nic_model.*/nic_model = virtio-blk/; s/^bytes.*/bytes = 8M/; s/^direction.*/direction = rx/" '[x["exit"] for x in r["workload"]]==[0,0] and len(dev)==2'
 try ci "text tracer, compressed at rest" quick "$fast; s/^tracer.*/tracer = log/" 'r["log"]["path"].endswith("run.log.zst") and k["slpte_fetch"]>0 and k["cc_update"]>=1 and "time" in d["lacks"]'
 try all "tracing off: no log" quick "$fast; s/^tracer.*/tracer = off/" 'r["log"] is None and sent[0] >= 3 << 20'

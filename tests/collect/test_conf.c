@@ -86,6 +86,8 @@ Test(conf, what_is_no_run_is_refused_with_its_line)
         { "[collect]\nicount = 3\nvcpus = 2\n", "icount needs one vCPU" },
         { "[collect]\nprofile = tenants\nnic_model = nvme\n", "over NICs only" },
         { "[collect]\nprofile = tenants\ndisk = debootstrap\n", "with one guest" },
+        { "[collect]\nnic_model = nvme\n[workload]\nblock = 5000\n", "in steps of 4K" },
+        { "[collect]\nnic_model = nvme\n[workload]\npattern = zigzag\n", "none of: seq, rand" },
         { "[collect]\nats = yes\n", "needs nic_model = virtio" },
         { "[collect]\nprofile = tenants\nnic_model = virtio\nats = yes\n", "outside of tenants" },
         { "[collect]\nnet = bridge\n", "none of: socket, tap" },

@@ -16,6 +16,7 @@
 #include "qapi/error.h"
 #include "qemu/config-file.h"
 #include "qemu/log.h"
+#include "qemu/module.h"
 #include "qemu/option.h"
 #include "qemu/timer.h"
 #include "trace/control.h"
@@ -63,6 +64,7 @@ int main(int argc, char **argv)
         return 2;
     }
     qemu_add_opts(&qemu_trace_opts);
+    module_call_init(MODULE_INIT_TRACE);
     if (!trace_init_backends()) {
         return 1;
     }

@@ -21,7 +21,8 @@ enum { EVENTS_RUN = 4096 };
 
 /* The reader opens by name: files in memory, behind links in a folder of this process. */
 static const char *const parts[3] = { "cc_data", "slpt_data", "iotlb_trace" };
-static char dir[] = "/tmp/sf-fuzz-import-XXXXXX";
+static char dir[] =
+    "fuzz-import-XXXXXX"; /* in the current folder: run.sh removes its own, also after a crash */
 static int fds[3];
 
 static void leave(void)

@@ -42,8 +42,19 @@ int db_error(const struct store *st, int rc, struct err *e, const char *what)
     }
 }
 
+/* SQLite itself rolls back at an I/O error or a full disk, also at one of a mere question. What is written from then on
+ * would be committed statement by statement: half a turn. */
+static int check_open(struct store *st, struct err *e)
+{
+    return st->open_tx && sqlite3_get_autocommit(st->db)
+               ? err_set(e, EIO, "%s: the transaction was given up after an error", st->path)
+               : 0;
+}
+
 sqlite3_stmt *db_use(struct store *st, const char *sql, struct err *e)
 {
+    if (check_open(st, e) < 0)
+        return NULL;
     for (size_t i = 0; i < st->n_cache; i++)
         if (st->cache[i].sql == sql) {
             sqlite3_reset(st->cache[i].st);
@@ -102,6 +113,10 @@ void db_bind(sqlite3_stmt *s, const char *fmt, ...)
 
 int db_step(struct store *st, sqlite3_stmt *s, struct err *e, const char *what)
 {
+    if (!sqlite3_stmt_readonly(s) && check_open(st, e) < 0) {
+        sqlite3_reset(s);
+        return -EIO;
+    }
     int rc = sqlite3_step(s);
     if (rc == SQLITE_ROW)
         return 1;

@@ -27,13 +27,13 @@ struct task {
     uint64_t ms, out_b, rc; /* its words */
 };
 
-static void put(const struct part *p, const char *name, const char *text)
+static int put(const struct part *p, const char *name, const char *text)
 {
     CLEANUP(freep) char *path = path_fmt("%s/%s", p->dir, name);
     CLEANUP(freep) char *temp = path_fmt("%s/%s.new", p->dir, name);
     CLEANUP(closep) int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (fd >= 0 && write_all(fd, text, strlen(text)) == 0)
-        rename(temp, path);
+    int r = fd < 0 ? -errno : write_all(fd, text, strlen(text));
+    return r < 0 ? r : rename(temp, path);
 }
 
 static int work(uint64_t ms);
@@ -45,7 +45,8 @@ static int run_command(const struct part *p, const struct task *t)
     const char *name = strrchr(p->dir, '/') + 1;
     ring_header(head, 1 << 16, 1 << 16, strlen(name));
     snprintf(text, sizeof(text), "%s%s", head, name);
-    put(p, "stdout", text);
+    if (put(p, "stdout", text) < 0)
+        return RUN_EXIT_SPACE; /* it notices that it cannot print */
     ring_header(head, 1 << 16, 1 << 16, 0);
     put(p, "stderr", head);
     if (work(t->ms) < 0)
@@ -56,7 +57,7 @@ static int run_command(const struct part *p, const struct task *t)
     if (!out)
         abort();
     memset(out, 'x', t->out_b);
-    return fd < 0 || write_all(fd, out, t->out_b) < 0 ? 28 : (int)t->rc;
+    return fd < 0 || write_all(fd, out, t->out_b) < 0 ? RUN_EXIT_SPACE : (int)t->rc;
 }
 
 static void main_(struct part *p)

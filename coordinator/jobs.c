@@ -10,7 +10,7 @@
 #include "proto/base/log.h"
 #include "proto/base/num.h"
 
-enum { ITEMS_B = 700 << 10, LS_PAGE = 2000 };
+enum { ITEMS_B = 400 << 10, LS_PAGE = 2000 };
 
 struct job *hub_job(struct hub *h, uint64_t seq)
 {

@@ -50,8 +50,11 @@ LimitNOFILE=65536
 WantedBy=$(if [ "$1" = system ]; then echo multi-user.target; else echo default.target; fi)
 UNIT
 }
-alive() { # alive FILE: the process named in it runs
-    [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null
+alive() { # alive FILE: the process named in it runs; the file may go at any time
+    [ -s "$1" ] && kill -0 "$(cat "$1" 2>/dev/null)" 2>/dev/null
+}
+tell() { # tell SIGNAL FILE
+    kill "-$1" "$(cat "$2" 2>/dev/null)" 2>/dev/null || true
 }
 wait_gone() { # wait_gone FILE SECONDS
     n=$(($2 * 10))
@@ -67,15 +70,15 @@ service_up() {
 stop_service() {
     if is_unit; then ctl stop "$name" || true; fi
     if alive "$data/run/supervisor.pid"; then
-        kill -TERM "$(cat "$data/run/supervisor.pid")"
+        tell TERM "$data/run/supervisor.pid"
         if ! wait_gone "$data/run/supervisor.pid" 15; then
-            kill -TERM "$(cat "$data/run/service.pid")" 2>/dev/null || true
-            kill -KILL "$(cat "$data/run/supervisor.pid")" 2>/dev/null || true
+            tell TERM "$data/run/service.pid"
+            tell KILL "$data/run/supervisor.pid"
         fi
     fi
     if alive "$data/run/service.pid"; then
-        kill -TERM "$(cat "$data/run/service.pid")" 2>/dev/null || true
-        wait_gone "$data/run/service.pid" 15 || kill -KILL "$(cat "$data/run/service.pid")" 2>/dev/null || true
+        tell TERM "$data/run/service.pid"
+        wait_gone "$data/run/service.pid" 15 || tell KILL "$data/run/service.pid"
     fi
     if [ -d "$data/run" ]; then rm -f "$data/run/supervisor.pid" "$data/run/service.pid" "$data/run/ready" "$data/run/ends"; fi
 }

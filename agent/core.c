@@ -179,7 +179,8 @@ static void on_adopt(struct core *c, const struct core_event *ev, struct core_ac
                              .points = ev->points,
                              .rows = ev->rows,
                              .rows_sent = ev->seq < ev->rows ? ev->seq : ev->rows,
-                             .order = ++c->orders };
+                             .order = ++c->orders,
+                             .found = true };
     t->rows_acked = t->rows_sent;
     if (t->state == CORE_ST_FETCH)
         act(out, CORE_DO_ACCEPT, t);
@@ -565,7 +566,7 @@ const char *core_check(const struct core *c)
             if (c->t[k].state != CORE_ST_GONE && task_key_eq(&t->key, &c->t[k].key))
                 return "an attempt stands there once";
         if (t->state == CORE_ST_RUN || t->state == CORE_ST_STOP)
-            running[t->kind]++;
+            running[t->kind] += !t->found;
         if (t->rows_acked > t->rows_sent || t->rows_sent > t->rows)
             return "acknowledged <= sent <= spooled";
         uint64_t at = t->rows_acked;

@@ -84,6 +84,8 @@ struct core_task {
     bool cancel;                          /* stop: ends as cancelled */
     bool drop;                            /* stop: nobody wants to know */
     bool give_back;                       /* stop: the agent drains */
+    bool
+        found; /* on disk after a restart, at work: perhaps one that was to be stopped, beside others */
 };
 
 struct core {

@@ -337,6 +337,8 @@ static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_o
                                clock_mono_ms(), &h->out, e);
     } else if (r >= 0 && (n || (w->state == SWEEP_CANCELLED && !failed_only))) {
         r = store_sweep_state(h->store, w->seq, SWEEP_RUNNING, 0, e);
+        if (r >= 0) /* a hold ended with the sweep: nobody could release it since */
+            r = store_sweep_held(h->store, w->seq, false, e);
         if (r >= 0)
             r = commit_now(h, e);
         if (r >= 0)

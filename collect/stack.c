@@ -158,7 +158,7 @@ static void take_workload(struct stack *s)
 {
     struct stack_result *res = s->res;
     const char *names[CONF_NICS_MAX + 1];
-    char text[CONF_NICS_MAX + 1][16];
+    char text[CONF_NICS_MAX + 1][32];
     size_t n = 0;
     if (s->c->kind == WORK_SCRIPT)
         names[n++] = "script";

@@ -628,6 +628,7 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
             cause,
             "lost")) /* told by a later boot: the host came up again; by the same one: only the task went */
         fault = t->agent->boot > t->boot ? FAULT_LOST : FAULT_NONE;
+    t->runs |= fault == FAULT_LOST; /* it had been started, says who found what is left of it */
     return again(s, t, fault, text, now, out);
 }
 

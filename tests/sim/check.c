@@ -254,9 +254,9 @@ void check_submitted(const struct id *sweep, unsigned no)
     check.promise[no].id = *sweep;
 }
 
-void check_cancelled(unsigned no)
+void check_cancelled(unsigned no, bool is)
 {
-    check.promise[no].cancelled = true;
+    check.promise[no].cancelled = is;
 }
 
 /* ---- machines */

@@ -174,7 +174,9 @@ static int control(struct client *c, struct command *cmd, struct err *e)
         c, undo && verbs[cmd->verb].undo ? verbs[cmd->verb].undo : verbs[cmd->verb].verb, target,
         text, e);
     if (r >= 0 && cmd->verb == PLAN_cancel && strstr(text, ": cancelled"))
-        check_cancelled((unsigned)cmd->arg);
+        check_cancelled((unsigned)cmd->arg, true);
+    if (cmd->verb == PLAN_retry) /* whether or not its answer came */
+        check_cancelled((unsigned)cmd->arg, false);
     /* "it is over already", "no such agent yet": an answer is an answer; a disk in trouble is none */
     const char *why = client_refusal(c);
     bool final = *why && strcmp(why, "NO_SPACE") != 0 && strcmp(why, "EIO") != 0;

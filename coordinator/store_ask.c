@@ -1,6 +1,7 @@
 /* What people ask: results, SELECTs of their own, lists. */
 #include "coordinator/store_in.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -210,15 +211,16 @@ static int authorize(void *ctx, int action, const char *a, const char *b, const 
     }
 }
 
+/* The store's own names begin so, and no column of a view does. */
 static const char *hidden_name(const char *sql)
 {
-    static const char *const hidden[] = { "t_sweep", "t_trace",     "t_recipe",  "t_artefact",
-                                          "t_agent", "t_reg",       "t_engine",  "t_meta",
-                                          "t_row",   "t_differing", "t_attempt", "t_event",
-                                          "sqlite_", "pragma_" };
-    for (size_t i = 0; i < ARRAY_LEN(hidden); i++)
-        if (strcasestr(sql, hidden[i]))
-            return hidden[i];
+    static const char *const hidden[] = { "t_", "sqlite_", "pragma_" };
+    for (const char *p = sql; *p; p++) {
+        bool inside = p > sql && (isalnum((unsigned char)p[-1]) || p[-1] == '_');
+        for (size_t i = 0; !inside && i < ARRAY_LEN(hidden); i++)
+            if (!strncasecmp(p, hidden[i], strlen(hidden[i])))
+                return hidden[i];
+    }
     return NULL;
 }
 
@@ -293,7 +295,7 @@ int store_sql(struct store *st, const json_t *args, uint64_t limit_ms, const cha
     const char *hidden = hidden_name(sql);
     if (hidden)
         return err_set(e, SF_EUSAGE,
-                       "sql: %s...: only results, sweeps, attempts, agents, artefacts can be asked",
+                       "sql: %s*: only results, sweeps, attempts, agents, artefacts can be asked",
                        hidden);
     sqlite3_stmt *s = NULL;
     const char *tail = "";

@@ -98,8 +98,15 @@ static const char schema_5[] =
     "CREATE TABLE t_after(sweep INTEGER PRIMARY KEY, job INTEGER NOT NULL,"
     " bound INTEGER NOT NULL DEFAULT 0) STRICT;";
 
-static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3, schema_4,
-                                                    schema_5 };
+/* The log that a collection's task made: by it a row finds the QEMU series behind its trace. */
+#define TASK_INFO(x)                                                                               \
+    "CASE WHEN json_valid(" x "info) THEN json_extract(" x "info, '$.files[0].id') END"
+static const char schema_6[] = "CREATE INDEX i_jobtask_log ON t_jobtask(" TASK_INFO(
+    "") ");"
+        "CREATE INDEX i_recipe_trace ON t_recipe(trace);";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3,
+                                                    schema_4, schema_5, schema_6 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 
@@ -178,7 +185,13 @@ static const struct column provenance[] = {
     { "governor", FACT("governor") },
     { "logs",
       "(SELECT json_extract(c.json,'$.logs') FROM t_recipe c WHERE c.trace = r.trace LIMIT 1)" },
-    { "qemu_series", "NULL" },
+    { "qemu_series",
+      "(SELECT group_concat(DISTINCT json_extract(j.info,'$.qemu.series')) FROM t_jobtask j "
+      "WHERE " TASK_INFO(
+          "j.") " IN (SELECT CASE l.type WHEN 'object' THEN json_extract(l.value,'$.id')"
+                " ELSE l.value END FROM json_each((SELECT json_extract(c.json,'$.logs') FROM "
+                "t_recipe c"
+                " WHERE c.trace = r.trace LIMIT 1)) l))" },
     { "accel", FACT("accel") },
     { "error", "r.error" },
     { "task", "r.task" },

@@ -359,7 +359,7 @@ Test(store, sql_is_one_select_over_the_views)
     json_decref(answer(
         st, true, "{\"sql\":\"WITH x AS (SELECT * FROM results) SELECT s.state FROM sweeps s, x\"}",
         0, next, ""));
-    doc = answer(st, true, "{\"sql\":\"-- why\\n /* so */ select 1\"}", 0, next, "");
+    doc = answer(st, true, "{\"sql\":\"-- why\\n /* so */ select 1 AS last_row\"}", 0, next, "");
     cr_assert_eq(json_array_size(json_object_get(doc, "rows")), 1);
     json_decref(doc);
     doc = answer(st, true, "{\"sql\":\"SELECT 9e999, -9223372036854775807, -5, 'end'\"}", 0, next,
@@ -375,6 +375,8 @@ Test(store, sql_is_one_select_over_the_views)
         "DELETE FROM results",
         "SELECT 1; SELECT 2",
         "SELECT * FROM t_agent",
+        "SELECT info FROM main.T_JOBTASK",
+        "SELECT json FROM [t_job]",
         "WITH results AS (SELECT * FROM t_agent) SELECT * FROM results",
         "SELECT * FROM sqlite_master",
         "SELECT * FROM meta",

@@ -57,6 +57,7 @@ ok "at the same time" test "$(sql "SELECT count(*) AS n FROM attempts a JOIN att
 sf collect run.ini -o logs --json >doc.json 2>/dev/null
 ok "the runs differ" test "$(jq '[.runs[].log.id] | unique | length' doc.json)" = 2
 ok "one trace was built from both" test "$(sf results query --sweep live --provenance --json | jq -r '.columns as $c | [.rows[][$c | index("logs")] | fromjson | [.[] | if type == "object" then .id else . end] | sort | join(" ")] | unique | .[]')" = "$(jq -r '[.runs[].log.id] | sort | join(" ")' doc.json)"
+ok "each row says with which series of QEMU they were made" test "$(sf results query --sweep live --provenance --json | jq -c '.columns as $c | [.rows[][$c | index("qemu_series")]] | unique')" = "$(jq -c '[.qemu.series]' doc.json)"
 sed 's|^logs = .*|logs = logs/run-*/log.slog|; /^\[collect\]/,/^run/d' live.ini >local.ini
 "$lab_bin" perf sweep local.ini --csv >local.csv 2>/dev/null
 ok "the rows are those of one host with these logs" cmp live.csv local.csv

@@ -104,6 +104,8 @@ def main():
                 out = f"{work}/{os.path.basename(f)}.slog"
                 run(sf, "log", "import", f, "-o", out)
                 packed.append(out)
+        if not {"rest", "encode"} & set(parts):
+            packed = []
         figures = [json.loads(run(os.path.join(a.bin, "tests/bench/collect_encode"), p)) for p in packed]
         for part, keys in (("rest", ["bytes_per_event"]), ("encode", ["encode_events_per_s", "decode_events_per_s"])):
             if part in parts:

@@ -228,7 +228,8 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
         if (!p)
             return -ENOMEM;
         p->n_kills = ev->restore.n_kills < SCHED_KILLS ? ev->restore.n_kills : SCHED_KILLS;
-        memcpy(p->kill, ev->restore.kills, p->n_kills * sizeof(*p->kill));
+        if (p->n_kills)
+            memcpy(p->kill, ev->restore.kills, p->n_kills * sizeof(*p->kill));
         snprintf(p->why, sizeof(p->why), "%s", ev->restore.why ? ev->restore.why : "");
     }
     if (a) {

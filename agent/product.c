@@ -107,13 +107,14 @@ static int list_output(const char *dir, const char *stream, struct products *p, 
 
 static int list_exec(const char *dir, const json_t *spec, struct products *p, struct err *e)
 {
-    json_t *files = json_array(), *name;
+    CLEANUP(json_decrefp) json_t *files = json_array();
+    json_t *name;
     size_t i;
     p->info = json_object();
     int r = list_output(dir, "stdout", p, e);
     if (r == 0)
         r = list_output(dir, "stderr", p, e);
-    if (r < 0 || !files || json_object_set_new(p->info, "files", files) < 0)
+    if (r < 0 || !files || json_object_set(p->info, "files", files) < 0)
         return r < 0 ? r : err_sys(e, ENOMEM, "%s", dir);
     json_array_foreach (json_object_get(spec, "copy"), i, name) {
         const char *s = json_string_value(name);

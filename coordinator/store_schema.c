@@ -103,7 +103,10 @@ static const char schema_5[] =
     "CASE WHEN json_valid(" x "info) THEN json_extract(" x "info, '$.files[0].id') END"
 static const char schema_6[] = "CREATE INDEX i_jobtask_log ON t_jobtask(" TASK_INFO(
     "") ");"
-        "CREATE INDEX i_recipe_trace ON t_recipe(trace);";
+        "CREATE INDEX i_recipe_trace ON t_recipe(trace);"
+        /* Trace files have a new version: what was built is built again when it is asked for. The recipes
+         * stay under other names, for the provenance of old rows. */
+        "UPDATE t_recipe SET id = randomblob(32);";
 
 static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3,
                                                     schema_4, schema_5, schema_6 };

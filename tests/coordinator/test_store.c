@@ -459,6 +459,8 @@ Test(store, a_store_of_version_1_moves_forward_with_its_rows)
     CLEANUP(freep) char *path = path_fmt("%s/tests/data/store/v1.sql", src ? src : ".");
     cr_assert_eq(file_read(path, &b, &e), 0, "%s", e.text);
     raw((const char *)b.data);
+    raw("INSERT INTO t_trace(num,id) VALUES(99,randomblob(32));"
+        "INSERT INTO t_recipe(id,trace,json) VALUES(zeroblob(32),99,'{}')");
     struct store *st = NULL;
     cr_assert_eq(store_open_ro(dir, &st, &e), -SF_EFORMAT, "a reader does not migrate");
     st = opened();
@@ -474,6 +476,9 @@ Test(store, a_store_of_version_1_moves_forward_with_its_rows)
     uint64_t epoch = 0;
     cr_assert_eq(store_get(st, "epoch", &epoch, &e), 0);
     cr_assert_eq(epoch, 4);
+    struct store_trace t;
+    cr_assert_eq(store_recipe(st, &(struct id){ 0 }, &t, &e), -ENOENT,
+                 "traces of the former file version are built again");
     store_free(&st);
     st = opened(); /* and once more changes nothing */
     store_free(&st);

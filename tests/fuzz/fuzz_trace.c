@@ -46,19 +46,6 @@ static void look(const uint8_t *p, size_t n)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static const char magic[8] = { (char)0x89, 'S', 'F', 'T', 'R', 'C', '\r', '\n' };
-    if (n && data[0] == 0x89) {
-        uint8_t *p = malloc(n);
-        memcpy(p, data, n);
-        look(p, n);
-        reframe(p, n, HEADER_B);
-        look(p, n);
-        free(p);
-    } else if (n) {
-        size_t len;
-        uint8_t *p = compose(magic, VERSION, HEADER_B, data + 1, n - 1, &len);
-        if (p)
-            look(p, len);
-        free(p);
-    }
+    each_frame(magic, VERSION, HEADER_B, data, n, look);
     return 0;
 }

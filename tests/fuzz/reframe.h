@@ -68,3 +68,23 @@ static inline uint8_t *compose(const char magic[8], uint32_t version, size_t hea
     reframe(p, *ret_n, header_b);
     return p;
 }
+
+/* A whole file as it is, and once more with its checksums put right; anything else as sections of a file of its own. */
+static inline void each_frame(const char magic[8], uint32_t version, size_t header_b,
+                              const uint8_t *data, size_t n,
+                              void (*look)(const uint8_t *file, size_t n))
+{
+    if (!n)
+        return;
+    size_t len = n;
+    bool whole = data[0] == (uint8_t)magic[0];
+    uint8_t *p = whole ? malloc(n) : compose(magic, version, header_b, data + 1, n - 1, &len);
+    if (p && whole) {
+        memcpy(p, data, n);
+        look(p, n);
+        reframe(p, n, header_b);
+    }
+    if (p)
+        look(p, len);
+    free(p);
+}

@@ -1,6 +1,6 @@
 /* The network: proto/link/link.h over virtual wires.
  *
- * Messages travel as the frames of proto/wire and are decoded and role-checked by the receiver, as link.c does it. What
+ * Messages travel as the frames of proto/wire and are decoded and role-checked by the receiver, as proto/link does it. What
  * CURVE and ZeroMQ do is modelled: a client connects again until somebody listens, a closed end is seen by the other one,
  * a silent end after SILENT_MS. Unlike TCP a wire may lose, double and overtake messages of a connection that lives.
  */

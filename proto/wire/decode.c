@@ -161,13 +161,25 @@ static void put_ptr(uint8_t *s, const struct wire_field *f, const void *p)
         memcpy(s + f->off, &p, sizeof(p));
 }
 
-/* n_values values of a struct whose fields are part's; s NULL = only counting. */
+/* A field that the sender did not know: 0 or empty. */
+static void unpack_nothing(uint8_t *s, const struct wire_field *f)
+{
+    if (s && f->kind != WIRE_KIND_U64)
+        put_ptr(s, f, f->kind == WIRE_KIND_LIST ? NULL : "");
+}
+
+/* n_values values of a struct whose fields are part's, the last n_added of which may be missing; s
+ * NULL = only counting, else all 0. */
 static int unpack_part(struct cursor *c, uint64_t n_values, const struct wire_part *part,
-                       uint8_t *s, struct arena *a, const char *msg, struct err *e)
+                       size_t n_added, uint8_t *s, struct arena *a, const char *msg, struct err *e)
 {
     for (size_t i = 0; i < part->n; i++) {
         const struct wire_field *f = &part->fields[i];
         uint64_t n;
+        if (i >= n_values && i >= part->n - n_added) {
+            unpack_nothing(s, f);
+            continue;
+        }
         if (i >= n_values)
             return bad(e, msg, f, "is missing");
         int tag = head(c, &n);
@@ -223,8 +235,8 @@ static int unpack_part(struct cursor *c, uint64_t n_values, const struct wire_pa
                 uint64_t m;
                 if (head(c, &m) != TAG_ARRAY || m > left(c))
                     return bad(e, msg, f, "has an item that is no list");
-                int r =
-                    unpack_part(c, m, f->part, items ? items + k * f->part->size : NULL, a, msg, e);
+                int r = unpack_part(c, m, f->part, 0, items ? items + k * f->part->size : NULL, a,
+                                    msg, e);
                 if (r < 0)
                     return r;
             }
@@ -259,9 +271,10 @@ int msg_decode(const void *frame, size_t n, struct msg *ret, struct err *e)
         return err_set(e, SF_EFORMAT, "frame: message type %llu is unknown",
                        (unsigned long long)number);
 
+    size_t n_added = wire_added(t->type);
     struct cursor again = c;
     struct arena a = { NULL, 0 };
-    int r = unpack_part(&c, count - 2, &t->part, NULL, &a, t->part.name, e);
+    int r = unpack_part(&c, count - 2, &t->part, n_added, NULL, &a, t->part.name, e);
     if (r < 0)
         return r;
     if (c.p != c.end)
@@ -273,7 +286,7 @@ int msg_decode(const void *frame, size_t n, struct msg *ret, struct err *e)
     a.used = 0;
     ret->type = t->type;
     ret->block = a.base;
-    return unpack_part(&again, count - 2, &t->part, wire_body(ret), &a, t->part.name, e);
+    return unpack_part(&again, count - 2, &t->part, n_added, wire_body(ret), &a, t->part.name, e);
 }
 
 void msg_clear(struct msg *m)

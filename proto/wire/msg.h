@@ -2,7 +2,7 @@
  * proto/wire/README.md. Role table: who may send what is one row a message, below.
  *
  * A frame is one MessagePack array [version, type, field...]. Version is first, unknown trailing fields are skipped,
- * missing ones are refused. FRAME_MAX is checked before anything is looked at, each count against the bytes left
+ * missing ones are refused, but for those of MSG_ADDED. FRAME_MAX is checked before anything is looked at, each count against the bytes left
  * before anything is allocated.
  *
  * Field kinds: U64(name, lo, hi)  STR(name, lo, hi) UTF-8 bytes without NUL  BIN(name, lo, hi) bytes
@@ -43,24 +43,28 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 /* ---- agent <-> coordinator */
 
 #define MSG_AGENT_HELLO(U64, STR, BIN, ID, LIST)                                                   \
-    BIN(install, 16, 16) /* made once per data directory */                                        \
+    BIN(install, 16, 16)     /* made once per data directory */                                    \
     U64(boot, 1, UINT64_MAX) /* durable, raised at each start */                                   \
     STR(name, 1, 64)                                                                               \
     STR(version, 1, 32)                                                                            \
     ID(engine) /* of the program file: results are accepted from a known engine */                 \
     U64(cores, 1, 4096)                                                                            \
     U64(memory_mib, 0, UINT64_MAX)                                                                 \
-    U64(kvm, 0, 1) /* usable, by functional probe */                                               \
+    U64(kvm, 0, 1)       /* usable, by functional probe */                                         \
     STR(labels, 0, 1000) /* k=v,... */                                                             \
     BIN(facts, 0, 16384) /* JSON: cpu, microcode, kernel, governor, isa, ... */                    \
-    LIST(running, task_ref, 4096)
+    LIST(running, task_ref, 4096)                                                                  \
+    U64(features, 0, UINT64_MAX) /* WIRE_BULK ... */                                               \
+    U64(bulk_port, 0, 65535)     /* where it takes bulk connections of other agents; 0 = nowhere */
 
 #define MSG_WELCOME(U64, STR, BIN, ID, LIST)                                                       \
     U64(epoch, 1, UINT64_MAX)                                                                      \
     U64(lease_ms, 1, UINT64_MAX)                                                                   \
     U64(heartbeat_ms, 1, UINT64_MAX)                                                               \
     STR(version, 1, 32)                                                                            \
-    LIST(drop, task_ref, 4096) /* of those announced: not yours any more, end them */
+    LIST(drop, task_ref, 4096) /* of those announced: not yours any more, end them */              \
+    U64(features, 0, UINT64_MAX)                                                                   \
+    U64(bulk_port, 0, 65535) /* of the coordinator; 0 = chunks go over this link */
 
 #define MSG_REFUSE(U64, STR, BIN, ID, LIST)                                                        \
     U64(req, 0, UINT64_MAX) /* 0 for agents */                                                     \
@@ -71,7 +75,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 #define MSG_BEAT(U64, STR, BIN, ID, LIST)                                                          \
     U64(boot, 1, UINT64_MAX)                                                                       \
     U64(seq, 1, UINT64_MAX)                                                                        \
-    U64(accept, 0, 1) /* 0 = draining: grant nothing new */                                        \
+    U64(accept, 0, 1)           /* 0 = draining: grant nothing new */                              \
     LIST(tasks, task_ref, 4096) /* renews exactly these leases */
 
 #define MSG_BEAT_ACK(U64, STR, BIN, ID, LIST)                                                      \
@@ -85,7 +89,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     STR(kind, 1, 31) /* points, trace, collect, exec */                                            \
     ID(sweep)                                                                                      \
     U64(timeout_ms, 0, UINT64_MAX) /* 0 = none */                                                  \
-    BIN(spec, 0, 1 << 20) /* JSON, see proto/wire/README.md "Task specs" */
+    BIN(spec, 0, 1 << 20)          /* JSON, see proto/wire/README.md "Task specs" */
 
 #define MSG_DECLINE(U64, STR, BIN, ID, LIST)                                                       \
     U64(task, 1, UINT64_MAX)                                                                       \
@@ -160,7 +164,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     STR(kind, 1, 31) /* log, trace, file */                                                        \
     STR(name, 0, 255)
 
-#define MSG_PUT_HAVE(U64, STR, BIN, ID, LIST) /* durable already, or durable now: the end of a put */ \
+#define MSG_PUT_HAVE(U64, STR, BIN, ID,                                                            \
+                     LIST) /* durable already, or durable now: the end of a put */                 \
     U64(req, 0, UINT64_MAX)                                                                        \
     ID(id)
 
@@ -186,6 +191,33 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(packed, 0, 1) /* 1 = one zstd frame */                                                     \
     BIN(data, 0, WIRE_CHUNK)
 
+/* "I take chunks of this artefact: over a bulk connection, if you like" (proto/bulk). Answered by bulk_ticket or bulk_no.
+ */
+#define MSG_BULK_ASK(U64, STR, BIN, ID, LIST)                                                      \
+    U64(req, 0, UINT64_MAX)                                                                        \
+    ID(id)                                                                                         \
+    U64(size_b, 0, UINT64_MAX)                                                                     \
+    U64(missing_b, 0, UINT64_MAX) /* of it */                                                      \
+    U64(broken, 0, UINT64_MAX)    /* bulk connections of this transfer that broke so far */
+
+/* One end of a bulk connection; the other end has, or gets, its twin. It is used once. */
+#define MSG_BULK_TICKET(U64, STR, BIN, ID, LIST)                                                   \
+    U64(req, 0, UINT64_MAX)                                                                        \
+    ID(id) /* the only artefact it is good for */                                                  \
+    BIN(ticket, 16, 16)                                                                            \
+    BIN(keys, 64, 64) /* 32 bytes from the end that dials, 32 from the one that listens */         \
+    U64(alg, 1, 2)    /* enum bulk_alg */                                                          \
+    U64(send, 0, 1)   /* 1 = you send chunks, 0 = you take them */                                 \
+    STR(dial, 0, 255) /* "HOST:PORT", ":PORT" = at the coordinator; "" = you are called */         \
+    U64(ttl_ms, 1, 600000)
+
+/* No bulk connection for this transfer: not wanted, none free (then wait_ms != 0: ask again), or it cannot be made. */
+#define MSG_BULK_NO(U64, STR, BIN, ID, LIST)                                                       \
+    U64(req, 0, UINT64_MAX)                                                                        \
+    ID(id)                                                                                         \
+    U64(wait_ms, 0, 600000)                                                                        \
+    STR(text, 0, 1000)
+
 #define MSG_XFER_FAIL(U64, STR, BIN, ID, LIST)                                                     \
     U64(req, 0, UINT64_MAX)                                                                        \
     ID(id)                                                                                         \
@@ -196,13 +228,16 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 
 #define MSG_USER_HELLO(U64, STR, BIN, ID, LIST)                                                    \
     U64(req, 1, UINT64_MAX)                                                                        \
-    STR(version, 1, 32)
+    STR(version, 1, 32)                                                                            \
+    U64(features, 0, UINT64_MAX)
 
 #define MSG_USER_WELCOME(U64, STR, BIN, ID, LIST)                                                  \
     U64(req, 1, UINT64_MAX)                                                                        \
     U64(epoch, 1, UINT64_MAX)                                                                      \
     STR(version, 1, 32)                                                                            \
-    STR(role, 1, 16)
+    STR(role, 1, 16)                                                                               \
+    U64(features, 0, UINT64_MAX)                                                                   \
+    U64(bulk_port, 0, 65535)
 
 #define MSG_SUBMIT(U64, STR, BIN, ID, LIST)                                                        \
     U64(req, 1, UINT64_MAX)                                                                        \
@@ -236,12 +271,12 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 #define MSG_ASK(U64, STR, BIN, ID, LIST)                                                           \
     U64(req, 1, UINT64_MAX)                                                                        \
     STR(what, 1, 31)                                                                               \
-    BIN(args, 0, 65536)   /* JSON object */                                                        \
-    STR(cursor, 0, 256)   /* "" = from the start; then what the last part gave */
+    BIN(args, 0, 65536) /* JSON object */                                                          \
+    STR(cursor, 0, 256) /* "" = from the start; then what the last part gave */
 
 #define MSG_PART(U64, STR, BIN, ID, LIST)                                                          \
     U64(req, 1, UINT64_MAX)                                                                        \
-    STR(cursor, 0, 256) /* "" = this was the last */                                               \
+    STR(cursor, 0, 256)   /* "" = this was the last */                                             \
     BIN(body, 0, 1 << 20) /* JSON */
 
 /* X(number, name, roles that may send it). Numbers are for ever. */
@@ -266,6 +301,9 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(23, hashes, HASHES, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER)                               \
     X(24, chunk, CHUNK, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER)                                 \
     X(25, xfer_fail, XFER_FAIL, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER)                         \
+    X(26, bulk_ask, BULK_ASK, ROLE_AGENT | ROLE_USER | ROLE_READER)                                \
+    X(27, bulk_ticket, BULK_TICKET, ROLE_COORDINATOR)                                              \
+    X(28, bulk_no, BULK_NO, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER | ROLE_READER)               \
     X(40, user_hello, USER_HELLO, ROLE_USER | ROLE_READER)                                         \
     X(41, user_welcome, USER_WELCOME, ROLE_COORDINATOR)                                            \
     X(42, submit, SUBMIT, ROLE_USER)                                                               \
@@ -275,6 +313,20 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(46, ask, ASK, ROLE_USER | ROLE_READER)                                                       \
     X(47, part, PART, ROLE_COORDINATOR)                                                            \
     X(48, submit_job, SUBMIT_JOB, ROLE_USER)
+
+/* X(message, fields): how many of its last fields came after its first release. They take 0 and empty: a peer of before
+ * sends none of them, and skips those that it gets. */
+#define MSG_ADDED(X)                                                                               \
+    X(AGENT_HELLO, 2)                                                                              \
+    X(WELCOME, 2)                                                                                  \
+    X(USER_HELLO, 1)                                                                               \
+    X(USER_WELCOME, 2)
+
+/* What a peer can do, bits of `features`. It is sent nothing that it has not named. */
+enum wire_feature {
+    WIRE_BULK = 1,     /* bulk connections: bulk_ask, bulk_ticket, bulk_no */
+    WIRE_BULK_AES = 2, /* AES-256-GCM in hardware */
+};
 
 /* ---- what the lists give */
 

@@ -81,6 +81,19 @@ const struct wire_type *wire_type(enum msg_type t)
     return NULL;
 }
 
+size_t wire_added(enum msg_type t)
+{
+    switch (t) {
+#define X(NAME, n)                                                                                 \
+    case M_##NAME:                                                                                 \
+        return n;
+        MSG_ADDED(X)
+#undef X
+    default:
+        return 0;
+    }
+}
+
 uint64_t *wire_req(struct msg *m)
 {
     const struct wire_type *t = wire_type(m->type);

@@ -39,6 +39,9 @@ const struct wire_type *wire_type_at(size_t i);
 /* NULL = unknown. */
 const struct wire_type *wire_type(enum msg_type t);
 
+/* How many of its last fields came later (MSG_ADDED). */
+size_t wire_added(enum msg_type t);
+
 /* The struct of a message inside struct msg. */
 static inline void *wire_body(struct msg *m)
 {

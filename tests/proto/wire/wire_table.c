@@ -1,5 +1,6 @@
-/* Prints what belongs between the marks of proto/wire/README.md. With a folder as argument: also writes one frame of each
- * message into it, as NAME.frame, unless there is one: the old frames that must decode for ever. */
+/* Prints what belongs between the marks of proto/wire/README.md. With a folder as argument: writes one frame of each
+ * message into it, as NAME.frame, or NAME.FIELDS.frame when fields were added later, unless there is one: the old frames
+ * that must decode for ever. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -19,8 +20,11 @@ int main(int argc, char **argv)
         return 0;
     }
     for (size_t i = 0; (t = wire_type_at(i)); i++) {
+        char added[32] = "";
+        if (wire_added(t->type))
+            snprintf(added, sizeof(added), ".%zu", t->part.n);
         CLEANUP(freep)
-        char *path = path_fmt("%s/v%d-%s.frame", argv[1], WIRE_VERSION, t->part.name);
+        char *path = path_fmt("%s/v%d-%s%s.frame", argv[1], WIRE_VERSION, t->part.name, added);
         struct msg m = fill_msg(t, FILL_RANDOM, &r, &mem);
         struct err e;
         if (msg_encode(&m, &b, &e) < 0 ||

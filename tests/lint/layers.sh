@@ -13,7 +13,8 @@ allowed() {
     proto/wire) echo 'proto/(base|lib|wire)/' ;;
     proto/link) echo 'proto/(base|lib|wire|link)/' ;;
     proto/cas) echo 'proto/(base|lib|cas)/' ;;
-    proto/xfer) echo 'proto/(base|lib|wire|cas|xfer)/' ;;
+    proto/bulk) echo 'proto/(base|lib|wire|bulk)/' ;;
+    proto/xfer) echo 'proto/(base|lib|wire|cas|bulk|xfer)/' ;;
     proto/client) echo 'proto/' ;;
     perf | perf/compat) echo '(proto/(base|lib|format)|perf)/' ;;
     collect) echo '(proto/(base|lib|format)|collect)/' ;;
@@ -48,7 +49,7 @@ home 'zmq\.h' 'proto/link/.*'
 home 'msgpack.*' 'proto/wire/.*'
 home 'sqlite3\.h' 'coordinator/store_in\.h'
 home 'libssh2.*' 'deploy/ssh\.c'
-home 'sodium.*' 'proto/lib/hash\.c|proto/link/.*'
+home 'sodium.*' 'proto/lib/(hash|aead)\.c|proto/link/.*'
 home 'zstd\.h' 'proto/lib/zio\.c'
 home 'ini\.h' 'proto/lib/ini\.c'
 home 'jansson\.h' 'proto/lib/json\.h'

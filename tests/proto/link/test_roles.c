@@ -8,16 +8,22 @@ static const struct {
     const char *name;
     unsigned may;
 } table[] = {
-    { "agent_hello", A },    { "welcome", C },       { "refuse", C },
-    { "beat", A },           { "beat_ack", C },      { "grant", C },
-    { "decline", A },        { "rows", A },          { "rows_ack", C },
-    { "task_end", A },       { "end_ack", C },       { "cancel", C },
-    { "put_offer", A | U },  { "put_have", C },      { "get", C | A | U | R },
-    { "hashes", C | A | U }, { "chunk", C | A | U }, { "xfer_fail", C | A | U },
-    { "user_hello", U | R }, { "user_welcome", C },  { "submit", U },
-    { "submitted", C },      { "control", U },       { "ok", C },
-    { "ask", U | R },        { "part", C },          { "log_get", C },
-    { "log_data", A },       { "submit_job", U },
+    { "agent_hello", A },     { "welcome", C },
+    { "refuse", C },          { "beat", A },
+    { "beat_ack", C },        { "grant", C },
+    { "decline", A },         { "rows", A },
+    { "rows_ack", C },        { "task_end", A },
+    { "end_ack", C },         { "cancel", C },
+    { "put_offer", A | U },   { "put_have", C },
+    { "get", C | A | U | R }, { "hashes", C | A | U },
+    { "chunk", C | A | U },   { "xfer_fail", C | A | U },
+    { "user_hello", U | R },  { "user_welcome", C },
+    { "submit", U },          { "submitted", C },
+    { "control", U },         { "ok", C },
+    { "ask", U | R },         { "part", C },
+    { "log_get", C },         { "log_data", A },
+    { "submit_job", U },      { "bulk_ask", A | U | R },
+    { "bulk_ticket", C },     { "bulk_no", C | A | U | R },
 };
 
 static struct fill_mem mem;

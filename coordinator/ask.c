@@ -341,6 +341,14 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
         }
     } else if (!strcmp(m->what, "artefact"))
         r = ask_artefact(h, args, &doc, &e);
+    else if (!strcmp(m->what, "store-ls"))
+        r = hub_store_ls(h, m->cursor, &doc, next, &e);
+    else if (!strcmp(m->what, "store-df"))
+        r = hub_store_df(h, &doc, &e);
+    else if (!strcmp(m->what, "store-gc"))
+        r = hub_store_gc(h, args, m->cursor, &doc, next, &e);
+    else if (!strcmp(m->what, "store-verify"))
+        r = hub_store_verify(h, args, m->cursor, &doc, next, &e);
     else if (!strcmp(m->what, "plan-known"))
         r = ask_known(h, args, &doc, &e);
     else

@@ -8,6 +8,7 @@
 #include "coordinator/job.h"
 #include "coordinator/live.h"
 #include "coordinator/map.h"
+#include "coordinator/refs.h"
 #include "coordinator/sched.h"
 #include "coordinator/store.h"
 #include "proto/cas/cas.h"
@@ -91,6 +92,8 @@ struct hub {
     size_t n_suspects;
     uint64_t mend_ms;    /* not before */
     unsigned mend_reads; /* of the suspect looked at, that failed */
+    struct refs refs;    /* of a listing in pages */
+    struct hub_gc *gc;   /* NULL = none at work */
     /* counters */
     uint64_t rows, rows_late, rows_foreign;
 };
@@ -180,7 +183,23 @@ void hub_missing(struct hub *h, const struct id *id); /* its files are gone */
 void hub_mend(struct hub *h);                         /* once a turn: what is due */
 /* A fetch ended; ok = it is here again. Returns whether it was one of these. */
 bool hub_mended(struct hub *h, const struct id *id, uint64_t peer, bool ok);
+void hub_unwant(struct hub *h, const struct id *id); /* it was removed on purpose */
 void hub_mend_clear(struct hub *h);
+
+/* artefacts.c: questions about artefacts, and the removal of those that nothing needs */
+int hub_store_ls(struct hub *h, const char *cursor, json_t **ret, char next[STORE_CURSOR],
+                 struct err *e);
+int hub_store_df(struct hub *h, json_t **ret, struct err *e);
+int hub_store_gc(struct hub *h, const json_t *args, const char *cursor, json_t **ret,
+                 char next[STORE_CURSOR], struct err *e);
+int hub_store_verify(struct hub *h, const json_t *args, const char *cursor, json_t **ret,
+                     char next[STORE_CURSOR], struct err *e);
+/* target: "older=MS,rebuildable=0|1,provenance=0|1". Answered by a later hub_gc_step(). */
+int hub_gc_begin(struct hub *h, const struct peer *p, uint64_t req, const char *target,
+                 struct err *e);
+void hub_gc_step(struct hub *h); /* once a turn */
+void hub_gc_clear(struct hub *h);
+int hub_pin(struct hub *h, const char *text, bool pinned, char ret_text[256], struct err *e);
 
 /* ask.c: questions of users */
 void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m);

@@ -180,6 +180,13 @@ bool hub_mended(struct hub *h, const struct id *id, uint64_t peer, bool ok)
     return true;
 }
 
+void hub_unwant(struct hub *h, const struct id *id)
+{
+    struct hub_want *w = find_want(h, id);
+    if (w)
+        *w = h->wants[--h->n_wants];
+}
+
 static int look_for(void *ctx, const struct store_artefact *a)
 {
     struct hub *h = ctx;

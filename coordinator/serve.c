@@ -77,6 +77,7 @@ static int x_offered(void *ctx, uint64_t peer, const struct msg_put_offer *o, bo
         strcmp(o->kind, "file") != 0)
         return err_set(e, SF_EUSAGE, "artefact of kind '%.31s': log, trace or file is known here",
                        o->kind);
+    cas_use(h->cas, &o->id);
     if (here) { /* it came before, but perhaps the disk was full when it was to be noted */
         char hex[ID_HEX_LEN];
         struct store_artefact a;
@@ -116,8 +117,10 @@ static int x_wanted(void *ctx, uint64_t peer, const struct id *id, struct err *e
 {
     struct hub *h = ctx;
     (void)peer;
-    if (cas_check(h->cas, id))
+    if (cas_check(h->cas, id)) {
+        cas_use(h->cas, id);
         return 0;
+    }
     char hex[ID_HEX_LEN];
     id_hex(id, hex);
     hub_missing(h, id);
@@ -451,6 +454,8 @@ static int loop(struct hub *h, int sig, struct err *e)
                                                   : POLL_MAX_MS;
         if (xfer_ms >= 0 && xfer_ms < wait)
             wait = xfer_ms;
+        if (h->gc)
+            wait = 0;
         struct pollfd fd = { .fd = sig, .events = POLLIN };
         int r = link_poll(h->link, &fd, 1, wait, e);
         if (r < 0)
@@ -468,6 +473,7 @@ static int loop(struct hub *h, int sig, struct err *e)
             return r;
         hub_commit(h);
         hub_mend(h);
+        hub_gc_step(h);
         xfer_ms = xfers_tick(h->xfers, clock_mono_ms());
         hub_commit(h); /* a transfer may have ended */
         hub_log_tick(h, clock_mono_ms());

@@ -179,6 +179,9 @@ void store_rollback(struct store *st)
     if (st->open_tx && !sqlite3_get_autocommit(st->db))
         sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
     st->open_tx = false;
+    free(st->used); /* some of it may have been undone */
+    st->used = NULL;
+    st->n_used = 0;
 }
 
 /* ---- open */
@@ -226,6 +229,7 @@ void store_free(struct store **pst)
     closep(&st->lock);
     free(st->dir);
     free(st->path);
+    free(st->used);
     free(st);
 }
 

@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 6 };
+enum { STORE_VERSION = 7 };
 
 struct store;
 
@@ -105,6 +105,7 @@ struct store_artefact {
     struct id id;
     uint64_t size_b, added_ms;
     char kind[32], name[256];
+    bool pinned; /* somebody wants it kept */
 };
 int store_add_artefact(struct store *st, const struct store_artefact *a, const char *by,
                        struct err *e);
@@ -114,6 +115,30 @@ int store_artefact(struct store *st, const char *text, struct store_artefact *re
 /* By id; cb returns 0 to go on, and may not use the store. */
 int store_artefacts(struct store *st, int (*cb)(void *ctx, const struct store_artefact *a),
                     void *ctx, struct err *e);
+int store_del_artefact(struct store *st, const struct id *id, struct err *e);
+int store_pin_artefact(struct store *st, const struct id *id, bool pinned, struct err *e);
+
+/* What names artefacts by their id, as hex digits somewhere in a text. */
+enum store_doc_kind {
+    DOC_SWEEP,  /* its recipe */
+    DOC_JOB,    /* as submitted */
+    DOC_OUTPUT, /* what a job's task left */
+    DOC_RECIPE, /* of trace `id`; key: as whose recipe it is known */
+    DOC_TRACE,  /* `id` alone; results were computed from it */
+};
+struct store_doc {
+    enum store_doc_kind kind;
+    uint64_t no;      /* of the task, for DOC_OUTPUT */
+    const char *name; /* of the sweep or job, else "" */
+    bool open;        /* of a sweep or job that is not over */
+    bool used;        /* DOC_RECIPE: results were computed from its trace */
+    struct id id, key;
+    const char *text; /* "" = none */
+};
+/* All of them; cb returns 0 to go on, and may not use the store. Strings are borrowed for the call. */
+int store_docs(struct store *st, int (*cb)(void *ctx, const struct store_doc *d), void *ctx,
+               struct err *e);
+
 /* Every page of the file, every index against its table. 0, or -SF_EINTEGRITY with what is wrong first. */
 int store_check(struct store *st, struct err *e);
 
@@ -361,7 +386,7 @@ int store_last_attempt(struct store *st, uint64_t task, char cause[33], char kin
  * {"schema":"siofleet.results/1","columns":[...],"rows":[[...]]}, cursor ("" = from the start) the place of the next page
  * or "" after the last. sql: args {"sql":TEXT}, limit_ms 0 = none. -SF_EUSAGE for what is no column, no sweep or not one
  * SELECT over the views. */
-enum { STORE_CURSOR = 64, STORE_PAGE_ROWS = 1000, STORE_PAGE_B = 900 << 10 };
+enum { STORE_CURSOR = 96, STORE_PAGE_ROWS = 1000, STORE_PAGE_B = 900 << 10 };
 int store_results(struct store *st, const json_t *args, const char *cursor, struct buf *body,
                   char next[STORE_CURSOR], struct err *e);
 int store_sql(struct store *st, const json_t *args, uint64_t limit_ms, const char *cursor,

@@ -476,7 +476,7 @@ int store_ls_artefacts(struct store *st, const char *cursor, struct buf *body,
         return -SF_EUSAGE;
     sqlite3_stmt *s = db_use(
         st,
-        "SELECT id,size_b,kind,name,added_ms FROM t_artefact ORDER BY added_ms, id LIMIT 2001"
+        "SELECT id,size_b,kind,name,added_ms,pinned FROM t_artefact ORDER BY added_ms, id LIMIT 2001"
         " OFFSET ?",
         e);
     if (!s)

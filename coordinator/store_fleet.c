@@ -95,7 +95,10 @@ int store_add_artefact(struct store *st, const struct store_artefact *a, const c
                        struct err *e)
 {
     sqlite3_stmt *s =
-        db_use(st, "INSERT INTO t_artefact VALUES(?,?,?,?,?,?) ON CONFLICT DO NOTHING", e);
+        db_use(st,
+               "INSERT INTO t_artefact(id,size_b,kind,name,added_ms,by) VALUES(?,?,?,?,?,?)"
+               " ON CONFLICT DO NOTHING",
+               e);
     if (!s)
         return -EIO;
     db_bind(s, "iuttut", &a->id, a->size_b, a->kind, a->name, a->added_ms, by);
@@ -104,7 +107,9 @@ int store_add_artefact(struct store *st, const struct store_artefact *a, const c
 
 void db_artefact(sqlite3_stmt *s, struct store_artefact *a)
 {
-    *a = (struct store_artefact){ .size_b = db_u64(s, 1), .added_ms = db_u64(s, 4) };
+    *a = (struct store_artefact){ .size_b = db_u64(s, 1),
+                                  .added_ms = db_u64(s, 4),
+                                  .pinned = db_u64(s, 5) };
     db_id(s, 0, &a->id);
     db_text(s, 2, a->kind, sizeof(a->kind));
     db_text(s, 3, a->name, sizeof(a->name));
@@ -117,16 +122,18 @@ int store_artefact(struct store *st, const char *text, struct store_artefact *re
     if (!strcmp(text, "last")) {
         s = db_use(
             st,
-            "SELECT id,size_b,kind,name,added_ms,1 FROM t_artefact ORDER BY added_ms DESC LIMIT 1",
+            "SELECT id,size_b,kind,name,added_ms,pinned,1 FROM t_artefact ORDER BY added_ms DESC"
+            " LIMIT 1",
             e);
     } else {
         if (!db_id_range(text, &lo, &hi))
             return err_set(e, SF_EUSAGE, "%.128s: not an id, nor 8 or more digits of one", text);
-        s = db_use(st,
-                   "SELECT id,size_b,kind,name,added_ms,(SELECT count(*) FROM t_artefact WHERE id "
-                   "BETWEEN ?1 AND ?2)"
-                   " FROM t_artefact WHERE id BETWEEN ?1 AND ?2 LIMIT 1",
-                   e);
+        s = db_use(
+            st,
+            "SELECT id,size_b,kind,name,added_ms,pinned,(SELECT count(*) FROM t_artefact WHERE id "
+            "BETWEEN ?1 AND ?2)"
+            " FROM t_artefact WHERE id BETWEEN ?1 AND ?2 LIMIT 1",
+            e);
         if (s)
             db_bind(s, "ii", &lo, &hi);
     }
@@ -136,7 +143,7 @@ int store_artefact(struct store *st, const char *text, struct store_artefact *re
     uint64_t n = 0;
     if (r == 1) {
         db_artefact(s, ret);
-        n = db_u64(s, 5);
+        n = db_u64(s, 6);
     }
     sqlite3_reset(s);
     if (r < 0)
@@ -150,7 +157,7 @@ int store_artefacts(struct store *st, int (*cb)(void *ctx, const struct store_ar
                     void *ctx, struct err *e)
 {
     sqlite3_stmt *s =
-        db_use(st, "SELECT id,size_b,kind,name,added_ms FROM t_artefact ORDER BY id", e);
+        db_use(st, "SELECT id,size_b,kind,name,added_ms,pinned FROM t_artefact ORDER BY id", e);
     if (!s)
         return -EIO;
     int r, stop = 0;

@@ -1,4 +1,4 @@
-/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c and store_ask.c share. Nobody else
+/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c, store_refs.c and store_ask.c share. Nobody else
  * includes this: sqlite3.h ends here. */
 #pragma once
 #include <sqlite3.h>
@@ -18,6 +18,8 @@ struct store {
         sqlite3_stmt *st;
     } cache[STMT_MAX];
     size_t n_cache;
+    uint8_t *used; /* bit a trace: is noted as one that results were computed from */
+    size_t n_used; /* bytes */
 };
 
 /* store.c: errors and statements */
@@ -43,7 +45,11 @@ extern const char store_results_from[]; /* " FROM t_row r JOIN ..." that the exp
 int db_version(struct store *st, uint64_t *ret, struct err *e);
 int db_migrate(struct store *st, struct err *e);
 
+/* store_refs.c */
+/* Note once that a row was computed from this trace (number; 0 = none). */
+int db_mark_used(struct store *st, uint64_t trace, struct err *e);
+
 /* store_fleet.c */
 /* "ab12..." of 8 to 64 hex digits -> its bytes as lowest and highest id. */
 bool db_id_range(const char *text, struct id *lo, struct id *hi);
-void db_artefact(sqlite3_stmt *s, struct store_artefact *a); /* id, size_b, kind, name, added_ms */
+void db_artefact(sqlite3_stmt *s, struct store_artefact *a); /* id, size_b, kind, name, added_ms, pinned */

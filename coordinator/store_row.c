@@ -52,7 +52,8 @@ static int insert_row(struct store *st, const struct store_row *r, struct err *e
             sqlite3_bind_int64(s, k, (sqlite3_int64)stats[i]);
         else
             sqlite3_bind_null(s, k);
-    return db_step(st, s, e, "row");
+    int rc = db_step(st, s, e, "row");
+    return rc < 0 ? rc : db_mark_used(st, r->trace, e);
 }
 
 static int count_row(struct store *st, uint64_t sweep, enum row_status status, bool known, int sign,

@@ -108,8 +108,14 @@ static const char schema_6[] = "CREATE INDEX i_jobtask_log ON t_jobtask(" TASK_I
          * stay under other names, for the provenance of old rows. */
         "UPDATE t_recipe SET id = randomblob(32);";
 
-static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3,
-                                                    schema_4, schema_5, schema_6 };
+/* What needs which artefact: traces that results were computed from, and what people want kept. */
+static const char schema_7[] =
+    "ALTER TABLE t_artefact ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE t_trace ADD COLUMN used INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE t_trace SET used = 1 WHERE num IN (SELECT trace FROM t_row);";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3, schema_4,
+                                                    schema_5, schema_6, schema_7 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 
@@ -227,7 +233,7 @@ static const char views[] =
     " CASE kvm WHEN 1 THEN 'usable' ELSE 'unusable' END AS kvm, drained, " TIME("last_seen_ms")
     " AS last_seen, facts FROM t_agent;"
     "CREATE VIEW artefacts AS SELECT " HEX("id") " AS id, size_b, kind, name, " TIME("added_ms")
-    " AS added, by FROM t_artefact;";
+    " AS added, by, pinned FROM t_artefact;";
 /* clang-format on */
 
 const char store_results_from[] =

@@ -688,6 +688,8 @@ void hub_clear(struct hub *h)
     free(h->lives);
     free(h->engines);
     hub_mend_clear(h);
+    hub_gc_clear(h);
+    refs_clear(&h->refs);
     map_clear(&h->live);
     map_clear(&h->agent_of_peer);
     while (h->agents) {

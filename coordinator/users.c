@@ -153,6 +153,11 @@ static int admit(struct hub *h, struct live *l, struct err *e)
                 id_hex(&rec->logs[i].id, hex);
                 return err_set(e, ENOENT, "log %.16s: not at the coordinator; put it first", hex);
             }
+        /* they were put before this, perhaps long ago: now they are wanted (store gc) */
+        if (!rec)
+            cas_use(h->cas, &l->key[t]);
+        for (size_t i = 0; rec && i < rec->n_logs; i++)
+            cas_use(h->cas, &rec->logs[i].id);
     }
     return 0;
 }
@@ -409,12 +414,17 @@ static int control_agent(struct hub *h, const char *verb, const char *target, ch
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m)
 {
     static const char *const verbs[] = { "cancel",       "hold",  "release", "retry",
-                                         "retry-failed", "drain", "undrain" };
+                                         "retry-failed", "drain", "undrain", "pin", "unpin" };
     struct err e = { 0 };
     char text[256] = "";
     size_t v = 0;
     uint64_t task;
     int r = 0;
+    if (!strcmp(m->verb, "gc")) { /* answered when it is done */
+        if (hub_gc_begin(h, p, m->req, m->target, &e) < 0)
+            hub_refuse(h, p->id, m->req, &e, NULL);
+        return;
+    }
     while (v < ARRAY_LEN(verbs) && strcmp(verbs[v], m->verb) != 0)
         v++;
     if (!hub_write(h)) {
@@ -422,6 +432,8 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
         r = -1;
     } else if (v == ARRAY_LEN(verbs)) {
         r = err_set(&e, SF_EUSAGE, "%.31s: unknown to this coordinator", m->verb);
+    } else if (v >= 7) {
+        r = hub_pin(h, m->target, v == 7, text, &e);
     } else if (v >= 5) {
         r = control_agent(h, m->verb, m->target, text, &e);
     } else if (is_task(m->target, &task)) {

@@ -31,12 +31,23 @@ void fleet_signals(void)
 
 /* ---- ls */
 
-static int collect_items(void *ctx, json_t *body, struct err *e)
+int collect_items(void *ctx, json_t *body, struct err *e)
 {
     json_t *all = ctx, *items = json_object_get(body, "items");
     if (!json_is_array(items) || json_array_extend(all, items) < 0)
         return err_set(e, SF_EFORMAT, "coordinator: answer without items");
     return 0;
+}
+
+char *size_text(uint64_t b, char out[32])
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    double d = (double)b;
+    size_t k = 0;
+    for (; d >= 1024 && k + 1 < ARRAY_LEN(units); k++)
+        d /= 1024;
+    snprintf(out, 32, k ? "%.1f %s" : "%.0f %s", d, units[k]);
+    return out;
 }
 
 /* A value for people: ages and sizes with a unit, lists and objects as k=v words. */
@@ -56,15 +67,8 @@ static json_t *shown(const char *key, const json_t *v)
             snprintf(text, sizeof(text), "%.0f d%s", (double)n / 86400000, ago);
         return json_string(text);
     }
-    if (json_is_integer(v) && (!strcmp(key, "bytes") || !strcmp(key, "size_b"))) {
-        static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
-        double d = (double)n;
-        size_t k = 0;
-        for (; d >= 1024 && k + 1 < ARRAY_LEN(units); k++)
-            d /= 1024;
-        snprintf(text, sizeof(text), k ? "%.1f %s" : "%.0f %s", d, units[k]);
-        return json_string(text);
-    }
+    if (json_is_integer(v) && (!strcmp(key, "bytes") || !strcmp(key, "size_b")))
+        return json_string(size_text(n, text));
     if (json_is_object(v)) {
         size_t at = 0;
         text[0] = '\0';
@@ -94,7 +98,7 @@ static const char *heading(const char *key)
     return key;
 }
 
-static json_t *items_sheet(const json_t *items)
+json_t *items_sheet(const json_t *items)
 {
     json_t *cols = json_array(), *rows = json_array(), *item;
     const json_t *first = json_array_get(items, 0);
@@ -161,11 +165,16 @@ int run_ls(struct cli *c, void *opts, int argc, char **argv)
 
 int run_control(struct cli *c, void *opts, int argc, char **argv)
 {
-    struct control_opt *o = opts;
-    c->json = o->json;
-    const char *verb = c->verb->name;
+    const struct control_opt *o = opts;
     char word[32];
-    snprintf(word, sizeof(word), "%s%s", verb, o->failed ? "-failed" : "");
+    snprintf(word, sizeof(word), "%s%s", c->verb->name, o->failed ? "-failed" : "");
+    return run_control_word(c, word, o, argc, argv);
+}
+
+int run_control_word(struct cli *c, const char *word, const struct control_opt *o, int argc,
+                     char **argv)
+{
+    c->json = o->json;
     struct err e = { 0 };
     CLEANUP(client_free) struct client *cl = NULL;
     fleet_signals();
@@ -503,7 +512,8 @@ const struct verb fleet_verbs[] = {
           "    preset = hypertrio\n"
           "    iotlb_entries = 64..1024:x2\n"
           "\n"
-          "With [collect] and run = RUN.ini in it, the fleet collects first, and logs = @collect of a\n"
+          "With [collect] and run = RUN.ini in it, the fleet collects first, and logs = @collect "
+          "of a\n"
           "[trace] takes the logs; the plan says which runs are missing.",
       .examples = "siofleet sweep plan iotlb.ini           # points, traces, first rows\n"
                   "siofleet sweep plan iotlb.ini --json    # the same for a script",

@@ -41,6 +41,9 @@ struct control_opt {
     bool json, failed;
 };
 int run_control(struct cli *c, void *o, int argc, char **argv);
+/* control(word, each of argv), and what came of it. */
+int run_control_word(struct cli *c, const char *word, const struct control_opt *o, int argc,
+                     char **argv);
 
 struct why_opt {
     struct client_opt fleet;
@@ -72,7 +75,7 @@ struct repro_opt {
 int run_repro(struct cli *c, void *o, int argc, char **argv);
 
 struct fsck_opt {
-    bool json, repair;
+    bool json, repair, files_only; /* files_only: neither store nor tasks */
     const char *data;
 };
 int run_fsck(struct cli *c, void *o, int argc, char **argv);
@@ -84,6 +87,13 @@ struct quickstart_opt {
 int run_quickstart(struct cli *c, void *o, int argc, char **argv);
 
 /* ---- shared */
+
+/* Items of a siofleet.ls/1 document as a sheet: sizes and ages for people. New reference. */
+json_t *items_sheet(const json_t *items);
+/* One part of such a document: its items go to the array ctx. */
+int collect_items(void *ctx, json_t *body, struct err *e);
+/* "1.5 MiB" */
+char *size_text(uint64_t b, char out[32]);
 
 /* SIGINT and SIGTERM set this to the signal from here on; a second one ends the process at once. */
 extern volatile sig_atomic_t fleet_stop;

@@ -24,6 +24,9 @@ extern const struct verb perf_verbs[];
 #ifdef SF_HAVE_fleet_verbs
 extern const struct verb fleet_verbs[];
 #endif
+#ifdef SF_HAVE_store_verbs
+extern const struct verb store_verbs[];
+#endif
 #ifdef SF_HAVE_coordinator_verbs
 extern const struct verb coordinator_verbs[];
 #endif
@@ -52,6 +55,9 @@ static const struct verb *const tables[] = {
 #endif
 #ifdef SF_HAVE_deploy_verbs
     deploy_verbs,
+#endif
+#ifdef SF_HAVE_store_verbs
+    store_verbs,
 #endif
 #ifdef SF_HAVE_coordinator_verbs
     coordinator_verbs,

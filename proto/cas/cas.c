@@ -346,6 +346,45 @@ uint64_t cas_bytes(const struct cas *c)
     return c->used_b + c->reserved_b + c->idle_b;
 }
 
+void cas_use(struct cas *c, const struct id *id)
+{
+    struct cas_item *it = item(c, id);
+    if (it)
+        use(c, it);
+}
+
+void cas_figures(const struct cas *c, struct cas_figures *ret)
+{
+    *ret = (struct cas_figures){ .used_b = c->used_b,
+                                 .reserved_b = c->reserved_b,
+                                 .partials = c->n_idle,
+                                 .partial_b = c->idle_b,
+                                 .cap_b = c->cap_b };
+    for (size_t i = 0; i < c->n; i++) {
+        ret->artefacts += !c->v[i].gone;
+        ret->pinned_b += c->v[i].pins ? c->v[i].size_b : 0;
+    }
+}
+
+uint64_t cas_drop_partials(struct cas *c, uint64_t before_ms, bool drop, size_t *ret_n)
+{
+    uint64_t sum = 0;
+    *ret_n = 0;
+    for (size_t i = 0; i < c->n_idle;) {
+        if (c->idle[i].used_ms >= before_ms)
+            break; /* oldest first */
+        sum += c->idle[i].size_b;
+        ++*ret_n;
+        if (drop) {
+            struct id id = c->idle[i].id;
+            idle_take(c, &id, true);
+        } else {
+            i++;
+        }
+    }
+    return sum;
+}
+
 int cas_hashes(const struct cas *c, const struct id *id, struct id **ret, size_t *ret_n,
                uint64_t *ret_size, struct err *e)
 {
@@ -857,7 +896,8 @@ int cas_aside(struct cas *c, const struct id *id, const char *to, struct err *e)
     return 0;
 }
 
-int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, struct err *e)
+int cas_verify_part(const struct cas *c, const struct id *id, uint64_t from, uint64_t count,
+                    uint64_t *ret_chunk, struct err *e)
 {
     CLEANUP(freep) struct id *hashes = NULL;
     CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
@@ -874,7 +914,8 @@ int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, st
     CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) < 0)
         return err_sys(e, errno, "%s", path);
-    for (uint64_t i = 0; i < n; i++) {
+    uint64_t end = from < n && count < n - from ? from + count : n;
+    for (uint64_t i = from; i < end; i++) {
         struct id got;
         size_t len = chunk_len(size, i);
         ssize_t m = pread_full(fd, chunk, len, (off_t)(i * CID_CHUNK));
@@ -890,5 +931,11 @@ int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, st
     if ((uint64_t)st.st_size != size)
         return err_set(e, SF_EINTEGRITY, "%s: is %llu bytes long, not %llu", path,
                        (unsigned long long)st.st_size, (unsigned long long)size);
-    return 0;
+    return end == n;
+}
+
+int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, struct err *e)
+{
+    int r = cas_verify_part(c, id, 0, UINT64_MAX, ret_chunk, e);
+    return r < 0 ? r : 0;
 }

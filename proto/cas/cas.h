@@ -54,6 +54,19 @@ char *cas_path(struct cas *c, const struct id *id);
 /* All items by id; *ret borrowed until the next call that changes the store. */
 size_t cas_list(const struct cas *c, const struct cas_item **ret);
 uint64_t cas_bytes(const struct cas *c); /* whole artefacts and space reserved by open puts */
+/* The artefact was asked for or named: it counts as used now. Nothing when it is not here. */
+void cas_use(struct cas *c, const struct id *id);
+
+struct cas_figures {
+    uint64_t artefacts, used_b;   /* whole ones */
+    uint64_t pinned_b;            /* of them */
+    uint64_t reserved_b;          /* by puts that are at work */
+    uint64_t partials, partial_b; /* puts that nobody works on */
+    uint64_t cap_b;               /* 0 = none */
+};
+void cas_figures(const struct cas *c, struct cas_figures *ret);
+/* Remove puts that nobody has worked on since before_ms (wall). Returns the bytes they had reserved; drop = false: would have. */
+uint64_t cas_drop_partials(struct cas *c, uint64_t before_ms, bool drop, size_t *ret_n);
 
 /* Chunk hashes of an artefact. *ret owned (free()); NULL for size 0. -ENOENT, -SF_EINTEGRITY when
  * they do not give the id. */
@@ -94,6 +107,9 @@ int cas_aside(struct cas *c, const struct id *id, const char *to, struct err *e)
 int cas_pin(struct cas *c, const struct id *id);
 void cas_unpin(struct cas *c, const struct id *id);
 
+/* Hash n chunks from chunk `from` on: 0 = they are well, 1 = and they were the last; else as cas_verify(). */
+int cas_verify_part(const struct cas *c, const struct id *id, uint64_t from, uint64_t n,
+                    uint64_t *ret_chunk, struct err *e);
 /* Hash the whole artefact. 0, or -SF_EINTEGRITY with *ret_chunk = first bad chunk (UINT64_MAX: the
  * hashes or the size). */
 int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, struct err *e);

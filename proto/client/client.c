@@ -593,9 +593,9 @@ static int move_refused(void *ctx, uint64_t peer, const struct msg_put_offer *o,
     return err_set(e, SF_EREFUSED, "nothing is taken here");
 }
 
-/* Offer (put) or fetch f and work until it ended. */
-static int move(struct client *c, struct one_file *f, const char *kind, const char *name,
-                struct err *e)
+/* Offer (put) or fetch f and work until it ended. to: where a fetched one goes, NULL = f->path. */
+static int move(struct client *c, struct one_file *f, const struct xfer_store *to, const char *kind,
+                const char *name, struct err *e)
 {
     struct xfer_store store = { .ctx = f,
                                 .hashes = one_hashes,
@@ -613,7 +613,7 @@ static int move(struct client *c, struct one_file *f, const char *kind, const ch
                              .moved = move_moved };
     bool up;
     int r;
-    c->xfers = xfers_new(&store, &ops, CAS_SIZE_MAX);
+    c->xfers = xfers_new(to ? to : &store, &ops, CAS_SIZE_MAX);
     if (!c->xfers)
         return err_sys(e, ENOMEM, "%s", f->path);
     c->refusal[0] = 0;
@@ -668,7 +668,7 @@ int client_put(struct client *c, const char *path, const char *kind, const char 
         hash_bytes(chunk, n, &f.hashes[i]);
     }
     cid_of_chunks(f.size, f.hashes, f.n, &f.id);
-    int r = move(c, &f, kind, name, e);
+    int r = move(c, &f, NULL, kind, name, e);
     if (r < 0)
         return r;
     *ret_id = f.id;
@@ -691,5 +691,18 @@ int client_get(struct client *c, const struct id *id, const char *path, bool for
                           .ctx = ctx };
     if (!force && access(path, F_OK) == 0)
         return err_sys(e, EEXIST, "%s", path);
-    return move(c, &f, NULL, NULL, e);
+    return move(c, &f, NULL, NULL, NULL, e);
+}
+
+int client_fetch(struct client *c, const struct id *id, const struct xfer_store *to,
+                 void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx,
+                 struct err *e)
+{
+    char hex[ID_HEX_LEN], name[40];
+    id_hex(id, hex);
+    snprintf(name, sizeof(name), "artefact %.16s", hex);
+    struct one_file f = {
+        .c = c, .path = name, .fd = -1, .id = *id, .out.fd = -1, .moved = moved, .ctx = ctx
+    };
+    return move(c, &f, to, NULL, NULL, e);
 }

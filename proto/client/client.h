@@ -100,3 +100,8 @@ int client_put(struct client *c, const char *path, const char *kind, const char 
 int client_get(struct client *c, const struct id *id, const char *path, bool force,
                void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx,
                struct err *e);
+/* Fetch an artefact into a store that takes it up where it was left: a part of it that is there already is not sent again. */
+struct xfer_store;
+int client_fetch(struct client *c, const struct id *id, const struct xfer_store *to,
+                 void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx,
+                 struct err *e);

@@ -363,6 +363,7 @@ static int start(struct agent *a, struct err *e)
     CLEANUP(freep) char *kvm = path_fmt("%s/kvm", a->data);
     if (!kvm)
         return err_sys(e, ENOMEM, "agent");
+    facts_boot(a->host_boot);
     r = facts_get("/proc", "/sys", facts_kvm(kvm), &a->facts, e);
     if (r < 0)
         return r;

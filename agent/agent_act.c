@@ -26,6 +26,7 @@ static void do_accept(struct agent *a, const struct core_action *act)
                                .engine = a->engine,
                                .timeout_ms = m->timeout_ms,
                                .threads = a->core.cores };
+        memcpy(g.host_boot, a->host_boot, sizeof(g.host_boot));
         r = agent_run_new(a, &g);
         if (!r)
             return;

@@ -51,6 +51,7 @@ struct agent {
     struct stat program_st;
     struct id engine;
     struct facts facts;
+    char host_boot[FACTS_BOOT];
     char *facts_text;
     struct key_pair key;
     struct key_pub server;

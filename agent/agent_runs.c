@@ -192,7 +192,11 @@ static void adopt(struct agent *a, const char *dir)
                              .points = r->g.points,
                              .rows = spool_count(r->spool),
                              .seq = spool_load_acked(dir) };
-    switch (run_look(dir)) {
+    enum run_state look = run_look(dir);
+    if (look == RUN_FRESH && strcmp(g.host_boot, a->host_boot) != 0)
+        look =
+            RUN_OVER; /* it may have been started, and have taken the host along: it is not run twice under one number */
+    switch (look) {
     case RUN_FRESH:
         ev.state = CORE_ST_FETCH;
         agent_step(a, &ev);

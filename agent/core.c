@@ -233,7 +233,7 @@ static void on_exited(struct core *c, struct core_task *t, const struct core_eve
     else if (t->cancel)
         ended(t, CAUSE_CANCELLED, out);
     else if (t->give_back)
-        ended(t, CAUSE_LOST, out);
+        ended(t, CAUSE_CANCELLED, out);
     else
         ended(t, ev->cause, out);
 }

@@ -59,15 +59,20 @@ static const char *isa(void)
     return "scalar";
 }
 
-bool facts_kvm(const char *cache)
+void facts_boot(char out[FACTS_BOOT])
 {
     CLEANUP(freep) char *boot = file_text("/proc", "sys/kernel/random/boot_id", 128);
-    char key[160], line[200];
-    snprintf(key, sizeof(key), "%.36s %s ", boot ? boot : "",
-             access("/dev/kvm", R_OK | W_OK) == 0 ? "rw" : "no");
+    snprintf(out, FACTS_BOOT, "%.36s", boot ? boot : "");
+}
+
+bool facts_kvm(const char *cache)
+{
+    char boot[FACTS_BOOT], key[160], line[200];
+    facts_boot(boot);
+    snprintf(key, sizeof(key), "%s %s ", boot, access("/dev/kvm", R_OK | W_OK) == 0 ? "rw" : "no");
     CLEANUP(buf_clear) struct buf b = BUF_INIT(256);
     size_t n = strlen(key);
-    if (boot && file_read(cache, &b, NULL) == 0 && b.len == n + 2 && !memcmp(b.data, key, n) &&
+    if (*boot && file_read(cache, &b, NULL) == 0 && b.len == n + 2 && !memcmp(b.data, key, n) &&
         (b.data[n] == '0' || b.data[n] == '1'))
         return b.data[n] == '1';
     bool usable = kvm_usable();

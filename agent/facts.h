@@ -14,6 +14,10 @@ struct facts {
         json; /* {"host","cpu","microcode","kernel","governor","isa","accel","cores","memory_mib"}; owned */
 };
 
+/* Names this boot of the host; "" when it is not known. */
+enum { FACTS_BOOT = 40 };
+void facts_boot(char out[FACTS_BOOT]);
+
 /* Whether KVM is usable: found out by running a guest (up to 2 s where it is not), then kept in the file `cache` for as
  * long as this boot of the host and the access to /dev/kvm stay the same: a restarted agent is back at once. */
 bool facts_kvm(const char *cache);

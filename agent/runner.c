@@ -79,6 +79,7 @@ static json_t *grant_json(const struct run_grant *g)
     json_object_set_new(j, "timeout_ms", json_u64(g->timeout_ms));
     json_object_set_new(j, "points", json_u64(g->points));
     json_object_set_new(j, "threads", json_u64(g->threads));
+    json_object_set_new(j, "host_boot", json_string(g->host_boot));
     return j;
 }
 
@@ -134,6 +135,8 @@ int run_load(const char *dir, struct run_grant *ret, struct err *e)
         get_id(j, "trace", &ret->trace, NULL) < 0)
         return err_set(e, SF_EINTEGRITY, "%s/grant: not readable", dir);
     ret->kind = (enum core_kind)k;
+    const char *boot = json_string_value(json_object_get(j, "host_boot"));
+    snprintf(ret->host_boot, sizeof(ret->host_boot), "%s", boot ? boot : "");
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* Tasks as folders and processes: what the core decides, done.
  *
  * DATA/tasks/TASK-EPOCH-N/ holds all of a task, so that a restarted agent finds everything by looking:
- *     grant      JSON: what was granted, and by which engine it runs
+ *     grant      JSON: what was granted, by which engine it runs, and in which boot of the host
  *     spec.json  the task itself, as granted
  *     run.json   made at its start: threads, where its inputs lie
  *     lock pid status stdout stderr   of siofleet-shim
@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #include "agent/core.h"
+#include "agent/facts.h"
 #include "agent/spool.h"
 #include "proto/base/buf.h"
 #include "proto/base/err.h"
@@ -29,6 +30,7 @@ struct run_grant {
     enum core_kind kind;
     struct id sweep, engine, trace; /* trace: of a points task, else zero */
     uint64_t timeout_ms, points, threads;
+    char host_boot[FACTS_BOOT]; /* of the host, when it was granted */
 };
 
 int run_kind_parse(const char *name); /* "points" -> CORE_POINTS; -EINVAL */
@@ -40,7 +42,7 @@ int run_load(const char *dir, struct run_grant *ret, struct err *e);
 int run_load_spec(const char *dir, struct buf *ret, struct err *e);
 
 enum run_state {
-    RUN_FRESH,  /* never started */
+    RUN_FRESH, /* never started; or, when the host has come up anew since, perhaps: nothing here is synced */
     RUN_ALIVE,  /* its shim lives */
     RUN_EXITED, /* status is there */
     RUN_LOST,   /* started, no shim, no status: killed, or the host went down */

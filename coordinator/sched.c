@@ -74,6 +74,7 @@ void sched_init(struct sched *s, const struct sched_cfg *cfg, uint64_t now_ms)
     list_init(&s->agent_list);
     list_init(&s->trace_tasks);
     list_init(&s->job_list);
+    list_init(&s->suspects);
 }
 
 void sched_clear(struct sched *s)

@@ -138,14 +138,19 @@ struct sched_trace {
     char why[200];           /* when failed */
 };
 
-/* An agent, as a task took it along: this boot never came back. */
+/* An agent that went while it held a task: this boot never came back. */
 struct sched_kill {
     uint8_t install[16];
     uint64_t boot;
 };
 
-/* What went wrong with a task so far. Most tasks have none of it. */
+/* What went wrong with a task so far. Most tasks have none of it.
+ *
+ * An agent that goes does not say which of its tasks took it along, so each of them is a suspect from then on (n_kills):
+ * it runs alone, on an agent that holds nothing else, and what happens next speaks against it only. */
 struct sched_past {
+    struct sched_task *task;
+    struct list by_suspicion; /* of the scheduler, while n_kills */
     struct sched_kill kill[SCHED_KILLS];
     uint32_t n_kills, n_failed_on;
     struct sched_agent *failed_on[SCHED_KILLS]; /* the last ones; borrowed */
@@ -162,7 +167,8 @@ struct sched_task {
     struct sched_needs needs;       /* likewise */
     struct sched_agent *agent;      /* while leased, orphan or stopping */
     struct list by_agent, by_sweep; /* by_sweep: or in the list of trace tasks */
-    uint64_t boot;                  /* of the agent when it was granted or claimed */
+    uint64_t
+        boot; /* of the agent that it was granted to; 0 = not known. Claimed, it may run under a later one */
     uint64_t lease_ms, not_before_ms, timeout_ms;
     uint32_t fails, retries;
     bool cancelled;    /* by name: what is left of it is given up */
@@ -207,6 +213,7 @@ struct sched {
     struct rng rng;
     struct map agents, tasks, sweeps, traces, jobs;
     struct list agent_list, trace_tasks, job_list; /* jobs by priority, then age */
+    struct list suspects;                          /* sched_past of tasks that agents went with */
     struct sched_sweep *
         *order; /* priority down; equal ones by the time they have had (at a dispatch), then age */
     size_t n_order, room_order;
@@ -300,6 +307,7 @@ struct sched_event {
             enum task_kind kind;
             struct id key; /* of a trace task */
             uint8_t install[16];
+            uint64_t boot;        /* that it was granted to; 0 = not known */
             struct spans *points; /* taken; of a points task: those without a result */
             uint64_t total;
             uint32_t fails, n_kills;
@@ -382,6 +390,8 @@ void sched_job_why(const struct sched *s, const struct sched_task *t, char out[2
 /* Whether an agent that is there takes tasks with these needs at all, busy or not. */
 bool sched_agent_fits(const struct sched_agent *a, const struct sched_needs *n);
 bool labels_have(const char *labels, const char *wanted); /* all k=v of wanted */
+/* Whether nothing else may run on the agent of this task: it asks for that, or is a suspect. */
+bool sched_alone(const struct sched_task *t);
 
 /* One step. Appends what must be done to *out; does nothing itself. now: ms, monotonic. Never
  * blocks, never logs.

@@ -18,8 +18,6 @@ static int renew(struct sched *s, struct sched_agent *a, const struct sched_ref 
         if (sched_same(t, refs[i].epoch, refs[i].n) && t->agent == a && t->state != TASK_STOPPING) {
             sched_move(s, t, MOVE_CLAIM);
             t->lease_ms = now + s->cfg.lease_ms;
-            if (refs[i].state != 3) /* ended is not running: it is of the boot that ran it */
-                t->boot = a->boot;
             t->runs |= refs[i].state == 2;
             continue;
         }
@@ -71,7 +69,7 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
     a->user = ev->agent.user;
     a->canary = 0; /* on this connection nothing was granted yet */
     a->stopping = a->stopped = false;
-    int r = !reborn && !a->alive ? sched_revive(s, a, out) : 0;
+    int r = a->alive ? 0 : sched_revive(s, a, out);
     if (r < 0)
         return r;
     a->alive = true;
@@ -86,17 +84,8 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
     r = renew(s, a, ev->agent.refs, ev->agent.n_refs, now, out, &out->v[at]);
     if (r < 0 || !reborn)
         return r;
-    /* A task that takes its host down within a beat was never named as running: it is the first of those that wait for
-     * each other. */
-    LIST_EACH(p, next, &a->tasks)
-    {
-        struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
-        if (t->kind != TASK_POINTS)
-            continue;
-        t->runs = true;
-        break;
-    }
-    /* what the old boot held and this one does not name is lost now, not in a lease's time */
+    /* What the old boot held and this one does not name is lost now, not in a lease's time. Of an agent that was not heard
+     * since the start, that may be the same boot: then it went alone. */
     LIST_EACH(p, next, &a->tasks)
     {
         struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
@@ -104,7 +93,7 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
         for (size_t i = 0; i < ev->agent.n_refs && !named; i++)
             named = t->num == ev->agent.refs[i].task &&
                     sched_same(t, ev->agent.refs[i].epoch, ev->agent.refs[i].n);
-        if (!named && (r = sched_lose(s, t, "lost", true, now, out)) < 0)
+        if (!named && (r = sched_lose(s, t, "lost", a->boot > t->boot, now, out)) < 0)
             return r;
     }
     return 0;
@@ -230,11 +219,13 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
         p->n_kills = ev->restore.n_kills < SCHED_KILLS ? ev->restore.n_kills : SCHED_KILLS;
         if (p->n_kills)
             memcpy(p->kill, ev->restore.kills, p->n_kills * sizeof(*p->kill));
+        sched_suspect(s, t);
         snprintf(p->why, sizeof(p->why), "%s", ev->restore.why ? ev->restore.why : "");
     }
     if (a) {
         t->epoch = ev->restore.epoch;
         t->n = ev->restore.n;
+        t->boot = ev->restore.boot;
         t->state = TASK_ORPHAN;
         t->lease_ms = s->start_ms + s->cfg.lease_ms > now ? s->start_ms + s->cfg.lease_ms : now;
         sched_join(t, a);
@@ -273,6 +264,7 @@ int sched_expire(struct sched *s, uint64_t now, struct sched_actions *out)
     {
         struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
         bool silent = a->alive && now - a->heard_ms > s->cfg.lease_ms;
+        bool gone = silent || !a->alive; /* or it was not heard since the start */
         uint64_t lost = 0;
         if (a->canary && (silent || now > a->canary_until_ms)) {
             struct sched_action *x;
@@ -289,7 +281,9 @@ int sched_expire(struct sched *s, uint64_t now, struct sched_actions *out)
             if (now <= t->lease_ms)
                 continue;
             lost++;
-            if ((r = sched_lose(s, t, "lost", silent, now, out)) < 0)
+            if (gone && a->boot) /* which one to strike off if it comes back */
+                t->boot = a->boot;
+            if ((r = sched_lose(s, t, "lost", gone, now, out)) < 0)
                 return r;
         }
         if (silent && list_empty(&a->tasks)) {

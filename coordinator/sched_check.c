@@ -109,7 +109,7 @@ int sched_check(const struct sched *s, struct err *e)
             if (t->agent != a)
                 return broken(e, "an agent lists its own tasks", t->num);
             count[t->kind]++;
-            exclusive |= t->needs.exclusive;
+            exclusive |= sched_alone(t);
         }
         if (exclusive && a->tasks.next->next != &a->tasks)
             return broken(e, "an exclusive task is alone", sched_key(a->install));

@@ -68,25 +68,28 @@ bool sched_takes(const struct sched_agent *a, uint64_t now)
            now >= a->not_before_ms;
 }
 
-/* A task that failed here is left to another agent, if there is one, for a while: whose fault it was shows then. */
+static bool had(const struct sched_past *p, const struct sched_agent *a)
+{
+    bool it = false;
+    for (uint32_t i = 0; i < p->n_failed_on; i++)
+        it |= p->failed_on[i] == a;
+    for (uint32_t i = 0; i < p->n_kills; i++)
+        it |= !memcmp(p->kill[i].install, a->install, sizeof(a->install));
+    return it;
+}
+
+/* A task that failed here, or took it along, is left to another agent, if there is one, for a while: whose fault it was shows
+ * then. */
 bool sched_better_elsewhere(const struct sched *s, const struct sched_task *t,
                             const struct sched_agent *a, uint64_t now)
 {
     const struct sched_past *p = t->past;
-    if (!p || now >= t->not_before_ms + SCHED_AVOID_MS)
-        return false;
-    bool here = false;
-    for (uint32_t i = 0; i < p->n_failed_on; i++)
-        here |= p->failed_on[i] == a;
-    if (!here)
+    if (!p || now >= t->not_before_ms + SCHED_AVOID_MS || !had(p, a))
         return false;
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *o = LIST_OF(q, struct sched_agent, all);
-        bool failed = !sched_takes(o, now) || (t->job && !sched_agent_fits(o, &t->needs));
-        for (uint32_t i = 0; i < p->n_failed_on; i++)
-            failed |= p->failed_on[i] == o;
-        if (!failed)
+        if (sched_takes(o, now) && !had(p, o) && (!t->job || sched_agent_fits(o, &t->needs)))
             return true;
     }
     return false;
@@ -133,12 +136,40 @@ static struct sched_sweep *sweep_of_trace(const struct sched *s, const struct sc
     return NULL;
 }
 
+/* The grant of a trace task names a sweep that wants it. */
+static void name_sweep(struct sched_actions *out, const struct sched_sweep *w)
+{
+    out->v[out->n - 1].sweep = w->seq;
+    out->v[out->n - 1].user = w->user;
+}
+
+/* Suspects, ahead of all others whatever their priority: each waits for an agent that holds nothing. Those of jobs come with
+ * their jobs. */
+static int grant_suspects(struct sched *s, uint64_t now, struct sched_actions *out)
+{
+    LIST_EACH(p, n, &s->suspects)
+    {
+        struct sched_task *t = LIST_OF(p, struct sched_past, by_suspicion)->task;
+        if (t->job || t->state != TASK_QUEUED || now < t->not_before_ms)
+            continue;
+        struct sched_sweep *w = t->sweep ? t->sweep : sweep_of_trace(s, t->trace);
+        if (!w || w->held || w->over || (t->sweep && !t->trace->ready))
+            continue;
+        int r = sched_place(s, t, false, now, out);
+        if (r < 0)
+            return r;
+        if (r == 1 && !t->sweep)
+            name_sweep(out, w);
+    }
+    return 0;
+}
+
 static int grant_traces(struct sched *s, uint64_t now, struct sched_actions *out)
 {
     LIST_EACH(p, n, &s->trace_tasks)
     {
         struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
-        if (t->state != TASK_QUEUED || now < t->not_before_ms)
+        if (t->state != TASK_QUEUED || now < t->not_before_ms || sched_alone(t))
             continue;
         struct sched_sweep *w = sweep_of_trace(s, t->trace);
         if (!w || w->held)
@@ -159,8 +190,7 @@ static int grant_traces(struct sched *s, uint64_t now, struct sched_actions *out
         int r = sched_grant(s, t, best, now, out);
         if (r < 0)
             return r;
-        out->v[out->n - 1].sweep = w->seq;
-        out->v[out->n - 1].user = w->user;
+        name_sweep(out, w);
     }
     return 0;
 }
@@ -243,7 +273,8 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
         LIST_EACH(p, n, &w->tasks)
         {
             struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
-            if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready)
+            if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready ||
+                sched_alone(t))
                 continue;
             if (sched_better_elsewhere(s, t, a, now)) {
                 nothing = NOT_FOR_IT;
@@ -315,7 +346,9 @@ int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
     }
     if ((r = forget(s, out)) < 0 || s->draining)
         return r;
-    if ((r = sched_grant_jobs(s, now, out)) < 0 || (r = grant_traces(s, now, out)) < 0)
+    sched_reserve_agents(s);
+    if ((r = grant_suspects(s, now, out)) < 0 || (r = sched_grant_jobs(s, now, out)) < 0 ||
+        (r = grant_traces(s, now, out)) < 0)
         return r;
     uint64_t all_cores = 0;
     LIST_EACH(q, m, &s->agent_list)

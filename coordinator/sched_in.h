@@ -26,6 +26,8 @@ int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
 /* One without a place yet: the caller puts it into the list of its job. */
 int sched_bare_task(struct sched *s, enum task_kind kind, uint64_t num, struct sched_task **ret);
 void sched_free_task(struct sched_task *t);
+/* n_kills has changed: the list of suspects follows. */
+void sched_suspect(struct sched *s, struct sched_task *t);
 void sched_free_trace(struct sched *s, struct sched_trace *t);
 /* It leaves every table. Its points must be out of it. */
 void sched_end_task(struct sched *s, struct sched_task *t);
@@ -81,6 +83,12 @@ int sched_job_over(struct sched *s, struct sched_task *t, const char *text, bool
 int sched_job_again(struct sched *s, struct sched_task *t, bool count, const char *text,
                     uint64_t now, struct sched_actions *out);
 int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out);
+/* Agents that an exclusive task has to itself take nothing else in this round. */
+void sched_reserve_agents(struct sched *s);
+/* Grant the task to the best agent that has room for it. Nobody has, and it must be alone: one is kept free of other work.
+ * 1 = granted, 0 = it must wait. ready_only: of those that can collect, only prepared ones. */
+int sched_place(struct sched *s, struct sched_task *t, bool ready_only, uint64_t now,
+                struct sched_actions *out);
 
 /* sched_grant.c */
 bool sched_takes(const struct sched_agent *a, uint64_t now);

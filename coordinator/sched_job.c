@@ -245,22 +245,36 @@ static void held(const struct sched_agent *a, uint64_t *cores, uint64_t *memory_
         const struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
         *cores += cores_on(a, &t->needs);
         *memory_mib += t->needs.memory_mib;
-        *exclusive |= t->needs.exclusive;
+        *exclusive |= sched_alone(t);
     }
 }
 
-static bool has_room(const struct sched_agent *a, const struct sched_needs *n)
+void sched_reserve_agents(struct sched *s)
 {
+    uint64_t cores, memory_mib;
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        held(a, &cores, &memory_mib, &a->reserved);
+    }
+}
+
+static bool has_room(const struct sched_agent *a, const struct sched_task *t)
+{
+    const struct sched_needs *n = &t->needs;
     uint64_t cores, memory_mib;
     bool exclusive;
     held(a, &cores, &memory_mib, &exclusive);
     return !exclusive && cores + cores_on(a, n) <= a->cores &&
-           memory_mib + n->memory_mib <= a->memory_mib && (!n->exclusive || list_empty(&a->tasks));
+           memory_mib + n->memory_mib <= a->memory_mib &&
+           (!sched_alone(t) || list_empty(&a->tasks));
 }
 
-static uint32_t n_jobs_on(const struct sched_agent *a)
+/* What t waits for there, or shares it with. */
+static uint32_t beside(const struct sched_agent *a, const struct sched_task *t)
 {
-    return a->n_tasks[TASK_EXEC] + a->n_tasks[TASK_COLLECT];
+    uint32_t jobs = a->n_tasks[TASK_EXEC] + a->n_tasks[TASK_COLLECT];
+    return sched_alone(t) ? jobs + a->n_tasks[TASK_POINTS] + a->n_tasks[TASK_TRACE] : jobs;
 }
 
 /* Whether a is a better place than b for t: prepared, less to do. */
@@ -271,12 +285,11 @@ static bool better(const struct sched_task *t, const struct sched_agent *a,
         return true;
     if (t->needs.collect && a->collect != b->collect)
         return a->collect > b->collect;
-    return (uint64_t)n_jobs_on(a) * b->cores < (uint64_t)n_jobs_on(b) * a->cores;
+    return (uint64_t)beside(a, t) * b->cores < (uint64_t)beside(b, t) * a->cores;
 }
 
-/* 1 = granted, 0 = it must wait. */
-static int place(struct sched *s, struct sched_task *t, bool ready_only, uint64_t now,
-                 struct sched_actions *out)
+int sched_place(struct sched *s, struct sched_task *t, bool ready_only, uint64_t now,
+                struct sched_actions *out)
 {
     struct sched_agent *best = NULL, *wait_for = NULL;
     LIST_EACH(q, m, &s->agent_list)
@@ -285,14 +298,14 @@ static int place(struct sched *s, struct sched_task *t, bool ready_only, uint64_
         if (!sched_takes(a, now) || !sched_agent_fits(a, &t->needs) ||
             (ready_only && a->collect != COLLECT_READY) || sched_better_elsewhere(s, t, a, now))
             continue;
-        if (has_room(a, &t->needs) && better(t, a, best))
+        if (has_room(a, t) && better(t, a, best))
             best = a;
-        if (t->needs.exclusive && better(t, a, wait_for))
+        if (sched_alone(t) && better(t, a, wait_for))
             wait_for = a;
     }
     if (best) {
         int r = sched_grant(s, t, best, now, out);
-        best->reserved |= r >= 0 && t->needs.exclusive;
+        best->reserved |= r >= 0 && sched_alone(t);
         return r < 0 ? r : 1;
     }
     if (wait_for)
@@ -324,12 +337,6 @@ static bool host_gone(const struct sched *s, const struct sched_task *t, uint64_
 int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
 {
     int r;
-    LIST_EACH(q, m, &s->agent_list)
-    {
-        struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
-        uint64_t cores, memory_mib;
-        held(a, &cores, &memory_mib, &a->reserved);
-    }
     LIST_EACH(i, next, &s->job_list)
     {
         struct sched_job *j = LIST_OF(i, struct sched_job, all);
@@ -350,7 +357,7 @@ int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
             }
             if (now < t->not_before_ms)
                 continue;
-            r = place(s, t, t->needs.collect && some_ready(s, &t->needs), now, out);
+            r = sched_place(s, t, t->needs.collect && some_ready(s, &t->needs), now, out);
             if (r < 0)
                 return r;
             if (r == 0 && !t->needs.pinned)

@@ -101,6 +101,8 @@ int sched_act_ref(struct sched_actions *o, struct sched_action *a, const struct 
 void sched_free_task(struct sched_task *t)
 {
     spans_clear(&t->left);
+    if (t->past)
+        list_del(&t->past->by_suspicion);
     free(t->past);
     free(t);
 }
@@ -261,9 +263,23 @@ int sched_finish(struct sched *s, struct sched_task *t, struct sched_actions *ou
 
 struct sched_past *sched_past(struct sched_task *t)
 {
-    if (!t->past)
-        t->past = calloc(1, sizeof(*t->past));
+    if (!t->past && (t->past = calloc(1, sizeof(*t->past)))) {
+        t->past->task = t;
+        list_init(&t->past->by_suspicion);
+    }
     return t->past;
+}
+
+void sched_suspect(struct sched *s, struct sched_task *t)
+{
+    list_del(&t->past->by_suspicion);
+    if (t->past->n_kills)
+        list_add(&s->suspects, &t->past->by_suspicion);
+}
+
+bool sched_alone(const struct sched_task *t)
+{
+    return t->needs.exclusive || (t->past && t->past->n_kills);
 }
 
 int sched_note(struct sched_task *t, bool news, struct sched_actions *out)
@@ -276,7 +292,8 @@ int sched_note(struct sched_task *t, bool news, struct sched_actions *out)
     a->kind = t->kind;
     a->sweep = t->sweep ? t->sweep->seq : 0;
     a->user = t->sweep ? t->sweep->user : NULL;
-    a->key = t->trace->key;
+    if (t->trace)
+        a->key = t->trace->key;
     a->fails = t->fails;
     a->quarantined = t->state == TASK_QUARANTINED;
     a->news = news;
@@ -297,16 +314,16 @@ int sched_free_quarantine(struct sched *s, struct sched_task *t, struct sched_ac
     sched_move(s, t, MOVE_FREE);
     t->not_before_ms = 0;
     t->fails = 0;
-    if (t->past)
+    if (t->past) {
         t->past->n_kills = t->past->n_failed_on = 0;
+        sched_suspect(s, t);
+    }
     return sched_note(t, false, out);
 }
 
 static int revive_task(struct sched *s, struct sched_task *t, const struct sched_agent *a,
                        struct sched_actions *out)
 {
-    if (!t->past)
-        return 0;
     uint32_t n = 0;
     for (uint32_t i = 0; i < t->past->n_kills; i++)
         if (memcmp(t->past->kill[i].install, a->install, 16) || t->past->kill[i].boot != a->boot)
@@ -314,27 +331,28 @@ static int revive_task(struct sched *s, struct sched_task *t, const struct sched
     if (n == t->past->n_kills)
         return 0;
     t->past->n_kills = n;
-    if (t->state != TASK_QUARANTINED)
-        return sched_note(t, false, out);
-    sched_move(s, t, MOVE_FREE);
+    sched_suspect(s, t);
+    if (t->state == TASK_QUARANTINED)
+        sched_move(s, t, MOVE_FREE);
     return sched_note(t, false, out);
 }
 
 int sched_revive(struct sched *s, const struct sched_agent *a, struct sched_actions *out)
 {
     int r = 0;
-    for (size_t i = 0; i < s->n_order; i++)
-        LIST_EACH(p, n, &s->order[i]->tasks)
-    if ((r = revive_task(s, LIST_OF(p, struct sched_task, by_sweep), a, out)) < 0)
-        return r;
-    LIST_EACH(p, n, &s->trace_tasks)
-    if ((r = revive_task(s, LIST_OF(p, struct sched_task, by_sweep), a, out)) < 0)
-        return r;
+    struct list *end = s->suspects.prev, *next; /* those that stay suspects go behind it */
+    for (struct list *p = s->suspects.next; r >= 0 && p != &s->suspects; p = next) {
+        bool last = p == end;
+        next = p->next;
+        r = revive_task(s, LIST_OF(p, struct sched_past, by_suspicion)->task, a, out);
+        if (last)
+            break;
+    }
     return r;
 }
 
-/* The task ran on an agent that fell silent as a whole. 1 = that was one too many. */
-static int note_kill(struct sched_task *t)
+/* The agent that held the task went as a whole. 1 = that was one too many. */
+static int note_kill(struct sched *s, struct sched_task *t)
 {
     struct sched_past *p = sched_past(t);
     if (!p)
@@ -347,7 +365,8 @@ static int note_kill(struct sched_task *t)
         memcpy(p->kill[p->n_kills].install, a->install, 16);
         p->kill[p->n_kills++].boot = t->boot;
     }
-    snprintf(p->why, sizeof(p->why), "its agent fell silent while it ran");
+    sched_suspect(s, t);
+    snprintf(p->why, sizeof(p->why), "its agent went while it held it");
     return p->n_kills >= SCHED_KILLS;
 }
 
@@ -437,9 +456,15 @@ static int halve(struct sched *s, struct sched_task *t, struct sched_actions *ou
     half->retries = t->retries;
     half->not_before_ms = t->not_before_ms;
     if (t->past) {
-        if (!sched_past(half))
+        struct sched_past *p = sched_past(half);
+        if (!p)
             return -ENOMEM;
-        *half->past = *t->past;
+        memcpy(p->kill, t->past->kill, sizeof(p->kill));
+        memcpy(p->failed_on, t->past->failed_on, sizeof(p->failed_on));
+        memcpy(p->why, t->past->why, sizeof(p->why));
+        p->n_kills = t->past->n_kills;
+        p->n_failed_on = t->past->n_failed_on;
+        sched_suspect(s, half);
     }
     r = spans_halve(&t->left, &half->left);
     t->total = t->left.total;
@@ -455,8 +480,8 @@ static int again_job(struct sched *s, struct sched_task *t, enum fault fault, co
     char why[200];
     int killed = 0;
     snprintf(why, sizeof(why), "%s", text);
-    if (t->kind == TASK_COLLECT && fault == FAULT_LOST && t->runs && t->boot)
-        killed = note_kill(t);
+    if (t->kind == TASK_COLLECT && fault == FAULT_LOST && t->boot)
+        killed = note_kill(s, t);
     else if (t->kind == TASK_COLLECT && fault == FAULT_OWN)
         killed = note_failure(t, text);
     if (killed < 0)
@@ -490,7 +515,7 @@ static int again(struct sched *s, struct sched_task *t, enum fault fault, const 
     t->fails += count;
     if (count && t->fails > t->retries && t->left.total <= 1)
         return give_up_task(s, t, text, out);
-    int killed = fault == FAULT_LOST && t->runs && t->boot ? note_kill(t) : 0;
+    int killed = fault == FAULT_LOST && t->boot ? note_kill(s, t) : 0;
     if (killed < 0 || (count && (killed = note_failure(t, text)) < 0))
         return killed;
     bool kills = fault == FAULT_LOST && t->past && t->past->n_kills;
@@ -628,7 +653,6 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
             cause,
             "lost")) /* told by a later boot: the host came up again; by the same one: only the task went */
         fault = t->agent->boot > t->boot ? FAULT_LOST : FAULT_NONE;
-    t->runs |= fault == FAULT_LOST; /* it had been started, says who found what is left of it */
     return again(s, t, fault, text, now, out);
 }
 

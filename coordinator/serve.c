@@ -285,6 +285,7 @@ static int restore_one(void *ctx, struct store_attempt *a)
                                            .fails = (uint32_t)a->fails,
                                            .open = true } };
     memcpy(ev.restore.install, a->install, 16);
+    ev.restore.boot = a->boot;
     struct store_task note = { 0 };
     int r = store_task(h->store, a->task, &note, &e);
     if (r >= 0)

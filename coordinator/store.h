@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 7 };
+enum { STORE_VERSION = 8 };
 
 struct store;
 
@@ -232,6 +232,7 @@ struct store_attempt {
     char kind[16];
     struct id key; /* of the trace or recipe */
     uint8_t install[16];
+    uint64_t boot;       /* of the agent that it was granted to; 0 = not known */
     struct spans points; /* owned by whoever fills it */
     uint64_t fails;
 };

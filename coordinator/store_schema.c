@@ -114,8 +114,10 @@ static const char schema_7[] =
     "ALTER TABLE t_trace ADD COLUMN used INTEGER NOT NULL DEFAULT 0;"
     "UPDATE t_trace SET used = 1 WHERE num IN (SELECT trace FROM t_row);";
 
+static const char schema_8[] = "ALTER TABLE t_attempt ADD COLUMN boot INTEGER;";
+
 static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3, schema_4,
-                                                    schema_5, schema_6, schema_7 };
+                                                    schema_5, schema_6, schema_7, schema_8 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 
@@ -228,7 +230,7 @@ static const char views[] =
     " AS ended FROM t_sweep;"
     "CREATE VIEW attempts AS SELECT a.task, a.epoch, a.n, " HEX("w.id") " AS sweep, a.kind, g.name AS agent,"
     " a.points, " TIME("a.granted_ms") " AS granted, " TIME("a.ended_ms") " AS ended, a.cause, a.exit, a.signal,"
-    " a.tail FROM t_attempt a LEFT JOIN t_sweep w ON w.seq = a.sweep LEFT JOIN t_agent g ON g.install = a.install;"
+    " a.tail, a.boot FROM t_attempt a LEFT JOIN t_sweep w ON w.seq = a.sweep LEFT JOIN t_agent g ON g.install = a.install;"
     "CREATE VIEW agents AS SELECT name, " HEX("install") " AS install, version, labels, boot, cores, memory_mib,"
     " CASE kvm WHEN 1 THEN 'usable' ELSE 'unusable' END AS kvm, drained, " TIME("last_seen_ms")
     " AS last_seen, facts FROM t_agent;"

@@ -200,14 +200,14 @@ int store_add_attempt(struct store *st, const struct store_attempt *a, struct er
     sqlite3_stmt *s = db_use(
         st,
         "INSERT INTO t_attempt(task,n,epoch,sweep,kind,key,install,spans,points,fails,timeout_ms,"
-        "granted_ms) VALUES(?,?,?,?,?,?,?,?,?,?,?,?)",
+        "granted_ms,boot) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
         e);
     if (!s)
         return -EIO;
-    db_bind(s, "uuuztibbuuuu", a->task, a->n, a->epoch, a->sweep, a->kind, &a->key, a->install,
+    db_bind(s, "uuuztibbuuuuz", a->task, a->n, a->epoch, a->sweep, a->kind, &a->key, a->install,
             (size_t)16, a->points.n ? (const void *)a->points.v : NULL,
             a->points.n * sizeof(struct span), a->points.total, a->fails, a->timeout_ms,
-            a->granted_ms);
+            a->granted_ms, a->boot);
     return db_step(st, s, e, "attempt");
 }
 
@@ -251,7 +251,7 @@ int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_atte
     for (;;) { /* one statement each: the callback may use the store */
         sqlite3_stmt *s = db_use(
             st,
-            "SELECT task,n,epoch,sweep,kind,key,install,spans,fails,timeout_ms,granted_ms FROM"
+            "SELECT task,n,epoch,sweep,kind,key,install,spans,fails,timeout_ms,granted_ms,boot FROM"
             " t_attempt WHERE ended_ms IS NULL AND task >= ? ORDER BY task LIMIT 1",
             e);
         if (!s)
@@ -266,7 +266,8 @@ int store_open_attempts(struct store *st, int (*cb)(void *ctx, struct store_atte
                                    .sweep = db_u64(s, 3),
                                    .fails = db_u64(s, 8),
                                    .timeout_ms = db_u64(s, 9),
-                                   .granted_ms = db_u64(s, 10) };
+                                   .granted_ms = db_u64(s, 10),
+                                   .boot = db_u64(s, 11) };
         db_text(s, 4, a.kind, sizeof(a.kind));
         db_id(s, 5, &a.key);
         if (sqlite3_column_bytes(s, 6) == 16)

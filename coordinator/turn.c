@@ -246,6 +246,7 @@ static void fill_attempt(struct store_attempt *at, const struct sched_action *a)
                                   .fails = a->fails };
     snprintf(at->kind, sizeof(at->kind), "%s", task_kind_name(a->kind));
     memcpy(at->install, a->agent->install, 16);
+    at->boot = a->agent->boot;
 }
 
 static int find_index(void *ctx, const struct store_job_task *t)

@@ -44,6 +44,14 @@ void plan_default(struct plan *p)
                         .end_ms = 200000 };
 }
 
+bool plan_takes_hosts(const struct plan *p)
+{
+    for (size_t i = 0; i < p->n_ev; i++)
+        if (p->ev[i].verb == PLAN_poison && p->ev[i].arg[2] == POISON_HOST)
+            return true;
+    return false;
+}
+
 const char *plan_host_name(unsigned host, char out[8])
 {
     if (host < FIRST_AGENT_HOST)

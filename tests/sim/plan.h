@@ -16,7 +16,8 @@ enum plan_verb {
     X(submit, "s")                                                                                 \
     X(cancel, "s")                                                                                 \
     X(hold, "sn")                                                                                  \
-    X(retry, "s") X(drain, "hn") X(exec, "nnn") X(kill, "hn") X(power, "hnn") X(stop, "hn")        \
+    X(retry, "s")                                                                                  \
+    X(free, "") X(drain, "hn") X(exec, "nnn") X(kill, "hn") X(power, "hnn") X(stop, "hn")          \
         X(freeze, "hn") X(slow, "hnn") X(clock, "hi") X(cut, "hhn") X(loss, "hhn") X(dup, "hhnn")  \
             X(delay, "hhnn") X(reset, "h") X(enospc, "hnn") X(eio, "hnn") X(torn, "hnn")           \
                 X(nosync, "hnn") X(killop, "hnn") X(powerop, "hnn") X(full, "hn") X(killtask, "h") \
@@ -65,6 +66,8 @@ void plan_default(struct plan *p);
 int plan_parse(const char *name, const char *text, struct plan *ret, struct err *e);
 int plan_text(const struct plan *p, const char *comment, struct buf *out);
 int plan_add(struct plan *p, const struct plan_event *ev); /* keeps the order; -ENOSPC */
+/* A point of it takes its host along: what holds the point ends in quarantine, and is cancelled in the end. */
+bool plan_takes_hosts(const struct plan *p);
 const char *plan_host_name(unsigned host, char out[8]);
 
 /* gen.c: the plan of a seed. */

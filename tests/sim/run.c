@@ -16,7 +16,7 @@
 #include "tests/sim/vfs.h"
 #include "tests/sim/wrap.h"
 
-enum { AGAIN_MS = 2000, GRACE_MS = 100000 };
+enum { AGAIN_MS = 2000, GRACE_MS = 100000, PERSON_MS = 30000 };
 
 /* ---- the fleet's randomness: libsodium's, so that keys made by libzmq are the same in each run as well */
 
@@ -189,6 +189,7 @@ static void apply(void *arg, uint64_t n)
     case PLAN_cancel:
     case PLAN_hold:
     case PLAN_retry:
+    case PLAN_free:
     case PLAN_drain:
     case PLAN_exec:
         user_command(ev);
@@ -282,6 +283,21 @@ static void quiet_event(void *arg, uint64_t n)
     net_mend();
 }
 
+/* Nobody waits for ever for what only a person can end. Hosts that came and went for other reasons put innocent tasks into
+ * quarantine: those are let go. Where a point does take its hosts along, the sweeps are cancelled. */
+static void person_event(void *arg, uint64_t n)
+{
+    const struct plan *p = world.plan;
+    bool poison = plan_takes_hosts(p);
+    (void)arg;
+    if (!poison)
+        user_command(&(struct plan_event){ .verb = PLAN_free });
+    for (unsigned i = 0; poison && !n && i < p->n_sweeps; i++)
+        user_command(&(struct plan_event){ .verb = PLAN_cancel, .arg = { i } });
+    if (n)
+        at_ms(world.now_ms + n, person_event, NULL, 0);
+}
+
 int sim_run(const struct plan *plan, char why[512], struct sim_stats *stats)
 {
     struct err e = { 0 };
@@ -308,6 +324,7 @@ int sim_run(const struct plan *plan, char why[512], struct sim_stats *stats)
     for (size_t i = 0; i < plan->n_ev; i++)
         at_ms(plan->ev[i].ms, apply, NULL, i);
     at_ms(plan->quiet_ms, quiet_event, NULL, 0);
+    at_ms(plan->quiet_ms + PERSON_MS, person_event, NULL, PERSON_MS);
     world_run(plan->end_ms);
     for (uint64_t ms = 0; ms < GRACE_MS && !world.failed && !check_all_over(); ms += 5000)
         world_run(world.now_ms + 5000);

@@ -142,7 +142,7 @@ void check_sent(struct part *from, unsigned to, const struct msg *m);
 void check_part_over(const struct part *p);
 void check_submitted(const struct id *sweep, unsigned plan_sweep);
 void check_cancelled(unsigned plan_sweep, bool is); /* false: retried since */
-void check_lost(const char *job, const char *why); /* a job is not known any more */
+void check_lost(const char *job, const char *why);  /* a job is not known any more */
 void check_task_started(const char *dir, unsigned host);
 bool check_all_over(void); /* every sweep has ended and no agent holds anything */
 void check_end(void);

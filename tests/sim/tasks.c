@@ -12,12 +12,11 @@
 #include "agent/ring.h"
 #include "agent/runner.h"
 #include "agent/task.h"
+#include "coordinator/sched.h"
 #include "perf/run.h"
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 #include "tests/sim/sim.h"
-
-enum { HOSTS_TAKEN = 20 };
 
 struct task {
     uint64_t deadline_ms; /* UINT64_MAX = none */
@@ -168,7 +167,25 @@ static int poisoned(uint64_t seed, uint64_t gbps)
     return -1;
 }
 
-static int run_poison(int how, struct err *e)
+/* Hosts that a point may take along: SCHED_KILLS for each sweep that names it and each retry by hand of one of those, and one
+ * for each that a grant reached while the news was under way. */
+static unsigned hosts_taken_max(uint64_t seed, uint64_t gbps)
+{
+    const struct plan *plan = world.plan;
+    unsigned tries = 0;
+    for (unsigned i = 0; i < plan->n_sweeps; i++) {
+        const struct plan_sweep *w = &plan->sweep[i];
+        if (seed < w->seed || seed >= w->seed + w->recipes || gbps < w->gbps ||
+            gbps >= w->gbps + w->archs)
+            continue;
+        tries++;
+        for (size_t k = 0; k < plan->n_ev; k++)
+            tries += plan->ev[k].verb == PLAN_retry && plan->ev[k].arg[0] == i;
+    }
+    return tries * (SCHED_KILLS + 1);
+}
+
+static int run_poison(uint64_t seed, uint64_t gbps, int how, struct err *e)
 {
     struct part *p = world.cur;
     struct task *t = p->arg;
@@ -182,9 +199,8 @@ static int run_poison(int how, struct err *e)
             ;
         break;
     case POISON_HOST:
-        /* a task is quarantined after its third; a point may be in several sweeps, and be tried again by hand */
-        if (++world.poisoned > HOSTS_TAKEN)
-            sim_fail("a poisoned point has taken %d hosts with it", HOSTS_TAKEN);
+        if (++world.poisoned > hosts_taken_max(seed, gbps))
+            sim_fail("a poisoned point has taken %u hosts with it", world.poisoned);
         host_power(p->host, world.now_ms, 2000);
         break;
     default:
@@ -213,7 +229,7 @@ int __wrap_run_points(struct trace *t, enum rules rules, const struct arch archs
             return err_set(e, ECANCELED, "ended");
         int how = poisoned(t->head.seed, archs[i].link_gbps);
         if (how >= 0)
-            return run_poison(how, e);
+            return run_poison(t->head.seed, archs[i].link_gbps, how, e);
         struct point_result r = { .status = ROW_DONE, .duration_us = took * 1000 };
         check_result(t->head.seed, archs[i].link_gbps, &r.stats);
         r.stats.time_ps ^= h->wrong_until_ms > world.now_ms;

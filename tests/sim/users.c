@@ -214,6 +214,35 @@ static int exec(struct client *c, struct command *cmd, struct err *e)
                : -EAGAIN;
 }
 
+/* What waits in quarantine is let go: a person who looked at it found nothing wrong. */
+static int free_one(void *ctx, json_t *body, struct err *e)
+{
+    struct buf *tasks = ctx;
+    json_t *t;
+    size_t i;
+    json_array_foreach (json_object_get(body, "items"), i, t)
+        if (!strcmp(json_string_value(json_object_get(t, "state")), "quarantined"))
+            buf_addf(tasks, "%d ", (int)json_integer_value(json_object_get(t, "task")));
+    (void)e;
+    return 0;
+}
+
+static int free_all(struct client *c, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf tasks = BUF_INIT(1 << 16);
+    CLEANUP(json_decrefp) json_t *args = json_object();
+    int r = client_ask(c, "ls-tasks", args, free_one, &tasks, e);
+    if (r < 0 || buf_add(&tasks, "", 1) < 0)
+        return r;
+    for (char *save, *t = strtok_r((char *)tasks.data, " ", &save); t;
+         t = strtok_r(NULL, " ", &save)) {
+        r = client_control(c, "retry", t, NULL, e);
+        if (r < 0 && !*client_refusal(c)) /* it is over meanwhile: an answer, too */
+            return r;
+    }
+    return 0;
+}
+
 static void command_main(struct part *p)
 {
     struct command *cmd = p->arg;
@@ -227,6 +256,7 @@ static void command_main(struct part *p)
         if (r >= 0)
             r = cmd->verb == PLAN_submit ? submit(c, (unsigned)cmd->arg, &e)
                 : cmd->verb == PLAN_exec ? exec(c, cmd, &e)
+                : cmd->verb == PLAN_free ? free_all(c, &e)
                                          : control(c, cmd, &e);
         cmd->done = r >= 0 && !cmd->undo_ms;
         if (r < 0)

@@ -606,6 +606,13 @@ int __wrap_facts_get(const char *proc, const char *sys, bool kvm, struct facts *
     return 0;
 }
 
+void __wrap_facts_boot(char out[FACTS_BOOT]);
+void __wrap_facts_boot(char out[FACTS_BOOT])
+{
+    const struct host *h = &world.host[world.cur->host];
+    snprintf(out, FACTS_BOOT, "%s-%llu", h->name, (unsigned long long)h->boot_ms);
+}
+
 bool __wrap_facts_kvm(const char *cache);
 bool __wrap_facts_kvm(const char *cache)
 {

@@ -107,16 +107,19 @@ void bulk_want(struct bulk_stream *s, uint64_t first, uint64_t n);
 void bulk_sync(struct bulk_stream *s);
 /* End it: BULK_END comes soon, when no call of the sink is under way. May be called again. */
 void bulk_stop(struct bulk_stream *s);
-/* Bytes that moved so far, plain (whole chunks would be too coarse to tell a slow stream from a dead one). */
+/* Bytes of chunks that moved so far, as they go over the wire: whole chunks would be too coarse to tell a slow stream from
+ * a dead one. */
 uint64_t bulk_moved(const struct bulk_stream *s);
+/* How long it has been waiting for the other end; 0 while it works, or nothing is asked for. */
+uint64_t bulk_quiet_ms(const struct bulk_stream *s);
 
-enum bulk_event_kind { BULK_UP, BULK_CHUNK, BULK_SENT, BULK_SYNCED, BULK_END };
+enum bulk_event_kind { BULK_UP, BULK_CHUNK, BULK_SYNCED, BULK_END };
 
 struct bulk_event {
     enum bulk_event_kind kind;
     void *ctx;
     struct bulk_stream *stream; /* gone after BULK_END */
-    uint64_t index;             /* BULK_CHUNK, BULK_SENT */
+    uint64_t index;             /* BULK_CHUNK */
     int r;          /* BULK_CHUNK, BULK_SYNCED: of the sink. BULK_END: 0 = stopped, else -errno */
     char text[200]; /* when r < 0 */
 };
@@ -126,8 +129,8 @@ int bulk_next(struct bulk *b, struct bulk_event *ret);
 
 struct bulk_stats {
     uint64_t takes, gives;          /* streams now */
-    uint64_t took_b, gave_b;        /* plain bytes since the start */
+    uint64_t took_b, gave_b;        /* bytes of chunks since the start */
     uint64_t wire_in_b, wire_out_b; /* as they went over the wire */
     uint64_t streams, refused;      /* authenticated; cut before that */
 };
-void bulk_stats(const struct bulk *b, struct bulk_stats *ret);
+void bulk_stats(struct bulk *b, struct bulk_stats *ret);

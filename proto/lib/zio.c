@@ -187,3 +187,52 @@ ssize_t zio_unpack(void *dst, size_t room, const void *src, size_t n)
     size_t r = ZSTD_decompress(dst, room, src, n);
     return ZSTD_isError(r) ? -SF_EINTEGRITY : (ssize_t)r;
 }
+
+/* The opaque structs are libzstd's own contexts. */
+static ZSTD_CCtx *cctx(struct zio_packer *p)
+{
+    return (ZSTD_CCtx *)(void *)p;
+}
+
+static ZSTD_DCtx *dctx(struct zio_unpacker *u)
+{
+    return (ZSTD_DCtx *)(void *)u;
+}
+
+struct zio_packer *zio_packer_new(int level)
+{
+    ZSTD_CCtx *c = ZSTD_createCCtx();
+    if (c)
+        ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, level);
+    return (struct zio_packer *)(void *)c;
+}
+
+void zio_packer_free(struct zio_packer **p)
+{
+    ZSTD_freeCCtx(cctx(*p));
+    *p = NULL;
+}
+
+ssize_t zio_packer_pack(struct zio_packer *p, void *dst, size_t room, const void *src, size_t n)
+{
+    size_t r = ZSTD_compress2(cctx(p), dst, room, src, n);
+    return ZSTD_isError(r) ? -ENOSPC : (ssize_t)r;
+}
+
+struct zio_unpacker *zio_unpacker_new(void)
+{
+    return (struct zio_unpacker *)(void *)ZSTD_createDCtx();
+}
+
+void zio_unpacker_free(struct zio_unpacker **u)
+{
+    ZSTD_freeDCtx(dctx(*u));
+    *u = NULL;
+}
+
+ssize_t zio_unpacker_unpack(struct zio_unpacker *u, void *dst, size_t room, const void *src,
+                            size_t n)
+{
+    size_t r = ZSTD_decompressDCtx(dctx(u), dst, room, src, n);
+    return ZSTD_isError(r) ? -SF_EINTEGRITY : (ssize_t)r;
+}

@@ -25,3 +25,14 @@ int zio_pack_file(const char *from, const char *to, int level, struct err *e);
 ssize_t zio_pack(void *dst, size_t room, const void *src, size_t n, int level);
 ssize_t zio_unpack(void *dst, size_t room, const void *src, size_t n);
 size_t zio_bound(size_t n);
+
+/* The same with its tables kept between calls, for many blocks. level may be negative (faster). NULL without memory. */
+struct zio_packer;
+struct zio_packer *zio_packer_new(int level);
+void zio_packer_free(struct zio_packer **p);
+ssize_t zio_packer_pack(struct zio_packer *p, void *dst, size_t room, const void *src, size_t n);
+struct zio_unpacker;
+struct zio_unpacker *zio_unpacker_new(void);
+void zio_unpacker_free(struct zio_unpacker **u);
+ssize_t zio_unpacker_unpack(struct zio_unpacker *u, void *dst, size_t room, const void *src,
+                            size_t n);

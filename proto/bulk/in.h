@@ -1,0 +1,105 @@
+/* Inside of proto/bulk: what bulk.c, listen.c, take.c and give.c share. */
+#pragma once
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "proto/bulk/bulk.h"
+#include "proto/bulk/conn.h"
+
+enum {
+    AUTH_MS = 5000,  /* from connect to a hello that was sealed with the ticket's key */
+    AUTH_CONNS = 64, /* connections on the way there; the oldest goes */
+    HELLO_WIRE = CONN_HEAD + FRAME_HELLO_LEN + AEAD_TAG,
+    TAKE_SLOTS = 3, /* chunks between the two threads of a taking end */
+    EVENTS = BULK_WINDOW + 8,
+    PIECE_PACK_LEVEL = 1,
+};
+
+enum stream_state {
+    STREAM_WAITS, /* for the other end to call */
+    STREAM_RUNS,  /* its thread does */
+    STREAM_ENDED, /* its thread is about to return */
+};
+
+struct bulk_stream {
+    struct bulk *bulk;        /* borrowed */
+    struct bulk_stream *next; /* of bulk->streams */
+    struct bulk_ticket ticket;
+    uint64_t size_b;
+    char *dial; /* owned; NULL = is called */
+    void *ctx;
+    bool takes;
+    uint64_t expires_ms; /* STREAM_WAITS */
+    struct conn conn;
+    int wake_fd; /* owned */
+    atomic_bool stop;
+    pthread_t thread;
+    bool has_thread;
+    _Atomic uint64_t moved_b;
+    /* taking end */
+    struct bulk_sink sink;
+    /* giving end */
+    int file_fd; /* owned */
+
+    /* under bulk->lock */
+    enum stream_state state;
+    struct bulk_event events[EVENTS];
+    size_t ev_first, ev_n;
+    int end_r;
+    char end_text[200];
+
+    /* under lock: between the loop, and the two threads of a taking end */
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    struct {
+        uint64_t first, n;
+    } wants[BULK_WINDOW];
+    size_t n_wants;
+    bool sync_asked, over; /* over: nothing more will be queued for the second thread */
+    struct {
+        uint8_t *p;
+        size_t n;
+        uint64_t index;
+        int r;
+        struct err e;
+    } slots[TAKE_SLOTS];
+    size_t slot_first, slot_n; /* filled ones */
+    pthread_t verifier;
+};
+
+struct bulk {
+    int event_fd, listen_fd, wake_fd;
+    uint16_t port;
+    pthread_t listener;
+    bool has_listener;
+    atomic_bool stop;
+    struct pace_rate in, out;
+    pthread_mutex_t lock;
+    struct bulk_stream *streams; /* under lock, as are the counters */
+    struct bulk_stats stats;
+    uint64_t refused_told, told_ms;
+};
+
+/* bulk.c */
+/* Any thread. */
+void stream_event(struct bulk_stream *s, enum bulk_event_kind kind, uint64_t index, int r,
+                  const char *text);
+/* The last act of a stream's thread. */
+void stream_ended(struct bulk_stream *s, int r, const char *text);
+/* Give it its thread. bulk->lock is held. -errno. */
+int stream_start(struct bulk_stream *s);
+/* Dial, or go on with a connection that was called in; hello both ways. Its thread. */
+int stream_hello(struct bulk_stream *s, struct frame_rx *rx, struct err *e);
+/* Tell the other end why, as far as it can be told at once. */
+void stream_bye(struct bulk_stream *s, const char *text);
+/* A thread with all signals blocked: they belong to the loop. */
+int thread_start(pthread_t *t, void *(*fn)(void *), void *arg);
+void wake(int fd);
+
+/* listen.c */
+int listen_start(struct bulk *b, const char *ep, struct err *e);
+void *listen_main(void *arg);
+
+/* take.c, give.c: the threads */
+void *take_main(void *arg);
+void *give_main(void *arg);

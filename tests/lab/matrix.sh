@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The matrix of real faults: in each row a fleet of its own (a coordinator, two agents, their shims and tasks, in network
+# namespaces) works on a sweep while it is hurt and healed. Every row ends with the CSV of an undisturbed run, byte for
+# byte, an audit that finds nothing missing, and nothing left behind.
+#   matrix.sh [--row NAME]... [--jobs N] [--list] [--update]
+# --row: only these; --jobs: rows at a time (6; they mostly wait); --update: the table goes into tests/lab/README.md.
+# The table and what a failed row has logged are in BUILD/lab-matrix.
+# shellcheck disable=SC2154,SC2016,SC2317,SC2034 # lab.sh sets lab_dir; eval expands; cells call functions by name
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+: "${SIOFLEET_BIN:?names the build folder}"
+SIOFLEET_SRC=${SIOFLEET_SRC:-$(cd "$here/../.." && pwd)}
+# shellcheck source=tests/lab/lab.sh
+. "$here/lab.sh"
+# shellcheck source=tests/lab/hurt.sh
+. "$here/hurt.sh"
+
+names=() opts=() hurts=() heals=() wants=()
+# row NAME SETTINGS HURT HEAL EXPECT: SETTINGS are assignments (hurt.sh, "a row"), the others commands of hurt.sh. EXPECT sees
+# what the row has come to in $attempts $requeued $late $equal.
+row() {
+  names+=("$1") opts+=("$2") hurts+=("$3") heals+=("$4") wants+=("$5")
+}
+
+# ---- the table
+row undisturbed '' '' '' '[ $requeued = 0 ] && [ $late = 0 ] && [ $equal = 0 ]'
+
+row coordinator-kill '' 'sig c KILL' 'coordinator' 'epoch_is 2'
+row coordinator-stop-1s 'lease=4000' 'sig c STOP; nap 1' 'sig c CONT' '[ $requeued = 0 ]'
+row coordinator-stop-long '' 'sig c STOP; nap 2.5' 'sig c CONT' 'epoch_is 1'
+row agent-kill '' 'sig a1 KILL' 'agent 1' '[ $requeued = 0 ] && says a1 "taken over"'
+row agent-kill-long '' 'sig a1 KILL; nap 2.5' 'agent 1' '[ $requeued -ge 1 ]'
+row agent-stop-1s 'lease=4000' 'sig a1 STOP; nap 1' 'sig a1 CONT' '[ $requeued = 0 ]'
+row agent-stop-long '' 'sig a1 STOP; nap 2.5' 'sig a1 CONT' '[ $requeued -ge 1 ]'
+row shim-kill '' 'sig shim1 KILL' '' '[ $requeued -ge 1 ]'
+row shim-stop-1s '' 'sig shim1 STOP; nap 1' 'sig shim1 CONT' '[ $requeued = 0 ]'
+row shim-stop-long '' 'sig shim1 STOP; nap 2.5' 'sig shim1 CONT' '[ $requeued = 0 ]'
+row task-kill '' 'sig task1 KILL' '' '[ $requeued -ge 1 ]'
+row task-stop-1s '' 'sig task1 STOP; nap 1' 'sig task1 CONT' '[ $requeued = 0 ]'
+row task-stop-long '' 'sig task1 STOP; nap 2.5' 'sig task1 CONT' '[ $requeued = 0 ]'
+row all-kill '' 'sig c KILL; sig a1 KILL; sig a2 KILL' 'agent 1 & agent 2 & coordinator; registered' 'epoch_is 2'
+row host-dies '' 'host_kill 1' 'agent 1' '[ $requeued -ge 1 ]'
+
+row cut-short 'lease=4000' 'sever 1 both; nap 1' 'mend 1' '[ $requeued = 0 ]'
+row cut-long '' 'sever 1 both; nap 2.5' 'mend 1' '[ $requeued -ge 1 ]'
+row cut-to-coordinator '' 'sever 1 out; nap 2.5' 'mend 1' '[ $requeued -ge 1 ]'
+row cut-to-agent '' 'sever 1 in; nap 2.5' 'mend 1' 'true'
+row cut-flapping '' 'flap 1 6' 'mend 1' 'true'
+row cut-both-agents '' 'sever 1 both; sever 2 both; nap 2.5' 'mend 1; mend 2' 'true'
+row reset-upload 'events=120000 rate=8mbit when=submitting' 'reset_port 0' 'mend 0' 'true'
+row reset-fetch 'events=120000 rate=8mbit when=fetching' 'reset_port 0' 'mend 0' 'true'
+row loss-1-percent 'events=120000 when=start' 'lose 1 1; lose 2 1' '' '[ $(lost 1) -gt 0 ] && [ $(lost 2) -gt 0 ]'
+row link-1-mbit 'rate=1mbit' '' '' 'true'
+
+matrix "$@"

@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "agent/grow.h"
 #include "agent/ring.h"
 #include "agent/spec.h"
 #include "proto/base/clean.h"
@@ -97,6 +98,8 @@ static void on_welcome(struct agent *a, const struct msg_welcome *m)
                                        .lease_ms = m->lease_ms,
                                        .heartbeat_ms = m->heartbeat_ms });
     xfers_up(a->xfers, COORDINATOR, clock_mono_ms());
+    a->features = m->features;
+    agent_grow_up(a);
     log_info("registered with %s, epoch %" PRIu64 ", boot %" PRIu64, a->conf->connect, m->epoch,
              a->boot);
     if (!a->welcomed)
@@ -135,7 +138,7 @@ static void on_log_get(struct agent *a, const struct msg_log_get *m)
 
 static void on_msg(struct agent *a, const struct msg *m)
 {
-    if (xfers_msg(a->xfers, COORDINATOR, m, clock_mono_ms()))
+    if (xfers_msg(a->xfers, COORDINATOR, m, clock_mono_ms()) || agent_grow_msg(a, m))
         return;
     switch (m->type) {
     case M_WELCOME:
@@ -432,6 +435,9 @@ static int64_t wait_ms(struct agent *a, int64_t xfer_ms)
 static int turn(struct agent *a, struct err *e)
 {
     int64_t xfer_ms = xfers_tick(a->xfers, clock_mono_ms());
+    int64_t grow_ms = agent_grow_pump(a);
+    if (xfer_ms < 0 || (grow_ms >= 0 && grow_ms < xfer_ms))
+        xfer_ms = grow_ms;
     agent_work_off(a);
     struct pollfd p[1 + CORE_TASKS_MAX] = { { .fd = a->sig_fd, .events = POLLIN } };
     size_t n = 1;

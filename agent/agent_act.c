@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/grow.h"
 #include "agent/spec.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -239,6 +240,7 @@ static void do_remove(struct agent *a, const struct core_action *act)
     struct err e = { 0 };
     if (!r)
         return;
+    agent_grow_close(a, r, true);
     if (r->dir && dir_remove(r->dir, &e) < 0) {
         log_warn("task %" PRIu64 ": its folder stays for now: %s", r->g.key.task, e.text);
         agent_sweep_soon(a);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/grow.h"
 #include "agent/spec.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -105,6 +106,8 @@ static int store_products(struct agent *a, struct run *r, struct err *e)
         spec = rc == 0 ? json_loadb(text.data ? (char *)text.data : "", text.len, 0, NULL) : NULL;
         if (rc == 0)
             rc = products_list(r->dir, r->g.kind, spec, &r->products, e);
+        for (size_t i = 0; rc == 0 && i < r->products.n; i++)
+            r->products.v[i].grown = agent_grow_is(r, &r->products.v[i]);
     }
     if (rc == 0)
         rc = products_store(&r->products, a->cas, e);
@@ -128,6 +131,13 @@ void agent_offer_products(struct agent *a, struct run *r)
         if (x->done)
             continue;
         open++;
+        if (x->grown) {
+            rc = agent_grow_end(a, r, x, &e);
+            x->done = rc > 0;
+            open -= x->done;
+            rc = rc > 0 ? 0 : rc;
+            continue;
+        }
         if (!x->pinned) /* until the coordinator has it */
             x->pinned = cas_pin(a->cas, &x->id) == 0;
         if (!x->offered && busy < OFFERS_MAX) {

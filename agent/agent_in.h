@@ -39,6 +39,7 @@ struct run {
     struct spool_end end;
     struct products products;
     bool offering;
+    struct grow *grow; /* a log that leaves while it grows; NULL = none */
 };
 
 struct agent {
@@ -63,6 +64,7 @@ struct agent {
     struct core_event events[AGENT_EVENTS_MAX];
     size_t n_events;
     const struct msg_grant *grant; /* during its event */
+    uint64_t features;             /* of the coordinator */
     bool replaced, inputs_moved, welcomed, exit_now, drain_cut;
     uint64_t offers; /* made so far: each needs a number of its own */
     uint64_t drain_ms, retry_ms, start_ms, refused_log_ms;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/grow.h"
 #include "agent/spec.h"
 #include "collect/recipe.h"
 #include "proto/base/clean.h"
@@ -29,6 +30,7 @@ void agent_run_clear(struct agent *a, struct run *r)
     if (!r->used)
         return;
     agent_unpin(a, r);
+    agent_grow_close(a, r, false);
     closep(&r->pidfd);
     spool_close(&r->spool);
     spool_end_clear(&r->end);
@@ -124,6 +126,7 @@ static void child_ended(struct agent *a, struct run *r)
     closep(&r->pidfd);
     r->adopting = false;
     look_at_rows(a, r);
+    agent_grow_look(a, r);
     uint64_t rows = r->spool ? spool_count(r->spool) : 0;
     enum task_cause cause = r->end.cause;
     if (cause == CAUSE_DONE && r->g.kind == CORE_POINTS &&
@@ -160,10 +163,12 @@ void agent_look_at_runs(struct agent *a)
                 run_stop(r->pidfd, false); /* it was to be stopped before its number was known */
         }
         struct pollfd p = { .fd = r->pidfd, .events = POLLIN };
-        if (poll(&p, 1, 0) == 1)
+        if (poll(&p, 1, 0) == 1) {
             child_ended(a, r);
-        else
+        } else {
             look_at_rows(a, r);
+            agent_grow_look(a, r);
+        }
     }
 }
 
@@ -186,6 +191,7 @@ static void adopt(struct agent *a, const char *dir)
         return;
     }
     spool_poll(r->spool, NULL);
+    agent_grow_load(r);
     struct core_event ev = { .kind = CORE_ADOPT,
                              .key = g.key,
                              .task_kind = g.kind,

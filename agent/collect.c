@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agent/grow.h"
 #include "collect/collect.h"
 #include "proto/base/buf.h"
 #include "proto/base/clean.h"
@@ -63,8 +64,9 @@ static const char *base_name(const char *path)
 }
 
 /* Every file of the run, the log first. */
-static int list_files(const char *dir, const char *log, json_t **ret, struct err *e)
+static int list_files(const char *dir, const json_t *log, json_t **ret, struct err *e)
 {
+    const char *name = json_string_value(json_object_get(log, "path"));
     CLEANUP(freep) char *from = path_fmt("%s/out/run-0001", dir);
     DIR *d = from ? opendir(from) : NULL;
     if (!d)
@@ -75,10 +77,12 @@ static int list_files(const char *dir, const char *log, json_t **ret, struct err
         struct stat st;
         if (x->d_name[0] == '.' || !path || lstat(path, &st) < 0 || !S_ISREG(st.st_mode))
             continue;
-        bool is_log = !strcmp(x->d_name, log);
+        bool is_log = name && !strcmp(x->d_name, name);
         CLEANUP(freep) char *rel = path_fmt("out/run-0001/%s", x->d_name);
         json_t *f = json_pack("{s:o, s:s, s:o}", "name", json_str(x->d_name), "kind",
                               is_log ? "log" : "file", "path", json_str(rel));
+        if (is_log) /* it may have left already: then nobody can hash it here */
+            json_object_set(f, "id", json_object_get(log, "id"));
         json_array_insert_new(files, is_log ? 0 : json_array_size(files), f);
     }
     closedir(d);
@@ -106,12 +110,12 @@ int collect_task(const char *dir, const json_t *spec, const json_t *run, struct 
 {
     CLEANUP(freep)
     char *ini = path_fmt("%s/run.ini", dir), *out = path_fmt("%s/out", dir),
-         *info = path_fmt("%s/info.json", dir);
+         *info = path_fmt("%s/info.json", dir), *growing = path_fmt("%s/" GROW_FILE, dir);
     struct collect_conf conf = { 0 };
     CLEANUP(json_decrefp) json_t *doc = NULL;
     json_t *files = NULL;
     uint64_t no = 0;
-    if (!ini || !out || !info)
+    if (!ini || !out || !info || !growing)
         return err_sys(e, ENOMEM, "%s", dir);
     struct sigaction sa = { .sa_handler = on_term };
     sigaction(SIGTERM, &sa, NULL);
@@ -121,7 +125,7 @@ int collect_task(const char *dir, const json_t *spec, const json_t *run, struct 
         r = write_ini(ini, spec, run, e);
     if (r == 0) {
         r = conf_load(ini, &conf, e);
-        struct collect_opts o = { .out = out, .jobs = 1 };
+        struct collect_opts o = { .out = out, .jobs = 1, .growing = growing };
         if (r == 0)
             r = collect_local(&conf, &o, &doc, e);
         conf_clear(&conf);
@@ -130,8 +134,7 @@ int collect_task(const char *dir, const json_t *spec, const json_t *run, struct 
         return r;
     json_t *one = json_array_get(json_object_get(doc, "runs"), 0);
     make_portable(one, no);
-    const char *log = json_string_value(json_object_get(json_object_get(one, "log"), "path"));
-    r = list_files(dir, log ? log : "", &files, e);
+    r = list_files(dir, json_object_get(one, "log"), &files, e);
     if (r < 0)
         return r;
     json_object_set_new(doc, "files", files);

@@ -149,8 +149,12 @@ static int list_collect(const char *dir, struct products *p, struct err *e)
         if (!s || !name || !kind)
             return err_set(e, SF_EINTEGRITY, "%s/info.json: a file without a path", dir);
         CLEANUP(freep) char *path = path_fmt("%s/%s", dir, s);
-        if (!path || !add(p, path, name, strcmp(kind, "log") ? "file" : "log", at))
+        struct product *x =
+            path ? add(p, path, name, strcmp(kind, "log") ? "file" : "log", at) : NULL;
+        if (!x)
             return err_sys(e, ENOMEM, "%s", dir);
+        const char *hex = json_string_value(json_object_get(at, "id"));
+        x->told = hex && id_parse(hex, &x->id, NULL) == 0;
     }
     return 0;
 }
@@ -189,6 +193,14 @@ int products_store(struct products *p, struct cas *cas, struct err *e)
         uint64_t size_b = 0;
         if (x->stored || x->done)
             continue;
+        if (x->grown) {
+            struct stat st;
+            if (stat(x->path, &st) < 0)
+                return err_sys(e, errno, "%s", x->path);
+            x->stored = true;
+            json_object_set_new(x->at, "bytes", json_u64((uint64_t)st.st_size));
+            continue;
+        }
         if (x->known && cas_check(cas, &x->id)) {
             x->stored = true;
             continue;

@@ -25,6 +25,8 @@ struct product {
     json_t *at;                 /* its object in the info; borrowed */
     struct id id;               /* when stored, or known before */
     bool known;                 /* the id is known before it is stored */
+    bool told;                  /* its child has said the id, which need not be looked at */
+    bool grown;                 /* it has left, or leaves, by agent/grow.h: it is not stored here */
     bool stored, optional;      /* optional: what cannot be stored is noted in the info instead */
     bool pinned, offered, done; /* for whoever sends them */
 };

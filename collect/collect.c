@@ -199,6 +199,7 @@ static int attempt(const struct collection *k, unsigned run, unsigned n, bool kv
                              .ssh = k->ssh,
                              .kvm = kvm,
                              .keep = k->o->keep && run == k->c->runs,
+                             .growing = k->o->growing,
                              .vm_dir = vm.dir,
                              .stop = &collect_stop };
     struct stack_result res;

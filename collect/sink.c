@@ -29,7 +29,7 @@ static void see(uint8_t seen[], uint64_t *devices, uint16_t sid)
     }
 }
 
-int sink_new(const char *path, struct sink **ret, struct err *e)
+int sink_new(const char *path, const char *growing, struct sink **ret, struct err *e)
 {
     struct sink *s = calloc(1, sizeof(*s));
     if (s)
@@ -39,6 +39,8 @@ int sink_new(const char *path, struct sink **ret, struct err *e)
         return err_set(e, ENOMEM, "%s", path);
     }
     int r = slog_create(path, SLOG_RING, false, &s->out, e);
+    if (r == 0 && growing && (r = slog_link(s->out, growing, e)) < 0)
+        slog_abort(&s->out);
     if (r < 0) {
         free(s->path);
         free(s);

@@ -14,7 +14,8 @@ struct sink_result {
     uint64_t bytes, events, devices;
 };
 
-int sink_new(const char *path, struct sink **ret, struct err *e);
+/* growing: another name that the file has from the start, NULL = none. */
+int sink_new(const char *path, const char *growing, struct sink **ret, struct err *e);
 /* One thread at a time. */
 int sink_add(struct sink *s, const struct log_event *ev, size_t n, struct err *e);
 /* Completes the file and frees s, also on failure (then no file is left). dropped is recorded in the log. */

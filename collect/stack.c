@@ -238,7 +238,7 @@ static int start(struct stack *s, struct err *e)
             return r;
         if (c->tracer != TRACER_LOG) {
             CLEANUP(freep) char *path = path_fmt("%s/log.slog", s->dir);
-            r = path ? sink_new(path, &s->sink, e) : err_set(e, ENOMEM, "log");
+            r = path ? sink_new(path, s->env->growing, &s->sink, e) : err_set(e, ENOMEM, "log");
             if (r < 0)
                 return r;
         }

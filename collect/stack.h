@@ -21,8 +21,9 @@ struct stack_env {
     const char *disk;   /* the guest's disk image, left as it is; NULL = none */
     bool ssh;           /* the disk has sshd: made reachable */
     bool kvm;
-    bool keep;                         /* leave the guest up after the workload until *stop */
-    const char *vm_dir;                /* state folder of this stack: console socket, pids */
+    bool keep;           /* leave the guest up after the workload until *stop */
+    const char *growing; /* second name of the binary log while it is written, NULL = none */
+    const char *vm_dir;  /* state folder of this stack: console socket, pids */
     const volatile sig_atomic_t *stop; /* set = cancel (or end of keep) */
 };
 

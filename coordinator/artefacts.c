@@ -176,6 +176,7 @@ int hub_store_df(struct hub *h, json_t **ret, struct err *e)
     json_object_set_new(j, "used_b", json_u64(f.used_b));
     json_object_set_new(j, "reserved_b", json_u64(f.reserved_b));
     json_object_set_new(j, "partial_b", json_u64(f.partial_b));
+    json_object_set_new(j, "growing_b", json_u64(f.growing_b));
     json_object_set_new(j, "damaged_b", json_u64(each_damaged(h, any_damaged)));
     json_object_set_new(
         j, "db_b",

@@ -14,6 +14,7 @@
 #include "proto/cas/cas.h"
 #include "proto/link/link.h"
 #include "proto/xfer/drive.h"
+#include "proto/xfer/streams.h"
 
 struct coordinator_conf {
     const char *data;
@@ -59,6 +60,7 @@ struct hub {
     struct store *store;
     struct cas *cas;
     struct xfers *xfers;
+    struct streams *streams; /* logs that come while they are written */
     struct xfer_store plain; /* over cas */
     struct sched sched;
     struct sched_actions out;  /* of the steps of this turn */

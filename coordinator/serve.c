@@ -112,6 +112,14 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
     return r;
 }
 
+static int x_room(void *ctx, uint64_t more_b, struct err *e)
+{
+    struct hub *h = ctx;
+    return h->conf->store_max_b && cas_bytes(h->cas) + more_b > h->conf->store_max_b
+               ? err_set(e, ENOSPC, "store: full (--store-max)")
+               : 0;
+}
+
 /* A peer wants one that should be here. */
 static int x_wanted(void *ctx, uint64_t peer, const struct id *id, struct err *e)
 {
@@ -343,7 +351,8 @@ static void on_message(struct hub *h, const struct link_event *ev)
     const struct msg *m = &ev->msg;
     if (m->type == M_XFER_FAIL && !strcmp(m->xfer_fail.code, err_name(SF_EINTEGRITY)))
         hub_suspect(h, &m->xfer_fail.id);
-    if (xfers_msg(h->xfers, p->id, m, clock_mono_ms()))
+    if (xfers_msg(h->xfers, p->id, m, clock_mono_ms()) ||
+        streams_msg(h->streams, p->id, p->key, m, clock_mono_ms()))
         return;
     switch (m->type) {
     case M_AGENT_HELLO:
@@ -476,6 +485,9 @@ static int loop(struct hub *h, int sig, struct err *e)
         hub_mend(h);
         hub_gc_step(h);
         xfer_ms = xfers_tick(h->xfers, clock_mono_ms());
+        int64_t stream_ms = streams_tick(h->streams, clock_mono_ms());
+        if (xfer_ms < 0 || (stream_ms >= 0 && stream_ms < xfer_ms))
+            xfer_ms = stream_ms;
         hub_commit(h); /* a transfer may have ended */
         hub_log_tick(h, clock_mono_ms());
         hub_look_after(h);
@@ -516,7 +528,9 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
     xs.hashes = x_hashes;
     xs.begin = x_begin;
     h->xfers = xfers_new(&xs, &ops, CAS_SIZE_MAX);
-    return h->xfers ? hub_mend_start(h, e) : err_sys(e, ENOMEM, "transfers");
+    struct streams_ops stream_ops = { .ctx = h, .send = x_send, .room = x_room, .ended = x_ended };
+    h->streams = streams_new(h->cas, &stream_ops);
+    return h->xfers && h->streams ? hub_mend_start(h, e) : err_sys(e, ENOMEM, "transfers");
 }
 
 int coordinator_run(const struct coordinator_conf *conf, struct err *e)
@@ -549,6 +563,7 @@ int coordinator_run(const struct coordinator_conf *conf, struct err *e)
     if (h.link)
         link_free(&h.link, r < 0 ? 0 : LINGER_MS);
     xfers_free(&h.xfers);
+    streams_free(&h.streams);
     hub_clear(&h);
     store_free(&h.store);
     cas_free(&h.cas);

@@ -515,7 +515,8 @@ static void send_action(struct hub *h, const struct sched_action *a)
                                           .heartbeat_ms = h->conf->heartbeat_ms,
                                           .version = SIOFLEET_VERSION,
                                           .drop = refs,
-                                          .n_drop = wire_refs(h, a, refs) };
+                                          .n_drop = wire_refs(h, a, refs),
+                                          .features = WIRE_STREAM };
     } else if (a->type == ACT_DROP) {
         m.type = M_BEAT_ACK;
         m.beat_ack =

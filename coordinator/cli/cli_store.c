@@ -106,6 +106,7 @@ static void print_df(const json_t *doc)
     print_size("whole artefacts", s, "used_b");
     print_size("reserved by uploads at work", s, "reserved_b");
     print_size("reserved by uploads that were cut off", s, "partial_b");
+    print_size("logs that are still being written", s, "growing_b");
     print_size("moved aside as damaged", s, "damaged_b");
     print_size("store.db", s, "db_b");
     print_size("cap (--store-max)", s, "cap_b");

@@ -25,7 +25,7 @@ struct idle {
 
 struct cas {
     char *dir;
-    uint64_t cap_b, used_b, reserved_b, idle_b;
+    uint64_t cap_b, used_b, reserved_b, idle_b, grow_b;
     struct idle *idle; /* oldest first */
     size_t n_idle;
     struct cas_item *v; /* by id */
@@ -248,6 +248,19 @@ static void scan_partial(struct cas *c, const char *path)
     }
 }
 
+static void scan_growing(struct cas *c)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/growing", c->dir);
+    CLEANUP(closedirp) DIR *d = path ? opendir(path) : NULL;
+    for (struct dirent *de; d && (de = readdir(d));) {
+        struct stat st;
+        struct id key;
+        if (id_parse(de->d_name, &key, NULL) == 0 &&
+            fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+            c->grow_b += (uint64_t)st.st_size;
+    }
+}
+
 static int open_any(const char *dir, uint64_t cap_b, bool look_only, struct cas **ret,
                     struct err *e)
 {
@@ -264,8 +277,10 @@ static int open_any(const char *dir, uint64_t cap_b, bool look_only, struct cas 
         else
             r = dir_make(partial, 0700, e);
     }
-    if (r >= 0 && !look_only)
+    if (r >= 0 && !look_only) {
         scan_partial(c, partial);
+        scan_growing(c);
+    }
     for (int i = 0; i < 256 && r >= 0; i++) {
         char xx[3];
         snprintf(xx, sizeof(xx), "%02x", (unsigned)i);
@@ -343,7 +358,7 @@ size_t cas_list(const struct cas *c, const struct cas_item **ret)
 
 uint64_t cas_bytes(const struct cas *c)
 {
-    return c->used_b + c->reserved_b + c->idle_b;
+    return c->used_b + c->reserved_b + c->idle_b + c->grow_b;
 }
 
 void cas_use(struct cas *c, const struct id *id)
@@ -359,6 +374,7 @@ void cas_figures(const struct cas *c, struct cas_figures *ret)
                                  .reserved_b = c->reserved_b,
                                  .partials = c->n_idle,
                                  .partial_b = c->idle_b,
+                                 .growing_b = c->grow_b,
                                  .cap_b = c->cap_b };
     for (size_t i = 0; i < c->n; i++) {
         ret->artefacts += !c->v[i].gone;
@@ -770,6 +786,22 @@ static int publish(struct cas *c, const struct id *id, uint64_t size, const stru
     if (r < 0)
         return err_sys(e, -r, "%s", folder);
     return insert(c, id, size, clock_wall_ms()) < 0 ? err_sys(e, ENOMEM, "%s", path) : 0;
+}
+
+const char *cas_dir(const struct cas *c)
+{
+    return c->dir;
+}
+
+void cas_grow_count(struct cas *c, int64_t more_b)
+{
+    c->grow_b += (uint64_t)more_b;
+}
+
+int cas_adopt(struct cas *c, const struct id *id, uint64_t size_b, const struct id hashes[],
+              size_t n, const char *path, int fd, struct err *e)
+{
+    return publish(c, id, size_b, hashes, n, path, fd, e);
 }
 
 int cas_commit(struct cas_put **pp, struct err *e)

@@ -3,6 +3,7 @@
  *     DIR/ab/abcd...         the bytes, mode 0444; whole or absent
  *     DIR/ab/abcd....hashes  "SFH1", u32le 0, u64le size, chunk hashes; checked when read
  *     DIR/partial/ID         bytes of a put that is not whole
+ *     DIR/growing/...        see grow.h
  *     DIR/partial/ID.map     its size, hashes and one bit a chunk, see map.h
  *
  * A put resumes at its first missing chunk, also after a crash: set bits are only a hint, the
@@ -53,7 +54,8 @@ int cas_stat(const struct cas *c, const struct id *id, const struct cas_item **r
 char *cas_path(struct cas *c, const struct id *id);
 /* All items by id; *ret borrowed until the next call that changes the store. */
 size_t cas_list(const struct cas *c, const struct cas_item **ret);
-uint64_t cas_bytes(const struct cas *c); /* whole artefacts and space reserved by open puts */
+/* Whole artefacts, growing ones (grow.h), and space reserved by open puts. */
+uint64_t cas_bytes(const struct cas *c);
 /* The artefact was asked for or named: it counts as used now. Nothing when it is not here. */
 void cas_use(struct cas *c, const struct id *id);
 
@@ -62,6 +64,7 @@ struct cas_figures {
     uint64_t pinned_b;            /* of them */
     uint64_t reserved_b;          /* by puts that are at work */
     uint64_t partials, partial_b; /* puts that nobody works on */
+    uint64_t growing_b;           /* artefacts that come while they are written */
     uint64_t cap_b;               /* 0 = none */
 };
 void cas_figures(const struct cas *c, struct cas_figures *ret);
@@ -110,6 +113,16 @@ void cas_unpin(struct cas *c, const struct id *id);
 /* Hash n chunks from chunk `from` on: 0 = they are well, 1 = and they were the last; else as cas_verify(). */
 int cas_verify_part(const struct cas *c, const struct id *id, uint64_t from, uint64_t n,
                     uint64_t *ret_chunk, struct err *e);
+/* ---- for grow.h */
+
+const char *cas_dir(const struct cas *c); /* borrowed */
+/* Growing files have become so many bytes longer. */
+void cas_grow_count(struct cas *c, int64_t more_b);
+/* Rename a whole file of the store's own folder, open as fd, to the artefact id that its n hashes give; it is fsynced
+ * here and not read. -errno: it is where it was. */
+int cas_adopt(struct cas *c, const struct id *id, uint64_t size_b, const struct id hashes[],
+              size_t n, const char *path, int fd, struct err *e);
+
 /* Hash the whole artefact. 0, or -SF_EINTEGRITY with *ret_chunk = first bad chunk (UINT64_MAX: the
  * hashes or the size). */
 int cas_verify(const struct cas *c, const struct id *id, uint64_t *ret_chunk, struct err *e);

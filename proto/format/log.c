@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/base/clean.h"
 #include "proto/format/frame.h"
@@ -263,6 +264,12 @@ void slog_abort(struct slog_out **o)
     if (*o)
         out_free(*o);
     *o = NULL;
+}
+
+int slog_link(const struct slog_out *o, const char *path, struct err *e)
+{
+    unlink(path);
+    return o->f.to_file && link(o->f.file.temp, path) < 0 ? err_sys(e, errno, "%s", path) : 0;
 }
 
 int slog_create(const char *path, enum slog_source source, bool force, struct slog_out **ret,

@@ -58,6 +58,8 @@ void slog_refuse(struct slog_out *o, uint64_t line, const char *reason);
 int slog_end(struct slog_out **o, uint64_t dropped, struct id *ret_id, struct slog_info *ret_info,
              struct err *e);
 void slog_abort(struct slog_out **o);
+/* A second name for the file while it is written (one that was there goes): what stands in it stays as it is. */
+int slog_link(const struct slog_out *o, const char *path, struct err *e);
 
 /* ---- reading */
 

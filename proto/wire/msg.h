@@ -224,6 +224,44 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     STR(code, 1, 64)                                                                               \
     STR(text, 0, 1000)
 
+/* ---- artefacts whose length is not known yet (proto/xfer/stream.h). `stream` names one; the agent that began it made it up. */
+
+/* "Where are you?": answered by stream_at, also for one that begins here, or by stream_over. */
+#define MSG_STREAM_OPEN(U64, STR, BIN, ID, LIST)                                                   \
+    ID(stream)                                                                                     \
+    U64(freed_b, 0, UINT64_MAX) /* bytes that the agent has no more: they must be here */          \
+    STR(kind, 1, 31)            /* log, file */                                                    \
+    STR(name, 0, 255)
+
+#define MSG_STREAM_DATA(U64, STR, BIN, ID, LIST)                                                   \
+    ID(stream)                                                                                     \
+    U64(offset, 0, UINT64_MAX)                                                                     \
+    BIN(data, 1, 65536)
+
+/* All of it has been written: size_b bytes with this content id. May be the first word of a stream. */
+#define MSG_STREAM_END(U64, STR, BIN, ID, LIST)                                                    \
+    ID(stream)                                                                                     \
+    U64(freed_b, 0, UINT64_MAX)                                                                    \
+    U64(size_b, 0, UINT64_MAX)                                                                     \
+    ID(id)                                                                                         \
+    STR(kind, 1, 31)                                                                               \
+    STR(name, 0, 255)
+
+/* It will not be ended. */
+#define MSG_STREAM_DROP(U64, STR, BIN, ID, LIST) ID(stream)
+
+/* Bytes below taken_b need not be sent again while this connection lasts, those below durable_b never. */
+#define MSG_STREAM_AT(U64, STR, BIN, ID, LIST)                                                     \
+    ID(stream)                                                                                     \
+    U64(taken_b, 0, UINT64_MAX)                                                                    \
+    U64(durable_b, 0, UINT64_MAX)
+
+/* code "": the artefact is whole and durable. Else it never will be. */
+#define MSG_STREAM_OVER(U64, STR, BIN, ID, LIST)                                                   \
+    ID(stream)                                                                                     \
+    STR(code, 0, 64)                                                                               \
+    STR(text, 0, 1000)
+
 /* ---- users (the command line, the web page). req pairs an answer with its question. */
 
 #define MSG_USER_HELLO(U64, STR, BIN, ID, LIST)                                                    \
@@ -304,6 +342,12 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(26, bulk_ask, BULK_ASK, ROLE_AGENT | ROLE_USER | ROLE_READER)                                \
     X(27, bulk_ticket, BULK_TICKET, ROLE_COORDINATOR)                                              \
     X(28, bulk_no, BULK_NO, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER | ROLE_READER)               \
+    X(30, stream_open, STREAM_OPEN, ROLE_AGENT)                                                    \
+    X(31, stream_data, STREAM_DATA, ROLE_AGENT)                                                    \
+    X(32, stream_end, STREAM_END, ROLE_AGENT)                                                      \
+    X(33, stream_drop, STREAM_DROP, ROLE_AGENT)                                                    \
+    X(34, stream_at, STREAM_AT, ROLE_COORDINATOR)                                                  \
+    X(35, stream_over, STREAM_OVER, ROLE_COORDINATOR)                                              \
     X(40, user_hello, USER_HELLO, ROLE_USER | ROLE_READER)                                         \
     X(41, user_welcome, USER_WELCOME, ROLE_COORDINATOR)                                            \
     X(42, submit, SUBMIT, ROLE_USER)                                                               \
@@ -326,6 +370,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 enum wire_feature {
     WIRE_BULK = 1,     /* bulk connections: bulk_ask, bulk_ticket, bulk_no */
     WIRE_BULK_AES = 2, /* AES-256-GCM in hardware */
+    WIRE_STREAM = 4,   /* stream_open ... stream_over */
 };
 
 /* ---- what the lists give */

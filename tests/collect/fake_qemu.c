@@ -1,6 +1,6 @@
 /* A stand-in for QEMU and its guest: speaks the monitor, the control line and the trace ring, and fails on demand.
  * FAKE_QEMU names the way: chatty (a console without end) ok panic silent mute die exit drops internal unpatched badfile noise badring fail
- * refuse nostart. */
+ * refuse nostart long. long=FILE: a log of some 20 MB that does not pack; its second half when FILE exists. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -49,7 +49,26 @@ static void trace(uint64_t n)
         usleep(1000);
     if (h->enable != RING_ON)
         return;
+    uint64_t r = 1;
     for (uint64_t i = 0; i < n; i++) {
+        bool large = strncmp(mode, "long=", 5) == 0;
+        while (large && h->head - __atomic_load_n(&h->tail, __ATOMIC_ACQUIRE) >= h->n_records / 2)
+            usleep(1000);
+        while (large && i == n / 2 && access(mode + 5, F_OK) < 0)
+            usleep(10000);
+        if (large) { /* the least orderly of addresses */
+            r = r * 6364136223846793005u + 1442695040888963407u;
+            rec[h->head & (h->n_records - 1)] =
+                (struct log_event){ .time_ns = 1000 * i,
+                                    .sid = 0x10,
+                                    .kind = i ? LOG_PAGE_HIT : LOG_CC_UPDATE,
+                                    .domain = 3,
+                                    .p = { i ? r >> 20 << 12 : 0x301,
+                                           i ? (r >> 7 << 12) | 3 : 0x6024001,
+                                           i ? ~0xfffull : 0 } };
+            __atomic_store_n(&h->head, h->head + 1, __ATOMIC_RELEASE);
+            continue;
+        }
         rec[h->head & (h->n_records - 1)] =
             (struct log_event){ .time_ns = 1000 * i,
                                 .sid = (uint16_t)(0x10 + 8 * (i % 2)),
@@ -78,7 +97,7 @@ static void control(char *line)
             put(con, "a guest that has very much to say about nothing in particular\r\n");
         for (int i = 0; is("noise") && i < 10000; i++)
             put(ctl, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
-        trace(1000);
+        trace(strncmp(mode, "long=", 5) ? 1000 : 2000000);
         put(ctl, "END 0\n");
     } else if (strcmp(line, "OK") == 0) {
         if (is("badfile"))

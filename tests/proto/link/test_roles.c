@@ -24,6 +24,9 @@ static const struct {
     { "log_get", C },         { "log_data", A },
     { "submit_job", U },      { "bulk_ask", A | U | R },
     { "bulk_ticket", C },     { "bulk_no", C | A | U | R },
+    { "stream_open", A },     { "stream_data", A },
+    { "stream_end", A },      { "stream_drop", A },
+    { "stream_at", C },       { "stream_over", C },
 };
 
 static struct fill_mem mem;

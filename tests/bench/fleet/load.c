@@ -1,0 +1,683 @@
+/* Agents without work: many CURVE connections from one process that speak the agents' protocol and answer grants at once. By
+ * it a coordinator is measured alone: what is left beside it is encryption, TCP and this program.
+ *
+ *   load agents --data DIR --connect EP [--agents N] [--cores N] [--sweep INI] [--points N] [--seconds N] [--hold N]
+ *               [--beat-ms N] [--collect] [--ready-file F]
+ *   load latency --data DIR --connect EP --sweep INI [--runs N] [--gap-ms N]
+ *   load stamp                              CLOCK_MONOTONIC in ns, for tasks that say when they started
+ *
+ * Each agent is a DEALER with a key of its own, put into the allow-list of the coordinator in DIR. A block of points is
+ * answered with one row a point (status done, statistics all zero) and its end, as a real agent's messages; a block counts
+ * when end_ack came, a row when rows_ack came, which the coordinator sends after its commit. --sweep names the sweep's INI:
+ * the ids of its points are made before the clock runs, as a real agent's task makes them elsewhere. --hold keeps the first
+ * N tasks of each agent for ever, named as running in each beat. JSON on stdout; exit 1 with one line when something is
+ * refused, lost or late.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "perf/sweep.h"
+#include "proto/base/clean.h"
+#include "proto/base/clock.h"
+#include "proto/base/file.h"
+#include "proto/base/rng.h"
+#include "proto/format/row.h"
+#include "proto/link/keys.h"
+#include "proto/wire/msg.h"
+
+enum { TASKS_MAX = 64, SAMPLES_MAX = 1 << 20, ROWS_MAX = 1024 };
+
+struct held {
+    uint64_t task, epoch, n;
+    unsigned rows;
+    bool ended; /* waits for its end_ack */
+};
+
+struct agent {
+    void *sock;
+    struct key_pair key;
+    uint8_t install[16];
+    uint64_t beat_at_ms, beat_ns, seq;
+    bool welcome;
+    unsigned n_held;
+    struct held *held; /* TASKS_MAX of them, made with the first task */
+};
+
+static struct {
+    const char *data, *ep, *sweep_ini, *ready_file;
+    uint64_t agents, cores, points, seconds, hold, beat_ms, runs, gap_ms;
+    bool collect;
+    bool fail; /* rows say that their point failed: it stays unknown and can be asked for again */
+} opt = { .agents = 1, .cores = 16, .beat_ms = 2000, .runs = 200, .gap_ms = 5 };
+
+static struct {
+    uint64_t welcomed, hellos, grants, rows_sent, rows_acked, ends_acked, beats, beat_acks, drops,
+        held;
+    uint64_t first_grant_ns, last_ack_ns, welcome_ns, start_ns;
+} sum;
+
+static char server_key[KEY_Z85_LEN];
+static struct agent *agents;
+static void *ctx;
+static int ep_fd = -1;
+static struct id *point_id;
+static uint64_t n_points;
+static uint32_t *sample; /* us */
+static size_t n_samples;
+static volatile sig_atomic_t stop;
+static struct buf frame;
+
+static void die(const char *place, const char *text)
+{
+    fprintf(stderr, "load: %s: %s\n", place, text);
+    exit(1);
+}
+
+static void on_signal(int sig)
+{
+    (void)sig;
+    stop = 1;
+}
+
+static void note_sample(uint64_t ns)
+{
+    if (n_samples < SAMPLES_MAX)
+        sample[n_samples++] = (uint32_t)(ns / 1000);
+}
+
+static int by_value(const void *x, const void *y)
+{
+    uint32_t a = *(const uint32_t *)x, b = *(const uint32_t *)y;
+    return a < b ? -1 : a > b;
+}
+
+static uint32_t percentile(double p)
+{
+    return n_samples ? sample[(size_t)((double)(n_samples - 1) * p)] : 0;
+}
+
+/* ---- connections */
+
+static void send_msg(void *sock, const struct msg *m)
+{
+    struct err e = { 0 };
+    if (msg_encode(m, &frame, &e) < 0)
+        die("message", e.text);
+    while (zmq_send(sock, frame.data, frame.len, ZMQ_DONTWAIT) < 0)
+        if (errno != EINTR)
+            die("send", zmq_strerror(errno));
+}
+
+static void *connect_as(const struct key_pair *k)
+{
+    void *s = zmq_socket(ctx, ZMQ_DEALER);
+    int zero = 0;
+    if (!s || zmq_setsockopt(s, ZMQ_LINGER, &zero, sizeof(zero)) ||
+        zmq_setsockopt(s, ZMQ_SNDHWM, &zero, sizeof(zero)) ||
+        zmq_setsockopt(s, ZMQ_CURVE_SERVERKEY, server_key, KEY_Z85_LEN) ||
+        zmq_setsockopt(s, ZMQ_CURVE_PUBLICKEY, k->pub.z85, KEY_Z85_LEN) ||
+        zmq_setsockopt(s, ZMQ_CURVE_SECRETKEY, k->secret, KEY_Z85_LEN) || zmq_connect(s, opt.ep))
+        die(opt.ep, zmq_strerror(errno));
+    return s;
+}
+
+static void watch(void *sock, uint64_t tag)
+{
+    int fd;
+    size_t n = sizeof(fd);
+    struct epoll_event ev = { .events = EPOLLIN, .data = { .u64 = tag } };
+    if (zmq_getsockopt(sock, ZMQ_FD, &fd, &n) || epoll_ctl(ep_fd, EPOLL_CTL_ADD, fd, &ev))
+        die("epoll", strerror(errno));
+}
+
+static void say_hello(struct agent *a)
+{
+    struct wire_task_ref refs[TASKS_MAX];
+    char facts[64];
+    snprintf(facts, sizeof(facts), "{\"host\":\"load\"%s}",
+             opt.collect ? ",\"collect\":\"ready\"" : "");
+    for (unsigned i = 0; i < a->n_held; i++)
+        refs[i] = (struct wire_task_ref){ .task = a->held[i].task,
+                                          .epoch = a->held[i].epoch,
+                                          .n = a->held[i].n,
+                                          .state = a->held[i].ended ? 3 : 2 };
+    struct msg m = { .type = M_AGENT_HELLO,
+                     .agent_hello = { .install = a->install,
+                                      .install_len = 16,
+                                      .boot = 1,
+                                      .name = a->key.pub.name,
+                                      .version = "load",
+                                      .cores = opt.cores,
+                                      .memory_mib = 1 << 20,
+                                      .labels = "class=load",
+                                      .facts = (const uint8_t *)facts,
+                                      .facts_len = strlen(facts),
+                                      .running = refs,
+                                      .n_running = a->n_held } };
+    memset(m.agent_hello.engine.b, 7, sizeof(m.agent_hello.engine.b));
+    send_msg(a->sock, &m);
+    sum.hellos++;
+    a->welcome = false;
+}
+
+static void beat(struct agent *a)
+{
+    struct wire_task_ref refs[TASKS_MAX];
+    for (unsigned i = 0; i < a->n_held; i++)
+        refs[i] = (struct wire_task_ref){ .task = a->held[i].task,
+                                          .epoch = a->held[i].epoch,
+                                          .n = a->held[i].n,
+                                          .state = a->held[i].ended ? 3 : 2 };
+    struct msg m = {
+        .type = M_BEAT,
+        .beat = { .boot = 1, .seq = ++a->seq, .accept = 1, .tasks = refs, .n_tasks = a->n_held }
+    };
+    a->beat_ns = clock_mono_ns();
+    send_msg(a->sock, &m);
+    sum.beats++;
+}
+
+/* ---- work */
+
+static void drop_task(struct agent *a, uint64_t task)
+{
+    for (unsigned i = 0; i < a->n_held; i++)
+        if (a->held[i].task == task) {
+            a->held[i] = a->held[--a->n_held];
+            return;
+        }
+}
+
+static void end_task(struct agent *a, const struct held *h, const struct id *sweep,
+                     const char *cause, const char *info)
+{
+    struct msg m = { .type = M_TASK_END,
+                     .task_end = { .task = h->task,
+                                   .epoch = h->epoch,
+                                   .n = h->n,
+                                   .sweep = *sweep,
+                                   .cause = cause,
+                                   .info = (const uint8_t *)info,
+                                   .info_len = strlen(info) } };
+    send_msg(a->sock, &m);
+}
+
+/* The text behind "key":" in a spec. */
+static const char *text_of(const char *spec, const char *end, const char *key)
+{
+    const char *p = memmem(spec, (size_t)(end - spec), key, strlen(key));
+    if (!p)
+        die("grant", "a spec that is not understood");
+    return p + strlen(key);
+}
+
+static void run_points(struct agent *a, struct held *h, const struct msg_grant *g)
+{
+    static struct wire_row rows[ROWS_MAX];
+    static const uint8_t stats[ROW_STATS_BYTES];
+    const char *p = (const char *)g->spec, *end = p + g->spec_len;
+    struct msg m = { .type = M_ROWS,
+                     .rows = { .task = g->task,
+                               .epoch = g->epoch,
+                               .n = g->n,
+                               .seq = 1,
+                               .sweep = g->sweep,
+                               .threads = 1,
+                               .rows = rows } };
+    char hex[ID_HEX_LEN] = "";
+    memcpy(hex, text_of(p, end, "\"trace\":\""), ID_HEX_LEN - 1);
+    if (id_parse(hex, &m.rows.trace, NULL) < 0)
+        die("grant", "a spec without a trace");
+    memset(m.rows.engine.b, 7, sizeof(m.rows.engine.b));
+    size_t n = 0;
+    while ((p = memmem(p, (size_t)(end - p), "\"index\":", 8))) {
+        p += 8;
+        uint64_t i = 0;
+        while (p < end && *p >= '0' && *p <= '9')
+            i = i * 10 + (uint64_t)(*p++ - '0');
+        if (i >= n_points || n == ROWS_MAX)
+            die("grant", "a point that is none of the sweep's (--sweep)");
+        rows[n++] = (struct wire_row){ .index = i,
+                                       .point = point_id[i],
+                                       .status = opt.fail ? ROW_FAILED : ROW_DONE,
+                                       .error = opt.fail ? "made to fail" : "",
+                                       .stats = stats,
+                                       .stats_len = opt.fail ? 0 : sizeof(stats),
+                                       .duration_us = 1 };
+    }
+    m.rows.n_rows = n;
+    send_msg(a->sock, &m);
+    sum.rows_sent += n;
+    h->rows = (unsigned)n;
+    h->ended = true;
+    end_task(a, h, &g->sweep, "done", "");
+}
+
+static void on_grant(struct agent *a, const struct msg_grant *g)
+{
+    if (!a->held && !(a->held = calloc(TASKS_MAX, sizeof(*a->held))))
+        die("agent", "no memory");
+    if (a->n_held == TASKS_MAX)
+        die("grant", "more tasks than an agent can hold");
+    struct held *h = &a->held[a->n_held++];
+    *h = (struct held){ .task = g->task, .epoch = g->epoch, .n = g->n };
+    if (!sum.grants++)
+        sum.first_grant_ns = clock_mono_ns();
+    if (a->n_held <= opt.hold) {
+        sum.held++;
+        return;
+    }
+    if (!strcmp(g->kind, "points")) {
+        run_points(a, h, g);
+        return;
+    }
+    h->ended = true;
+    end_task(a, h, &g->sweep, "done", "{}");
+}
+
+static void on_message(struct agent *a, const struct msg *m)
+{
+    switch (m->type) {
+    case M_WELCOME:
+        if (!a->welcome && ++sum.welcomed)
+            sum.welcome_ns = clock_mono_ns();
+        a->welcome = true;
+        break;
+    case M_BEAT_ACK:
+        sum.beat_acks++;
+        sum.drops += m->beat_ack.n_drop;
+        if (m->beat_ack.seq == a->seq)
+            note_sample(clock_mono_ns() - a->beat_ns);
+        break;
+    case M_GRANT:
+        on_grant(a, &m->grant);
+        break;
+    case M_ROWS_ACK:
+        for (unsigned i = 0; i < a->n_held; i++)
+            if (a->held[i].task == m->rows_ack.task)
+                sum.rows_acked += a->held[i].rows, a->held[i].rows = 0;
+        sum.last_ack_ns = clock_mono_ns();
+        break;
+    case M_END_ACK:
+        sum.ends_acked++;
+        drop_task(a, m->end_ack.task);
+        sum.last_ack_ns = clock_mono_ns();
+        break;
+    case M_CANCEL:
+        drop_task(a, m->cancel.task);
+        break;
+    case M_REFUSE:
+        if (strcmp(m->refuse.code, "HELLO_FIRST") != 0)
+            die("refused", m->refuse.text);
+        if (a->welcome) {
+            a->welcome = false;
+            sum.welcomed--;
+            say_hello(a);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* Everything that one socket has. */
+static void drain(struct agent *a)
+{
+    zmq_msg_t z;
+    zmq_msg_init(&z);
+    while (zmq_msg_recv(&z, a->sock, ZMQ_DONTWAIT) >= 0) {
+        struct msg m;
+        struct err e = { 0 };
+        if (msg_decode(zmq_msg_data(&z), zmq_msg_size(&z), &m, &e) < 0)
+            die("message", e.text);
+        on_message(a, &m);
+        msg_clear(&m);
+    }
+    zmq_msg_close(&z);
+}
+
+static void print_sum(void)
+{
+    qsort(sample, n_samples, sizeof(*sample), by_value);
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    double s = (double)(sum.last_ack_ns - sum.first_grant_ns) / 1e9;
+    printf("{\"schema\":\"siofleet.bench_load/1\",\"agents\":%" PRIu64 ",\"welcomed\":%" PRIu64
+           ",\"hellos\":%" PRIu64 ",\"connect_s\":%.3f,\"grants\":%" PRIu64 ",\"held\":%" PRIu64
+           ",\"rows_sent\":%" PRIu64 ",\"rows_acked\":%" PRIu64 ",\"ends_acked\":%" PRIu64
+           ",\"seconds\":%.4f,\"rows_per_s\":%.0f,\"tasks_per_s\":%.0f,\"beats\":%" PRIu64
+           ",\"beat_acks\":%" PRIu64 ",\"drops\":%" PRIu64
+           ",\"beat_us\":{\"p50\":%u,\"p99\":%u,\"max\":%u},\"cpu_s\":%.2f}\n",
+           opt.agents, sum.welcomed, sum.hellos,
+           sum.welcome_ns ? (double)(sum.welcome_ns - sum.start_ns) / 1e9 : 0.0, sum.grants,
+           sum.held, sum.rows_sent, sum.rows_acked, sum.ends_acked, sum.grants ? s : 0.0,
+           sum.grants && s > 0 ? (double)sum.rows_acked / s : 0.0,
+           sum.grants && s > 0 ? (double)sum.ends_acked / s : 0.0, sum.beats, sum.beat_acks,
+           sum.drops, percentile(0.5), percentile(0.99), percentile(1.0),
+           (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+               (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+}
+
+/* ---- set-up */
+
+/* A key in memory whose public half is allowed; the folder is the coordinator's, and of the form that it reads. */
+static void make_key(struct key_pair *k, enum role role, const char *name)
+{
+    k->pub.role = role;
+    snprintf(k->pub.name, sizeof(k->pub.name), "%s", name);
+    if (zmq_curve_keypair(k->pub.z85, k->secret))
+        die("key", zmq_strerror(errno));
+    CLEANUP(freep) char *path = path_fmt("%s/keys/allowed/%s.pub", opt.data, name);
+    CLEANUP(freep) char *tmp = path_fmt("%s/keys/allowed/.%s", opt.data, name);
+    FILE *f = path && tmp ? fopen(tmp, "w") : NULL;
+    if (!f || fprintf(f, "siofleet-key 1 %s %s %s\n", role_name(role), name, k->pub.z85) < 0 ||
+        fclose(f) || rename(tmp, path))
+        die(opt.data, "the key cannot be allowed");
+}
+
+static void read_server_key(void)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/keys/coordinator.pub", opt.data);
+    struct key_pub p;
+    struct err e = { 0 };
+    if (!path || key_load_pub(path, &p, &e) < 0)
+        die(opt.data, e.text);
+    memcpy(server_key, p.z85, sizeof(server_key));
+}
+
+static void make_points(struct sweep **ret)
+{
+    struct err e = { 0 };
+    struct sweep *s = NULL;
+    if (sweep_load(opt.sweep_ini, &s, &e) < 0 || sweep_identify(s, &e) < 0)
+        die("--sweep", e.text);
+    n_points = sweep_points(s);
+    point_id = calloc(n_points, sizeof(*point_id));
+    if (!point_id)
+        die("--sweep", "no memory for the ids of its points");
+    for (uint64_t i = 0; i < n_points; i++) {
+        uint64_t t;
+        struct arch arch;
+        struct sweep_trace tr;
+        if (sweep_point(s, i, &t, &arch) < 0 || sweep_trace(s, t, &tr, &e) < 0 || !tr.have_id)
+            die("--sweep", "its traces are not named by file");
+        arch_point_id(&arch, sweep_head(s)->rules, &tr.id, &point_id[i]);
+    }
+    if (ret)
+        *ret = s;
+    else
+        sweep_free(&s);
+}
+
+/* Two descriptors a connection: the socket and what wakes its owner. */
+static void more_files(void)
+{
+    struct rlimit lim;
+    rlim_t want = opt.agents * 2 + 256;
+    getrlimit(RLIMIT_NOFILE, &lim);
+    if (lim.rlim_cur >= want)
+        return;
+    lim.rlim_cur = want;
+    if (lim.rlim_max < want)
+        lim.rlim_max = want;
+    if (setrlimit(RLIMIT_NOFILE, &lim))
+        die("--agents", "not enough open files are allowed (2 a connection)");
+}
+
+static void set_up(void)
+{
+    struct err e = { 0 };
+    more_files();
+    buf_init(&frame, FRAME_MAX + 4096);
+    sample = malloc(SAMPLES_MAX * sizeof(*sample));
+    ctx = zmq_ctx_new();
+    if (!sample || !ctx || zmq_ctx_set(ctx, ZMQ_MAX_SOCKETS, (int)opt.agents + 64))
+        die("set-up", "no memory");
+    ep_fd = epoll_create1(EPOLL_CLOEXEC);
+    read_server_key();
+    CLEANUP(freep) char *dir = keys_dir(opt.data);
+    if (!dir || dir_make(dir, 0700, &e) < 0)
+        die(opt.data, e.text);
+    struct sigaction sa = { .sa_handler = on_signal };
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGINT, &sa, NULL);
+}
+
+static void open_agents(void)
+{
+    agents = calloc(opt.agents, sizeof(*agents));
+    if (!agents)
+        die("--agents", "no memory");
+    for (uint64_t i = 0; i < opt.agents; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "load%" PRIu64, i);
+        make_key(&agents[i].key, ROLE_AGENT, name);
+        random_bytes(agents[i].install, 16);
+    }
+    sum.start_ns = clock_mono_ns();
+}
+
+/* Connections come in steps: a thousand handshakes at once would only wait for each other. */
+static void connect_some(uint64_t *n)
+{
+    for (int k = 0; k < 64 && *n < opt.agents && *n < sum.welcomed + 256; k++) {
+        struct agent *a = &agents[*n];
+        a->sock = connect_as(&a->key);
+        watch(a->sock, *n);
+        say_hello(a);
+        drain(a); /* libzmq's descriptor wakes only who has looked and found nothing */
+        a->beat_at_ms = clock_mono_ms() + opt.beat_ms + *n % opt.beat_ms;
+        ++*n;
+    }
+}
+
+static int run_agents(void)
+{
+    set_up();
+    if (opt.sweep_ini)
+        make_points(NULL);
+    open_agents();
+    uint64_t end_ms = opt.seconds ? clock_mono_ms() + opt.seconds * 1000 : UINT64_MAX, n = 0;
+    bool told = false;
+    while (!stop && clock_mono_ms() < end_ms && (!opt.points || sum.rows_acked < opt.points)) {
+        struct epoll_event ev[256];
+        connect_some(&n);
+        int k = epoll_wait(ep_fd, ev, 256, n < opt.agents ? 1 : 10);
+        for (int i = 0; i < k; i++)
+            drain(&agents[ev[i].data.u64]);
+        uint64_t now = clock_mono_ms();
+        static uint64_t looked;
+        for (uint64_t i = 0; now != looked && i < n; i++)
+            if (agents[i].welcome && now >= agents[i].beat_at_ms) {
+                agents[i].beat_at_ms += opt.beat_ms;
+                beat(&agents[i]);
+                drain(&agents[i]); /* sending may have eaten the wake-up */
+            }
+        looked = now;
+        if (!told && sum.welcomed == opt.agents && opt.ready_file) {
+            char text[64];
+            struct err e;
+            snprintf(text, sizeof(text), "{\"welcome_ns\":%" PRIu64 "}\n", sum.welcome_ns);
+            if (file_write(opt.ready_file, text, strlen(text), 0644, false, &e) < 0)
+                die(opt.ready_file, e.text);
+            told = true;
+        }
+    }
+    print_sum();
+    if (sum.drops)
+        die("beats", "the coordinator asked for tasks back");
+    if (opt.points && sum.rows_acked < opt.points)
+        die("rows", "not all of them were accepted in time");
+    return 0;
+}
+
+/* ---- latency: one agent and one user in this process */
+
+static int run_latency(void)
+{
+    struct sweep *s;
+    opt.agents = 1;
+    opt.fail = true;
+    set_up();
+    make_points(&s);
+    open_agents();
+    struct agent *a = &agents[0], user = { 0 };
+    uint64_t n = 0;
+    connect_some(&n);
+    make_key(&user.key, ROLE_USER, "load-user");
+    user.sock = connect_as(&user.key);
+    json_t *j = sweep_json(s);
+    CLEANUP(freep) char *text = json_dumps(j, JSON_COMPACT);
+    json_decref(j);
+    zmq_pollitem_t poll[2] = { { .socket = a->sock, .events = ZMQ_POLLIN },
+                               { .socket = user.sock, .events = ZMQ_POLLIN } };
+    uint64_t end_ms = clock_mono_ms() + 60000 + opt.runs * (opt.gap_ms + 100), sent_ns = 0,
+             next_ms = 0, run = 0;
+    uint64_t beat_ms = clock_mono_ms() + opt.beat_ms;
+    bool open = false, granted = false, answered = false;
+    while (!stop && n_samples < opt.runs && clock_mono_ms() < end_ms) {
+        uint64_t now = clock_mono_ms();
+        if (a->welcome && now >= beat_ms) {
+            struct msg m = { .type = M_BEAT, .beat = { .boot = 1, .seq = ++a->seq, .accept = 1 } };
+            struct wire_task_ref refs[TASKS_MAX];
+            m.beat.tasks = refs;
+            for (unsigned i = 0; i < a->n_held; i++)
+                refs[m.beat.n_tasks++] = (struct wire_task_ref){ .task = a->held[i].task,
+                                                                 .epoch = a->held[i].epoch,
+                                                                 .n = a->held[i].n,
+                                                                 .state = 3 };
+            send_msg(a->sock, &m);
+            beat_ms = now + opt.beat_ms;
+        }
+        if (a->welcome && !open && !a->n_held && now >= next_ms) {
+            char id[64];
+            snprintf(id, sizeof(id), "load-%d-%" PRIu64, getpid(), ++run);
+            struct msg m = { .type = M_SUBMIT,
+                             .submit = { .req = run,
+                                         .request_id = id,
+                                         .sweep = (const uint8_t *)text,
+                                         .sweep_len = strlen(text) } };
+            sent_ns = clock_mono_ns();
+            send_msg(user.sock, &m);
+            open = true;
+            granted = answered = false;
+        }
+        zmq_poll(poll, 2, 1);
+        uint64_t grants = sum.grants;
+        drain(a);
+        if (sum.grants > grants && open && !granted) {
+            granted = true;
+            note_sample(clock_mono_ns() - sent_ns);
+        }
+        zmq_msg_t z;
+        zmq_msg_init(&z);
+        while (zmq_msg_recv(&z, user.sock, ZMQ_DONTWAIT) >= 0) {
+            struct msg m;
+            struct err e = { 0 };
+            if (msg_decode(zmq_msg_data(&z), zmq_msg_size(&z), &m, &e) < 0)
+                die("message", e.text);
+            if (m.type == M_REFUSE)
+                die("submit", m.refuse.text);
+            answered |= m.type == M_SUBMITTED;
+            msg_clear(&m);
+        }
+        zmq_msg_close(&z);
+        if (open && granted && answered) {
+            open = false;
+            next_ms = clock_mono_ms() + opt.gap_ms;
+        }
+    }
+    sweep_free(&s);
+    if (n_samples < opt.runs)
+        die("latency", "a submit was not granted in time");
+    qsort(sample, n_samples, sizeof(*sample), by_value);
+    printf("{\"schema\":\"siofleet.bench_latency/"
+           "1\",\"runs\":%zu,\"us\":{\"min\":%u,\"p50\":%u,\"p90\":%u,\"p99\":%u,"
+           "\"max\":%u}}\n",
+           n_samples, percentile(0), percentile(0.5), percentile(0.9), percentile(0.99),
+           percentile(1.0));
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option longs[] = { { "data", 1, 0, 'd' },    { "connect", 1, 0, 'e' },
+                                           { "agents", 1, 0, 'n' },  { "cores", 1, 0, 'c' },
+                                           { "sweep", 1, 0, 's' },   { "points", 1, 0, 'p' },
+                                           { "seconds", 1, 0, 't' }, { "hold", 1, 0, 'h' },
+                                           { "beat-ms", 1, 0, 'b' }, { "runs", 1, 0, 'r' },
+                                           { "gap-ms", 1, 0, 'g' },  { "ready-file", 1, 0, 'f' },
+                                           { "collect", 0, 0, 'k' }, { 0 } };
+    const char *what = argc > 1 ? argv[1] : "";
+    if (!strcmp(what, "stamp")) {
+        printf("%" PRIu64 "\n", clock_mono_ns());
+        return 0;
+    }
+    for (int c; (c = getopt_long(argc - 1, argv + 1, "", longs, NULL)) != -1;) {
+        uint64_t v = optarg ? strtoull(optarg, NULL, 10) : 0;
+        switch (c) {
+        case 'd':
+            opt.data = optarg;
+            break;
+        case 'e':
+            opt.ep = optarg;
+            break;
+        case 's':
+            opt.sweep_ini = optarg;
+            break;
+        case 'f':
+            opt.ready_file = optarg;
+            break;
+        case 'n':
+            opt.agents = v;
+            break;
+        case 'c':
+            opt.cores = v;
+            break;
+        case 'p':
+            opt.points = v;
+            break;
+        case 't':
+            opt.seconds = v;
+            break;
+        case 'h':
+            opt.hold = v;
+            break;
+        case 'b':
+            opt.beat_ms = v;
+            break;
+        case 'r':
+            opt.runs = v;
+            break;
+        case 'g':
+            opt.gap_ms = v;
+            break;
+        case 'k':
+            opt.collect = true;
+            break;
+        default:
+            return 2;
+        }
+    }
+    if (!opt.data || !opt.ep || !opt.agents || !opt.beat_ms || opt.hold > TASKS_MAX) {
+        fprintf(stderr,
+                "load: agents|latency --data DIR --connect EP ...; see the head of load.c\n");
+        return 2;
+    }
+    if (!strcmp(what, "agents"))
+        return run_agents();
+    if (!strcmp(what, "latency") && opt.sweep_ini)
+        return run_latency();
+    fprintf(stderr, "load: agents or latency (with --sweep)\n");
+    return 2;
+}

@@ -167,12 +167,14 @@ int live_points_spec(const struct live *l, uint32_t t, const uint64_t index[], s
         r = sweep_point(l->sweep, index[i], &no, &a);
         if (r < 0)
             return err_set(e, EINVAL, "sweep '%.100s': no point %" PRIu64, l->name, index[i]);
-        json_t *j = arch_json(&a);
-        CLEANUP(freep) char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-        json_decref(j);
-        r = text ? buf_addf(out, "%s{\"index\":%" PRIu64 ",\"arch\":%s}", i ? "," : "", index[i],
-                            text)
-                 : -ENOMEM;
+        char head[48], text[ARCH_TEXT_MAX];
+        int k = snprintf(head, sizeof(head), "%s{\"index\":%" PRIu64 ",\"arch\":", i ? "," : "",
+                         index[i]);
+        size_t len = arch_text_json(&a, text);
+        text[len++] = '}';
+        r = buf_add(out, head, (size_t)k);
+        if (r >= 0)
+            r = buf_add(out, text, len);
     }
     if (r >= 0)
         r = buf_adds(out, "]}");

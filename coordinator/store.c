@@ -53,6 +53,11 @@ static int check_open(struct store *st, struct err *e)
 
 sqlite3_stmt *db_use(struct store *st, const char *sql, struct err *e)
 {
+    return st->count.sweep && db_flush_count(st, e) < 0 ? NULL : db_use_row(st, sql, e);
+}
+
+sqlite3_stmt *db_use_row(struct store *st, const char *sql, struct err *e)
+{
     if (check_open(st, e) < 0)
         return NULL;
     for (size_t i = 0; i < st->n_cache; i++)
@@ -163,7 +168,9 @@ int store_commit(struct store *st, struct err *e)
 {
     if (!st->open_tx)
         return 0;
-    int r = db_exec(st, "COMMIT", e, "commit");
+    int r = db_flush_count(st, e);
+    if (r >= 0)
+        r = db_exec(st, "COMMIT", e, "commit");
     if (r < 0) {
         store_rollback(st);
         return r;
@@ -182,6 +189,7 @@ void store_rollback(struct store *st)
     free(st->used); /* some of it may have been undone */
     st->used = NULL;
     st->n_used = 0;
+    st->count = (struct row_count){ 0 };
 }
 
 /* ---- open */

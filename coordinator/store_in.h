@@ -20,12 +20,18 @@ struct store {
     size_t n_cache;
     uint8_t *used; /* bit a trace: is noted as one that results were computed from */
     size_t n_used; /* bytes */
+    struct row_count { /* rows of this transaction that t_sweep does not count yet; sweep 0 = none */
+        uint64_t sweep;
+        int64_t done, failed, invalid, known, equal;
+    } count;
 };
 
 /* store.c: errors and statements */
 int db_error(const struct store *st, int rc, struct err *e, const char *what);
 /* A prepared statement for a literal text: made once, reset. NULL = failed, e says why. */
 sqlite3_stmt *db_use(struct store *st, const char *sql, struct err *e);
+/* The same for what touches rows and not t_sweep: rows are counted once for many, just before anybody could look. */
+sqlite3_stmt *db_use_row(struct store *st, const char *sql, struct err *e);
 /* Bind from the first parameter on: u = uint64_t, t = const char * (NULL = null), b = const void *, size_t (NULL = null),
  * i = const struct id * (NULL = null), z = uint64_t where 0 is null. */
 void db_bind(sqlite3_stmt *s, const char *fmt, ...);
@@ -35,6 +41,9 @@ int db_exec(struct store *st, const char *sql, struct err *e, const char *what);
 uint64_t db_u64(sqlite3_stmt *s, int k);
 void db_text(sqlite3_stmt *s, int k, char *out, size_t room);
 void db_id(sqlite3_stmt *s, int k, struct id *ret);
+
+/* store_row.c: st->count goes into t_sweep */
+int db_flush_count(struct store *st, struct err *e);
 
 /* store_schema.c */
 struct column {

@@ -27,14 +27,24 @@ static const char *row_insert(void)
         char *p = sql + snprintf(sql, sizeof(sql), "%s", row_insert_head);
         for (int i = 2; i < ROW_ALL; i++)
             p += sprintf(p, ",?");
-        sprintf(p, ")");
+        sprintf(p, ") ON CONFLICT DO NOTHING");
     }
     return sql;
 }
 
+static int put_row(struct store *st, sqlite3_stmt *s, struct err *e)
+{
+    int r = db_step(st, s, e, "row");
+    if (r < 0)
+        return r;
+    sqlite3_reset(s); /* changes are counted from here on */
+    return sqlite3_changes(st->db) > 0;
+}
+
+/* 1 = put, 0 = there is one of this point already. */
 static int insert_row(struct store *st, const struct store_row *r, struct err *e)
 {
-    sqlite3_stmt *s = db_use(st, row_insert(), e);
+    sqlite3_stmt *s = db_use_row(st, row_insert(), e);
     if (!s)
         return -EIO;
     static const struct id none;
@@ -52,43 +62,58 @@ static int insert_row(struct store *st, const struct store_row *r, struct err *e
             sqlite3_bind_int64(s, k, (sqlite3_int64)stats[i]);
         else
             sqlite3_bind_null(s, k);
-    int rc = db_step(st, s, e, "row");
-    return rc < 0 ? rc : db_mark_used(st, r->trace, e);
+    int rc = put_row(st, s, e);
+    int bad = rc == 1 ? db_mark_used(st, r->trace, e) : 0;
+    return bad < 0 ? bad : rc;
+}
+
+int db_flush_count(struct store *st, struct err *e)
+{
+    struct row_count c = st->count;
+    if (!c.sweep)
+        return 0;
+    sqlite3_stmt *s =
+        db_use_row(st,
+                   "UPDATE t_sweep SET done = done + ?, failed = failed + ?, invalid = invalid + ?,"
+                   " known = known + ?, equal = equal + ? WHERE seq = ?",
+                   e);
+    if (!s)
+        return -EIO;
+    const int64_t v[] = { c.done, c.failed, c.invalid, c.known, c.equal, (int64_t)c.sweep };
+    for (int i = 0; i < 6; i++)
+        sqlite3_bind_int64(s, i + 1, v[i]);
+    st->count = (struct row_count){ 0 };
+    return db_step(st, s, e, "sweep");
+}
+
+static int count_of(struct store *st, uint64_t sweep, struct err *e)
+{
+    int r = st->count.sweep == sweep && st->open_tx ? 0 : db_flush_count(st, e);
+    st->count.sweep = sweep;
+    return r;
 }
 
 static int count_row(struct store *st, uint64_t sweep, enum row_status status, bool known, int sign,
                      struct err *e)
 {
-    sqlite3_stmt *s =
-        db_use(st,
-               "UPDATE t_sweep SET done = done + ?1, failed = failed + ?2, invalid = invalid + ?3,"
-               " known = known + ?4 WHERE seq = ?5",
-               e);
-    if (!s)
-        return -EIO;
-    sqlite3_bind_int(s, 1, status == ROW_DONE ? sign : 0);
-    sqlite3_bind_int(s, 2, status == ROW_FAILED ? sign : 0);
-    sqlite3_bind_int(s, 3, status == ROW_INVALID ? sign : 0);
-    sqlite3_bind_int(s, 4, known ? sign : 0);
-    sqlite3_bind_int64(s, 5, (sqlite3_int64)sweep);
-    return db_step(st, s, e, "sweep");
+    int r = count_of(st, sweep, e);
+    *(status == ROW_DONE     ? &st->count.done
+      : status == ROW_FAILED ? &st->count.failed
+                             : &st->count.invalid) += sign;
+    st->count.known += known ? sign : 0;
+    return r;
 }
 
-int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms, struct err *e)
+/* As store_put_row(), where there is a row already. */
+static int put_again(struct store *st, const struct store_row *r, uint64_t wall_ms, struct err *e)
 {
-    sqlite3_stmt *s = db_use(st, row_select, e);
+    sqlite3_stmt *s = db_use_row(st, row_select, e);
     if (!s)
         return -EIO;
     db_bind(s, "uu", r->sweep, r->index);
     int rc = db_step(st, s, e, "read");
-    if (rc < 0)
-        return rc;
-    if (rc == 0) {
-        rc = insert_row(st, r, e);
-        if (rc >= 0)
-            rc = count_row(st, r->sweep, r->status, false, 1, e);
-        return rc < 0 ? rc : PUT_FIRST;
-    }
+    if (rc <= 0)
+        return rc < 0 ? rc : err_set(e, EIO, "%s: a row is there and is not", st->path);
     enum row_status old = (enum row_status)db_u64(s, 0);
     int old_by = (int)db_u64(s, 2);
     bool equal = old == r->status;
@@ -100,7 +125,7 @@ int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms,
     sqlite3_reset(s);
     if (old_by == BY_COORDINATOR && old == ROW_FAILED && r->by != BY_COORDINATOR) {
         /* given up on, then it came after all */
-        s = db_use(st, "DELETE FROM t_row WHERE sweep = ? AND idx = ?", e);
+        s = db_use_row(st, "DELETE FROM t_row WHERE sweep = ? AND idx = ?", e);
         if (!s)
             return -EIO;
         db_bind(s, "uu", r->sweep, r->index);
@@ -115,14 +140,18 @@ int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms,
     }
     if (r->by == BY_COORDINATOR)
         return PUT_EQUAL; /* a real result is here: giving up is void */
-    s = equal ? db_use(st, "UPDATE t_sweep SET equal = equal + 1 WHERE seq = ?", e)
-              : db_use(st, "UPDATE t_sweep SET differing = differing + 1 WHERE seq = ?", e);
+    if (equal) {
+        rc = count_of(st, r->sweep, e);
+        st->count.equal++;
+        return rc < 0 ? rc : PUT_EQUAL;
+    }
+    s = db_use(st, "UPDATE t_sweep SET differing = differing + 1 WHERE seq = ?", e);
     if (!s)
         return -EIO;
     db_bind(s, "u", r->sweep);
     rc = db_step(st, s, e, "sweep");
-    if (rc < 0 || equal)
-        return rc < 0 ? rc : PUT_EQUAL;
+    if (rc < 0)
+        return rc;
     s = db_use(st, "INSERT INTO t_differing VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", e);
     if (!s)
         return -EIO;
@@ -132,6 +161,16 @@ int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms,
             sizeof(packed), r->epoch, r->n, r->task, r->reg, r->engine, wall_ms);
     rc = db_step(st, s, e, "row");
     return rc < 0 ? rc : PUT_DIFFERS;
+}
+
+int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms, struct err *e)
+{
+    int rc = insert_row(st, r, e);
+    if (rc == 1)
+        rc = count_row(st, r->sweep, r->status, false, 1, e);
+    else if (rc == 0)
+        return put_again(st, r, wall_ms, e);
+    return rc < 0 ? rc : PUT_FIRST;
 }
 
 int store_aside(struct store *st, const struct store_row *r, const char *kind,
@@ -153,7 +192,7 @@ int store_aside(struct store *st, const struct store_row *r, const char *kind,
 static int find_known(struct store *st, const struct id *point, const uint64_t engines[], size_t n,
                       sqlite3_stmt **ret, struct err *e)
 {
-    sqlite3_stmt *s = db_use(st, row_known, e);
+    sqlite3_stmt *s = db_use_row(st, row_known, e);
     if (!s)
         return -EIO;
     db_bind(s, "i", point);
@@ -184,7 +223,7 @@ int store_put_known(struct store *st, uint64_t sweep, uint64_t index, const stru
     int r = find_known(st, point, engines, n, &s, e);
     if (r <= 0)
         return r;
-    sqlite3_stmt *in = db_use(st, row_insert(), e);
+    sqlite3_stmt *in = db_use_row(st, row_insert(), e);
     if (!in) {
         sqlite3_reset(s);
         return -EIO;
@@ -194,8 +233,8 @@ int store_put_known(struct store *st, uint64_t sweep, uint64_t index, const stru
         sqlite3_bind_value(in, k + 3, sqlite3_column_value(s, k));
     sqlite3_bind_int(in, 3 + 4, BY_COPY);
     sqlite3_reset(s);
-    r = db_step(st, in, e, "row");
-    if (r >= 0)
+    r = put_row(st, in, e);
+    if (r == 1)
         r = count_row(st, sweep, ROW_DONE, true, 1, e);
     return r < 0 ? r : 1;
 }

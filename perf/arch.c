@@ -384,29 +384,83 @@ int rules_parse(const char *s, const char *place, enum rules *ret, struct err *e
     return 0;
 }
 
-/* Written directly, since a sweep names millions of points: the keys below are in canonical
- * (sorted) order. */
+/* ---- JSON without a tree: a sweep names millions of points */
+
+static char *put_bytes(char *p, const char *s, size_t n)
+{
+    memcpy(p, s, n);
+    return p + n;
+}
+
+#define PUT(p, literal) put_bytes(p, literal, sizeof(literal) - 1)
+
+static char *put_value(char *p, unsigned k, uint32_t v)
+{
+    if (keys[k].kind == BOOL)
+        return v ? PUT(p, "true") : PUT(p, "false");
+    if (keys[k].kind == POLICY) {
+        const char *s = v < ARRAY_LEN(policies) ? policies[v] : "?";
+        *p++ = '"';
+        p = put_bytes(p, s, strlen(s));
+        *p++ = '"';
+        return p;
+    }
+    char digits[10], *d = digits + sizeof(digits);
+    do {
+        *--d = (char)('0' + v % 10);
+        v /= 10;
+    } while (v);
+    return put_bytes(p, d, (size_t)(digits + sizeof(digits) - d));
+}
+
+/* The keys in this order, or (NULL) in their own. */
+static char *put_arch(char *p, const struct arch *a, const uint8_t order[ARCH_N])
+{
+    static const struct {
+        const char *s;
+        size_t n;
+    } heads[ARCH_N] = {
+#define X(name, kind, def, lo, hi) { ",\"" #name "\":", sizeof(",\"" #name "\":") - 1 },
+        ARCH_KEYS(X)
+#undef X
+    };
+    for (unsigned i = 0; i < ARCH_N; i++) {
+        unsigned k = order ? order[i] : i;
+        p = put_bytes(p, heads[k].s + !i, heads[k].n - !i);
+        p = put_value(p, k, values_ro(a)[k]);
+    }
+    return p;
+}
+
+size_t arch_text_json(const struct arch *a, char out[ARCH_TEXT_MAX])
+{
+    char *p = PUT(out, "{");
+    p = PUT(put_arch(p, a, NULL), "}");
+    *p = 0;
+    return (size_t)(p - out);
+}
+
+/* The keys in canonical (sorted) order. */
 void arch_point_id(const struct arch *a, enum rules rules, const struct id *trace, struct id *ret)
 {
-    static const char *const sorted[ARCH_N] = {
-        "cc_entries",   "cc_groups",    "cc_ways",    "inorder",    "iotlb_entries",
-        "iotlb_groups", "iotlb_policy", "iotlb_ways", "l2_entries", "l2_groups",
-        "l2_ways",      "l3_entries",   "l3_groups",  "l3_ways",    "link_gbps",
-        "pf_distance",  "pf_entries",   "pf_history", "queue",      "salloc",
+    enum {
+#define X(name, kind, def, lo, hi) K_##name,
+        ARCH_KEYS(X)
+#undef X
     };
-    char s[1024], hex[ID_HEX_LEN], text[16];
-    size_t n = (size_t)snprintf(s, sizeof(s), "{\"arch\":{");
-    for (unsigned i = 0; i < ARCH_N; i++) {
-        int k = arch_key(sorted[i]);
-        arch_text(a, (unsigned)k, text);
-        const char *q = keys[k].kind == POLICY ? "\"" : "";
-        if (keys[k].kind == BOOL)
-            strcpy(text, values_ro(a)[k] ? "true" : "false");
-        n += (size_t)snprintf(s + n, sizeof(s) - n, "%s\"%s\":%s%s%s", i ? "," : "", sorted[i], q,
-                              text, q);
-    }
+    static const uint8_t sorted[ARCH_N] = {
+        K_cc_entries,   K_cc_groups,    K_cc_ways,    K_inorder,    K_iotlb_entries,
+        K_iotlb_groups, K_iotlb_policy, K_iotlb_ways, K_l2_entries, K_l2_groups,
+        K_l2_ways,      K_l3_entries,   K_l3_groups,  K_l3_ways,    K_link_gbps,
+        K_pf_distance,  K_pf_entries,   K_pf_history, K_queue,      K_salloc,
+    };
+    char s[ARCH_TEXT_MAX + 256], hex[ID_HEX_LEN];
+    char *p = PUT(s, "{\"arch\":{");
+    p = PUT(put_arch(p, a, sorted), "},\"rules\":\"");
+    p = put_bytes(p, rules_name(rules), strlen(rules_name(rules)));
     id_hex(trace, hex);
-    n += (size_t)snprintf(s + n, sizeof(s) - n, "},\"rules\":\"%s\",\"trace\":\"%s\"}",
-                          rules_name(rules), hex);
-    hash_bytes(s, n, ret);
+    p = PUT(p, "\",\"trace\":\"");
+    p = put_bytes(p, hex, ID_HEX_LEN - 1);
+    p = PUT(p, "\"}");
+    hash_bytes(s, (size_t)(p - s), ret);
 }

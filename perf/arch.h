@@ -72,6 +72,9 @@ void arch_text(const struct arch *a, unsigned k, char *out);
  */
 json_t *arch_json(const struct arch *a);
 int arch_from_json(const json_t *j, struct arch *ret, struct err *e);
+/* The bytes of arch_json() without spaces, NUL behind; returns their number. */
+enum { ARCH_TEXT_MAX = 1024 };
+size_t arch_text_json(const struct arch *a, char out[ARCH_TEXT_MAX]);
 
 const char *rules_name(enum rules r); /* "model", "hypersio" */
 int rules_parse(const char *s, const char *place, enum rules *ret, struct err *e);

@@ -146,4 +146,11 @@ Test(arch, point_id_is_the_hash_of_canonical_json)
     json_hash(j, &slow);
     json_decref(j);
     cr_assert(id_eq(&fast, &slow));
+    char text[ARCH_TEXT_MAX];
+    j = arch_json(&a);
+    char *want = json_dumps(j, JSON_COMPACT);
+    cr_assert_eq(arch_text_json(&a, text), strlen(want));
+    cr_assert_str_eq(text, want);
+    free(want);
+    json_decref(j);
 }

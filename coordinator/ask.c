@@ -15,9 +15,29 @@ const char *hub_sweep_state(struct hub *h, const struct store_sweep *w)
 {
     const struct sched_sweep *s = sched_sweep(&h->sched, w->seq);
     bool rest = true;
+    struct store_job job;
+    bool bound;
     if (s && w->state <= SWEEP_RUNNING && !w->held)
         sched_quarantined(s, &rest);
+    else if (!s && w->state <= SWEEP_RUNNING && hub_after_job(h, w->seq, &job, &bound, NULL) == 0)
+        rest = bound || strcmp(hub_job_state(h, &job), "quarantined") != 0;
     return rest ? sweep_state_name(w->state, w->held) : "quarantined";
+}
+
+const char *hub_job_state(struct hub *h, const struct store_job *w)
+{
+    const struct sched_job *j = sched_job(&h->sched, w->seq);
+    bool rest = !j || w->held || w->state > SWEEP_RUNNING;
+    if (!rest)
+        LIST_EACH(p, n, &j->tasks)
+    rest |= LIST_OF(p, struct sched_task, by_sweep)->state != TASK_QUARANTINED;
+    return rest ? sweep_state_name(w->state, w->held) : "quarantined";
+}
+
+bool hub_is_task(const struct hub *h, const char *text, uint64_t *ret)
+{
+    return num_u64(text, 1, UINT64_MAX, "task", ret, NULL) == 0 &&
+           (strlen(text) < 8 || sched_task(&h->sched, *ret));
 }
 
 const char *hub_agent_state(struct hub *h, const struct store_agent *a)
@@ -41,8 +61,8 @@ static json_t *collect_doc(struct hub *h, const struct store_sweep *w)
     if (hub_after_job(h, w->seq, &j, &bound, NULL) < 0)
         return json_null();
     return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o}", "job", json_id(&j.id), "state",
-                     sweep_state_name(j.state, j.held), "runs", json_u64(j.tasks), "done",
-                     json_u64(j.done), "failed", json_u64(j.failed), "known", json_u64(j.known));
+                     hub_job_state(h, &j), "runs", json_u64(j.tasks), "done", json_u64(j.done),
+                     "failed", json_u64(j.failed), "known", json_u64(j.known));
 }
 
 static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)

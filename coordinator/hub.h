@@ -44,6 +44,7 @@ struct hub_answer {
     uint64_t peer, req; /* req != 0: a user waits, also for bad news */
     struct msg msg;     /* without borrowed parts but text */
     char *text;         /* owned */
+    bool late;          /* not before what the scheduler makes of it is stored, too */
 };
 
 /* A user who waits for what a task on an agent has written. */
@@ -105,6 +106,9 @@ void hub_event(struct hub *h,
                const struct sched_event *ev); /* to the scheduler, after the commit */
 /* Owed to a peer after the commit. m's pointers must live until then: static, or `text` (copied; m.ok/refuse text). */
 void hub_answer(struct hub *h, uint64_t peer, uint64_t req, const struct msg *m, const char *text);
+/* The same, for what only the scheduler's actions make durable: sent at the end of the next hub_tick(). */
+void hub_answer_late(struct hub *h, uint64_t peer, uint64_t req, const struct msg *m,
+                     const char *text);
 void hub_fail(struct hub *h, const struct err *e); /* a write failed: the turn is void */
 bool hub_commit(
     struct hub *h); /* end the transaction, tell the scheduler, send what is owed; false = void */
@@ -208,6 +212,9 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m);
 
 const char *hub_sweep_state(struct hub *h, const struct store_sweep *w); /* as people see it */
 const char *hub_agent_state(struct hub *h, const struct store_agent *a);
+const char *hub_job_state(struct hub *h, const struct store_job *w);
+/* Whether text is the number of a task. Eight digits and more may begin an id as well: then only of one that is not over. */
+bool hub_is_task(const struct hub *h, const char *text, uint64_t *ret);
 const char *hub_ended_state(const char *cause); /* of a task: "done", "cancelled", "failed" */
 
 /* why.c: documents of two questions */
@@ -219,6 +226,8 @@ int hub_audit(struct hub *h, const json_t *args, const char *cursor, json_t **re
 void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m);
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m);
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code);
+/* End the transaction in the middle of a turn, so that what follows may tell the scheduler, and open the next one. */
+int hub_commit_now(struct hub *h, struct err *e);
 /* A sweep of the store into memory and into the scheduler. */
 int hub_load_sweep(struct hub *h, uint64_t seq, struct err *e);
 int hub_add_live(struct hub *h, struct live *l); /* taken */

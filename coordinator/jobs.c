@@ -457,6 +457,21 @@ int hub_job_over(struct hub *h, const struct sched_action *a, struct err *e)
 
 /* ---- control */
 
+/* Those in quarantine; how many. */
+static uint64_t free_tasks(struct hub *h, const struct sched_job *j)
+{
+    uint64_t n = 0;
+    LIST_EACH(p, next, &j->tasks)
+    {
+        const struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+        if (t->state != TASK_QUARANTINED)
+            continue;
+        hub_event(h, &(struct sched_event){ .type = EV_RETRY_TASK, .end = { .task = t->num } });
+        n++;
+    }
+    return n;
+}
+
 int hub_control_job(struct hub *h, const char *verb, const struct store_job *w, char text[256],
                     struct err *e)
 {
@@ -464,12 +479,19 @@ int hub_control_job(struct hub *h, const char *verb, const struct store_job *w, 
     int r;
     if (!strncmp(verb, "retry", 5)) {
         uint64_t n = 0;
-        if (sched_job(&h->sched, w->seq))
+        const struct sched_job *j = sched_job(&h->sched, w->seq);
+        if (j && !(n = free_tasks(h, j)))
             return err_set(e, EBUSY, "job '%.100s': still at work; retry it when it is over",
                            w->name);
+        if (j) {
+            snprintf(text, 256, "job '%.100s': %" PRIu64 " tasks leave quarantine", w->name, n);
+            return 0;
+        }
         r = store_redo_job(h->store, w->seq, !!strcmp(verb, "retry-failed"), &n, e);
         if (r >= 0 && n)
             r = store_job_state(h->store, w->seq, SWEEP_RUNNING, 0, e);
+        if (r >= 0 && n)
+            r = hub_commit_now(h, e); /* the scheduler hears of it when it is stored */
         if (r >= 0 && n)
             r = hub_load_job(h, w->seq, true, e);
         snprintf(text, 256, "job '%.100s': %" PRIu64 " tasks run again", w->name, n);
@@ -499,14 +521,14 @@ int hub_control_job(struct hub *h, const char *verb, const struct store_job *w, 
 
 /* ---- questions */
 
-static json_t *job_doc(const struct store_job *w)
+static json_t *job_doc(struct hub *h, const struct store_job *w)
 {
     char when[CLOCK_RFC3339_LEN];
     json_t *j = json_object();
     json_object_set_new(j, "job", json_id(&w->id));
     json_object_set_new(j, "kind", json_str(w->kind));
     json_object_set_new(j, "name", json_str(w->name));
-    json_object_set_new(j, "state", json_string(sweep_state_name(w->state, w->held)));
+    json_object_set_new(j, "state", json_string(hub_job_state(h, w)));
     json_object_set_new(j, "tasks", json_u64(w->tasks));
     json_object_set_new(j, "done", json_u64(w->done));
     json_object_set_new(j, "failed", json_u64(w->failed));
@@ -547,7 +569,7 @@ static int add_item(void *ctx, const struct store_job_task *t)
                         : s                      ? task_state_name(s->state)
                                                  : "queued";
     char why[200] = "";
-    if (s && s->state == TASK_QUEUED)
+    if (s && task_waits(s))
         sched_job_why(&p->h->sched, s, why);
     json_t *j = json_object();
     json_object_set_new(j, "task", json_u64(t->task));
@@ -581,7 +603,7 @@ int hub_ask_job(struct hub *h, const json_t *args, const char *cursor, json_t **
         return r;
     *ret = json_object();
     json_object_set_new(*ret, "schema", json_string("siofleet.job/1"));
-    CLEANUP(json_decrefp) json_t *doc = job_doc(&w);
+    CLEANUP(json_decrefp) json_t *doc = job_doc(h, &w);
     json_object_update(*ret, doc);
     if (!json_is_true(json_object_get(args, "items")))
         return 0;
@@ -601,7 +623,7 @@ static int ls_one(void *ctx, const struct store_job *w)
         p->next = w->seq;
         return 1;
     }
-    json_array_append_new(p->v, job_doc(w));
+    json_array_append_new(p->v, job_doc(p->h, w));
     return 0;
 }
 

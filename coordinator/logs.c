@@ -127,7 +127,7 @@ static int count_task(void *ctx, const struct store_job_task *t)
 /* The task that TEXT names: its number, or a job that has only one. */
 static int find_task(struct hub *h, const char *text, uint64_t *ret, struct err *e)
 {
-    if (strlen(text) < 8 && num_u64(text, 1, UINT64_MAX, "task", ret, NULL) == 0)
+    if (hub_is_task(h, text, ret))
         return 0;
     struct store_job w;
     struct tasks x = { 0 };

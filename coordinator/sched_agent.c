@@ -210,7 +210,8 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
     }
     t->total = ev->restore.total;
     t->fails = ev->restore.fails;
-    t->timeout_ms = ev->restore.timeout_ms;
+    if (!t->job || ev->restore.open)
+        t->timeout_ms = ev->restore.timeout_ms;
     t->noted = ev->restore.noted;
     if (ev->restore.n_kills || (ev->restore.why && *ev->restore.why)) {
         struct sched_past *p = sched_past(t);

@@ -160,13 +160,14 @@ int sched_job_again(struct sched *s, struct sched_task *t, bool count, const cha
         return sched_job_over(s, t, why, false, out);
     sched_leave(t);
     sched_move(s, t, MOVE_REQUEUE);
-    t->not_before_ms = count ? now + sched_back_off(&s->rng, t->fails) : now;
+    uint32_t tries = count ? t->fails : t->past ? t->past->n_kills : 0;
+    t->not_before_ms = tries ? now + sched_back_off(&s->rng, tries) : now;
     return 0;
 }
 
 int sched_cancel_job_task(struct sched *s, struct sched_task *t, struct sched_actions *out)
 {
-    if (t->state == TASK_QUEUED)
+    if (task_waits(t))
         return sched_job_over(s, t, "cancelled", true, out);
     t->cancelled = true;
     return sched_stop(s, t, out);
@@ -360,8 +361,8 @@ int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
             r = sched_place(s, t, t->needs.collect && some_ready(s, &t->needs), now, out);
             if (r < 0)
                 return r;
-            if (r == 0 && !t->needs.pinned)
-                break; /* its other tasks need the same */
+            if (r == 0 && !t->needs.pinned && sched_alone(t) == t->needs.exclusive)
+                break; /* its other tasks need the same; those of a suspect need less */
         }
     }
     return 0;
@@ -371,6 +372,12 @@ void sched_job_why(const struct sched *s, const struct sched_task *t, char out[2
 {
     const struct sched_needs *n = &t->needs;
     size_t there = 0, fit = 0, cores = 0, memory = 0, kvm = 0, collect = 0, labels = 0;
+    if (t->state == TASK_QUARANTINED) {
+        snprintf(out, 200,
+                 "three agents went while they held it; `siofleet retry %llu` lets it go on",
+                 (unsigned long long)t->num);
+        return;
+    }
     if (t->job->held) {
         snprintf(out, 200, "it is held; `siofleet release` lets it go on");
         return;

@@ -486,9 +486,16 @@ static int again_job(struct sched *s, struct sched_task *t, enum fault fault, co
         killed = note_failure(t, text);
     if (killed < 0)
         return killed;
-    if (killed && fault == FAULT_LOST)
-        return sched_job_over(s, t, "the third agent fell silent while it ran", false, out);
-    return sched_job_again(s, t, fault == FAULT_OWN, why, now, out);
+    bool stays = t->state != TASK_STOPPING && !t->cancelled && !t->job->cancelled;
+    if (killed && fault == FAULT_LOST && stays) {
+        sched_leave(t);
+        sched_move(s, t, MOVE_QUARANTINE);
+        return sched_note(t, true, out);
+    }
+    bool note = stays && fault == FAULT_LOST && t->past && t->past->n_kills;
+    uint64_t num = t->num;
+    int r = sched_job_again(s, t, fault == FAULT_OWN, why, now, out);
+    return r < 0 || !note || !(t = sched_task(s, num)) ? r : sched_note(t, false, out);
 }
 
 static int again(struct sched *s, struct sched_task *t, enum fault fault, const char *text,

@@ -260,8 +260,7 @@ static int restore_waiting(void *ctx, struct store_task *t)
                               .restore = { .task = t->task,
                                            .n = t->n,
                                            .sweep = t->sweep,
-                                           .kind =
-                                               strcmp(t->kind, "trace") ? TASK_POINTS : TASK_TRACE,
+                                           .kind = task_kind_parse(t->kind),
                                            .key = t->key,
                                            .points = &t->points,
                                            .total = t->points.total,

@@ -474,11 +474,11 @@ int store_ls_artefacts(struct store *st, const char *cursor, struct buf *body,
     next[0] = 0;
     if (cursor && *cursor && num_u64(cursor, 0, UINT64_MAX, "cursor", &skip, e) < 0)
         return -SF_EUSAGE;
-    sqlite3_stmt *s = db_use(
-        st,
-        "SELECT id,size_b,kind,name,added_ms,pinned FROM t_artefact ORDER BY added_ms, id LIMIT 2001"
-        " OFFSET ?",
-        e);
+    sqlite3_stmt *s = db_use(st,
+                             "SELECT id,size_b,kind,name,added_ms,pinned FROM t_artefact ORDER BY "
+                             "added_ms, id LIMIT 2001"
+                             " OFFSET ?",
+                             e);
     if (!s)
         return -EIO;
     db_bind(s, "u", skip);

@@ -61,4 +61,5 @@ int db_mark_used(struct store *st, uint64_t trace, struct err *e);
 /* store_fleet.c */
 /* "ab12..." of 8 to 64 hex digits -> its bytes as lowest and highest id. */
 bool db_id_range(const char *text, struct id *lo, struct id *hi);
-void db_artefact(sqlite3_stmt *s, struct store_artefact *a); /* id, size_b, kind, name, added_ms, pinned */
+void db_artefact(sqlite3_stmt *s,
+                 struct store_artefact *a); /* id, size_b, kind, name, added_ms, pinned */

@@ -47,6 +47,51 @@ void hub_answer(struct hub *h, uint64_t peer, uint64_t req, const struct msg *m,
     };
 }
 
+void hub_answer_late(struct hub *h, uint64_t peer, uint64_t req, const struct msg *m,
+                     const char *text)
+{
+    size_t n = h->n_answers;
+    hub_answer(h, peer, req, m, text);
+    if (h->n_answers > n)
+        h->answers[n].late = true;
+}
+
+/* late: those, else the others. */
+static void send_answers(struct hub *h, bool late)
+{
+    size_t keep = 0;
+    for (size_t i = 0; i < h->n_answers; i++) {
+        struct hub_answer *a = &h->answers[i];
+        if (a->late != late) {
+            h->answers[keep++] = *a;
+            continue;
+        }
+        if (a->msg.type == M_OK) {
+            a->msg.ok.text = a->text ? a->text : "";
+            a->msg.ok.text_len = strlen(a->msg.ok.text);
+        } else if (a->msg.type == M_REFUSE) {
+            a->msg.refuse.text = a->text ? a->text : "refused";
+            a->msg.refuse.text_len = strlen(a->msg.refuse.text);
+        }
+        link_send(h->link, a->peer, &a->msg,
+                  NULL); /* what a full queue swallows is asked for again */
+        free(a->text);
+    }
+    h->n_answers = keep;
+}
+
+/* Nothing of the turn was stored: all who wait are told. */
+static void refuse_answers(struct hub *h)
+{
+    for (size_t i = 0; i < h->n_answers; i++) {
+        if (h->answers[i].req)
+            link_refuse(h->link, h->answers[i].peer, h->answers[i].req, err_exit(h->why.code),
+                        h->why.code == ENOSPC ? "NO_SPACE" : err_name(h->why.code), h->why.text);
+        free(h->answers[i].text);
+    }
+    h->n_answers = 0;
+}
+
 void hub_fail(struct hub *h, const struct err *e)
 {
     if (h->failed)
@@ -81,10 +126,8 @@ void hub_step(struct hub *h, const struct sched_event *ev)
         log_error("scheduler: event %d: %s", (int)ev->type, e.code ? e.text : strerror(-r));
 }
 
-static void forget_turn(struct hub *h)
+static void forget_events(struct hub *h)
 {
-    for (size_t i = 0; i < h->n_answers; i++)
-        free(h->answers[i].text);
     for (size_t i = 0; i < h->n_events; i++)
         if (h->events[i].type == EV_SWEEP && h->events[i].sweep.todo) {
             spans_clear(h->events[i].sweep.todo);
@@ -93,7 +136,7 @@ static void forget_turn(struct hub *h)
             free((char *)(uintptr_t)h->events[i].end.cause);
             free((char *)(uintptr_t)h->events[i].end.text);
         }
-    h->n_answers = h->n_events = 0;
+    h->n_events = 0;
     h->failed = false;
 }
 
@@ -108,29 +151,14 @@ bool hub_commit(struct hub *h)
                 hub_drop_live(h, h->events[i].sweep.user);
             else if (h->events[i].type == EV_JOB)
                 hub_drop_job(h, h->events[i].job.user);
-        for (size_t i = 0; i < h->n_answers; i++)
-            if (h->answers[i].req)
-                link_refuse(h->link, h->answers[i].peer, h->answers[i].req, err_exit(h->why.code),
-                            h->why.code == ENOSPC ? "NO_SPACE" : err_name(h->why.code),
-                            h->why.text);
-        forget_turn(h);
+        refuse_answers(h);
+        forget_events(h);
         return false;
     }
     for (size_t i = 0; i < h->n_events; i++)
         hub_step(h, &h->events[i]);
-    for (size_t i = 0; i < h->n_answers; i++) {
-        struct hub_answer *a = &h->answers[i];
-        if (a->msg.type == M_OK) {
-            a->msg.ok.text = a->text ? a->text : "";
-            a->msg.ok.text_len = strlen(a->msg.ok.text);
-        } else if (a->msg.type == M_REFUSE) {
-            a->msg.refuse.text = a->text ? a->text : "refused";
-            a->msg.refuse.text_len = strlen(a->msg.refuse.text);
-        }
-        link_send(h->link, a->peer, &a->msg,
-                  &e); /* what a full queue swallows is asked for again */
-    }
-    forget_turn(h);
+    send_answers(h, false);
+    forget_events(h);
     return true;
 }
 
@@ -401,7 +429,7 @@ static int note_task(struct hub *h, const struct sched_action *a, const struct s
                             .fails = a->fails,
                             .quarantined = a->quarantined,
                             .n_kills = a->n_kills };
-    snprintf(t.kind, sizeof(t.kind), "%s", a->kind == TASK_TRACE ? "trace" : "points");
+    snprintf(t.kind, sizeof(t.kind), "%s", task_kind_name(a->kind));
     snprintf(t.why, sizeof(t.why), "%.159s", a->text);
     for (uint32_t i = 0; i < a->n_kills; i++) {
         memcpy(t.kill[i].install, a->kills[i].install, 16);
@@ -416,7 +444,7 @@ static int note_task(struct hub *h, const struct sched_action *a, const struct s
         return r;
     char subject[32], text[300];
     snprintf(subject, sizeof(subject), "%" PRIu64, a->task);
-    snprintf(text, sizeof(text), "quarantined: %d agents fell silent while it ran",
+    snprintf(text, sizeof(text), "quarantined: %d agents went while they held it",
              (int)SCHED_KILLS);
     log_error("task %s is %s; `siofleet why %s` names them, `siofleet retry %s` lets it go on",
               subject, text, subject, subject);
@@ -615,6 +643,7 @@ static size_t do_actions(struct hub *h)
         if (!e.code)
             err_sys(&e, -r, "coordinator");
         hub_fail(h, &e);
+        refuse_answers(h);
         keep_actions(h);
         size_t n = h->out.n; /* taking a grant back adds actions behind */
         for (size_t i = 0; i < n; i++) {
@@ -664,15 +693,18 @@ void hub_tick(struct hub *h)
     for (int turn = 0; turn < TURNS_MAX; turn++) {
         hub_step(h, &(struct sched_event){ .type = EV_TICK });
         if (!h->out.n && !h->kept.n)
-            return;
+            break;
         if (!do_actions(h) && !h->out.n)
-            return;
+            break;
     }
+    send_answers(h, true);
 }
 
 void hub_clear(struct hub *h)
 {
-    forget_turn(h);
+    forget_events(h);
+    for (size_t i = 0; i < h->n_answers; i++)
+        free(h->answers[i].text);
     free(h->answers);
     free(h->events);
     sched_clear(&h->sched);

@@ -269,17 +269,6 @@ void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m)
 
 /* ---- control */
 
-static void answer_ok(struct hub *h, const struct peer *p, uint64_t req, const char *text)
-{
-    struct msg m = { .type = M_OK, .ok = { .req = req } };
-    hub_answer(h, p->id, req, &m, text);
-}
-
-static bool is_task(const char *target, uint64_t *ret)
-{
-    return strlen(target) < 8 && num_u64(target, 1, UINT64_MAX, "task", ret, NULL) == 0;
-}
-
 static int control_task(struct hub *h, const char *verb, uint64_t task, char text[256],
                         struct err *e)
 {
@@ -293,14 +282,13 @@ static int control_task(struct hub *h, const char *verb, uint64_t task, char tex
         ev.type = EV_RETRY_TASK;
     else
         return err_set(e, SF_EUSAGE, "%s: works on sweeps, not on tasks", verb);
-    hub_step(h, &ev);
+    hub_event(h, &ev);
     snprintf(text, 256, "task %" PRIu64 ": %s", task,
              ev.type == EV_RETRY_TASK ? "retried now" : "cancelled");
     return 0;
 }
 
-/* End the transaction in the middle of a turn: what follows may tell the scheduler. */
-static int commit_now(struct hub *h, struct err *e)
+int hub_commit_now(struct hub *h, struct err *e)
 {
     if (hub_commit(h))
         return hub_write(h) ? 0 : err_set(e, h->why.code, "%s", h->why.text);
@@ -310,7 +298,7 @@ static int commit_now(struct hub *h, struct err *e)
 static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_only, char text[256],
                        struct err *e)
 {
-    int r = commit_now(h, e); /* the scheduler knows all that came before */
+    int r = hub_commit_now(h, e); /* the scheduler knows all that came before */
     if (r < 0)
         return r;
     const struct sched_sweep *s = sched_sweep(&h->sched, w->seq);
@@ -334,7 +322,7 @@ static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_o
     uint64_t n = again.total + (s ? sched_quarantined(s, &rest) : 0);
     if (r >= 0 && s) {
         /* rows that are still there after all must not wait as well */
-        r = commit_now(h, e);
+        r = hub_commit_now(h, e);
         r = r < 0 ? r
                   : sched_step(&h->sched,
                                &(struct sched_event){ .type = EV_REDO,
@@ -345,7 +333,7 @@ static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_o
         if (r >= 0) /* a hold ended with the sweep: nobody could release it since */
             r = store_sweep_held(h->store, w->seq, false, e);
         if (r >= 0)
-            r = commit_now(h, e);
+            r = hub_commit_now(h, e);
         if (r >= 0)
             r = hub_load_sweep(h, w->seq, e);
         n = w->points - w->done - w->invalid;
@@ -413,12 +401,13 @@ static int control_agent(struct hub *h, const char *verb, const char *target, ch
 
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m)
 {
-    static const char *const verbs[] = { "cancel",       "hold",  "release", "retry",
-                                         "retry-failed", "drain", "undrain", "pin", "unpin" };
+    static const char *const verbs[] = { "cancel", "hold",    "release", "retry", "retry-failed",
+                                         "drain",  "undrain", "pin",     "unpin" };
     struct err e = { 0 };
     char text[256] = "";
     size_t v = 0;
     uint64_t task;
+    bool late = false;
     int r = 0;
     if (!strcmp(m->verb, "gc")) { /* answered when it is done */
         if (hub_gc_begin(h, p, m->req, m->target, &e) < 0)
@@ -436,7 +425,7 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
         r = hub_pin(h, m->target, v == 7, text, &e);
     } else if (v >= 5) {
         r = control_agent(h, m->verb, m->target, text, &e);
-    } else if (is_task(m->target, &task)) {
+    } else if ((late = hub_is_task(h, m->target, &task))) {
         r = control_task(h, m->verb, task, text, &e);
     } else {
         struct store_sweep w;
@@ -458,5 +447,6 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
     log_info("%s", text);
     struct err ignored = { 0 };
     store_event(h->store, clock_wall_ms(), "control", m->target, text, &ignored);
-    answer_ok(h, p, m->req, text);
+    struct msg ok = { .type = M_OK, .ok = { .req = m->req } };
+    (late ? hub_answer_late : hub_answer)(h, p->id, m->req, &ok, text);
 }

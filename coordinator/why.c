@@ -125,18 +125,19 @@ static void why_past(struct why *y, const struct sched_task *t, const char *code
     const struct sched_past *p = t->past;
     char wait[NUM_MS_LEN];
     if (t->state == TASK_QUARANTINED) {
-        char names[256] = "";
+        char names[256] = "", points[40] = "";
         size_t at = 0;
         for (uint32_t i = 0; p && i < p->n_kills && at < sizeof(names) - 70; i++) {
             const struct sched_agent *a = sched_agent(&y->h->sched, p->kill[i].install);
             at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", i ? ", " : "",
                                    agent_name(a));
         }
+        if (t->kind == TASK_POINTS)
+            snprintf(points, sizeof(points), " (%" PRIu64 " points)", t->left.total);
         reason(y, "QUARANTINED",
-               "task %" PRIu64 " (%" PRIu64
-               " points): %u agents fell silent while it ran: %s; `siofleet "
-               "retry %" PRIu64 "` lets it go on",
-               t->num, t->left.total, p ? p->n_kills : 0, names, t->num);
+               "task %" PRIu64 "%s: %u agents went while they held it: %s; `siofleet retry %" PRIu64
+               "` lets it go on",
+               t->num, points, p ? p->n_kills : 0, names, t->num);
         return;
     }
     if (t->not_before_ms > y->now)
@@ -419,7 +420,7 @@ int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e)
     int r;
     text = text ? text : "last";
     snprintf(id, sizeof(id), "%.64s", text);
-    if (strlen(text) < 8 && num_u64(text, 1, UINT64_MAX, "task", &task, NULL) == 0) {
+    if (hub_is_task(h, text, &task)) {
         r = why_task(&y, task, &state, e);
     } else if ((r = store_find_sweep(h->store, text, &w, e)) == 0) {
         kind = "sweep";
@@ -430,7 +431,7 @@ int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e)
         kind = "job";
         id_hex(&j.id, id);
         r = why_job(&y, &j, e);
-        state = sweep_state_name(j.state, j.held);
+        state = hub_job_state(h, &j);
     } else if (r == -ENOENT && store_find_agent(h->store, text, &a, NULL) == 0) {
         kind = "agent";
         r = why_agent(&y, &a, &state, e);

@@ -244,7 +244,7 @@ static int on_fleet(struct cli *c, const struct collect_fleet *f)
     }
     fprintf(stderr, "collection %.16s: %" PRIu64 " runs, %" PRIu64 " known already\n", hex,
             sub.points, sub.known);
-    r = job_follow(cl, hex, "runs", false, &last, &e);
+    r = job_follow(cl, hex, JOB_RUNS, false, &last, &e);
     if (r == -ECANCELED && fleet_stop)
         return job_cancel(c, cl, hex);
     r = r < 0 ? r : job_items(cl, hex, &all, &e);

@@ -226,7 +226,7 @@ int run_exec(struct cli *c, void *opts, int argc, char **argv)
     r = r < 0 ? r : job_submit(cl, doc, o->request_id, hex, &sub, &e);
     if (r < 0)
         return cli_fail(c, &e);
-    r = job_follow(cl, hex, "hosts", sub.points < 2, &last, &e);
+    r = job_follow(cl, hex, JOB_HOSTS, sub.points < 2, &last, &e);
     if (r == -ECANCELED && fleet_stop)
         return job_cancel(c, cl, hex);
     r = r < 0 ? r : job_items(cl, hex, &all, &e);

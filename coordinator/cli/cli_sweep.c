@@ -2,10 +2,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "coordinator/cli/cli_collect_fleet.h"
 #include "coordinator/cli/fleet_run.h"
+#include "coordinator/cli/follow.h"
 #include "coordinator/cli/sheet.h"
 #include "perf/sweep.h"
 #include "proto/base/clean.h"
@@ -15,7 +15,6 @@
 enum {
     TABLE_ROWS = 10000,
     WHY_LEN = 600,
-    IDLE_MS = 3000, /* without a new point, until the agents are looked at; and between two looks */
     UPLOAD_QUIET_MS = 700,
 };
 
@@ -187,136 +186,31 @@ static uint64_t num(const json_t *doc, const char *key)
     return v;
 }
 
-static bool ended(const char *state)
+/* A sweep with [collect] is as far as its runs are, until those have ended. */
+static void sweep_at(const json_t *doc, struct follow_at *ret)
 {
-    static const char *const ends[] = { "done", "failed", "cancelled", "quarantined" };
-    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
-        if (state && !strcmp(state, ends[i]))
-            return true;
-    return false;
-}
-
-/* What a follower knows about a sweep that does not move. */
-struct idle {
-    uint64_t over,
-        since_ms;   /* points that had ended, and when that or the agents were last looked at */
-    char said[120]; /* "" = agents take work, as far as is known */
-};
-
-enum { READY, DRAINING, DRAINED, STOPPED, LOST, N_AGENT_STATES };
-static const char *const agent_states[N_AGENT_STATES] = { "ready", "draining", "drained", "stopped",
-                                                          "lost" };
-
-static int count_agents(void *ctx, json_t *body, struct err *e)
-{
-    unsigned *n = ctx;
-    size_t i;
-    json_t *agent;
-    (void)e;
-    json_array_foreach (json_object_get(body, "items"), i, agent) {
-        const char *state = json_string_value(json_object_get(agent, "state"));
-        for (unsigned k = 0; state && k < N_AGENT_STATES; k++)
-            n[k] += !strcmp(state, agent_states[k]);
-    }
-    return 0;
-}
-
-/* A sweep for which no agent is there waits for ever: say so, once for each state of affairs. */
-static void tell_idle(struct idle *w, struct client *cl, struct progress *bar, uint64_t over)
-{
-    uint64_t now = clock_mono_ms();
-    if (over != w->over || !w->since_ms) {
-        w->over = over;
-        w->since_ms = now;
-    }
-    if (now - w->since_ms < IDLE_MS)
-        return;
-    w->since_ms = now;
-    unsigned n[N_AGENT_STATES] = { 0 };
-    char text[sizeof(w->said)] = "";
-    if (client_ask(cl, "ls-agents", NULL, count_agents, n, NULL) < 0)
-        return; /* the next question about the sweep tells why */
-    size_t at = 0;
-    for (unsigned k = 0; !n[READY] && k < N_AGENT_STATES; k++)
-        if (k == READY || n[k])
-            at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u %s", k ? ", " : "", n[k],
-                                   agent_states[k]);
-    if (*text && strcmp(text, w->said) != 0) {
-        progress_end(bar);
-        fprintf(stderr, "siofleet: no agent takes work: %s\n", text);
-    }
-    memcpy(w->said, text, sizeof(text));
+    const json_t *col = json_object_get(doc, "collect");
+    if (json_is_object(col) && !follow_ended(json_string_value(json_object_get(col, "state"))))
+        *ret =
+            (struct follow_at){ "runs", num(col, "done") + num(col, "failed"), num(col, "runs") };
+    else
+        *ret = (struct follow_at){ "points",
+                                   num(doc, "done") + num(doc, "failed") + num(doc, "invalid"),
+                                   num(doc, "points") };
 }
 
 int sweep_follow(struct client *cl, const char *id, uint64_t deadline_ms,
                  int (*tick)(void *ctx, const json_t *sweep, struct err *e), void *ctx,
                  json_t **ret, struct err *e)
 {
-    struct progress bar;
-    struct idle idle = { 0 };
-    bool collecting = false;
-    json_t *args = json_pack("{s:s}", "id", id), *doc = NULL;
-    uint64_t start = clock_mono_ms();
-    long nap_ms = 50; /* short sweeps end at once, long ones are not asked about all the time */
-    int r;
-    progress_start(&bar, "points");
-    *ret = NULL;
-    for (;;) {
-        json_t *next = NULL;
-        r = client_ask_one(cl, "sweep", args, &next, e);
-        if (doc && (r == -ETIMEDOUT || r == -SF_ENOFLEET)) {
-            /* a sweep outlives its coordinator's restart, so whoever follows it waits as well */
-            progress_end(&bar);
-            fprintf(stderr, "sweep %.16s: the coordinator does not answer, waiting for it\n", id);
-            next = json_incref(doc);
-            r = 0;
-        }
-        if (r < 0)
-            break;
-        json_decref(doc);
-        doc = next;
-        uint64_t over = num(doc, "done") + num(doc, "failed") + num(doc, "invalid");
-        uint64_t points = num(doc, "points");
-        const json_t *col = json_object_get(doc, "collect");
-        bool runs = json_is_object(col) && !ended(json_string_value(json_object_get(col, "state")));
-        if (runs != collecting) {
-            progress_end(&bar);
-            progress_start(&bar, runs ? "runs" : "points");
-            collecting = runs;
-        }
-        if (runs) {
-            points = num(col, "runs");
-            over = num(col, "done") + num(col, "failed");
-        }
-        progress_step(&bar, over < points ? over : points, points);
-        if (ended(json_string_value(json_object_get(doc, "state"))))
-            break;
-        if (tick && (r = tick(ctx, doc, e)) < 0)
-            break;
-        tell_idle(&idle, cl, &bar, over);
-        uint64_t now = clock_mono_ms();
-        if (deadline_ms && now - start >= deadline_ms) {
-            r = err_set(e, ETIMEDOUT,
-                        "sweep %.16s: not ended after %" PRIu64 " ms: %" PRIu64 " of %" PRIu64
-                        " points",
-                        id, deadline_ms, num(doc, "done"), num(doc, "points"));
-            break;
-        }
-        long nap = nap_ms;
-        if (deadline_ms && start + deadline_ms - now < (uint64_t)nap)
-            nap = (long)(start + deadline_ms - now);
-        nanosleep(&(struct timespec){ .tv_sec = nap / 1000, .tv_nsec = nap % 1000 * 1000000 },
-                  NULL);
-        nap_ms = nap_ms * 3 / 2 < 1000 ? nap_ms * 3 / 2 : 1000;
-        if (fleet_stop) {
-            r = err_set(e, ECANCELED, "sweep %.16s: interrupted", id);
-            break;
-        }
-    }
-    progress_end(&bar);
-    json_decref(args);
-    *ret = doc;
-    return r < 0 ? r : 0;
+    return follow(cl,
+                  &(struct follow){ .what = "sweep",
+                                    .id = id,
+                                    .deadline_ms = deadline_ms,
+                                    .at = sweep_at,
+                                    .tick = tick,
+                                    .ctx = ctx },
+                  ret, e);
 }
 
 /* The first failed row's index and reason into out; "" when they cannot be had. */

@@ -3,11 +3,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "coordinator/cli/follow.h"
 #include "proto/base/clean.h"
-#include "proto/base/clock.h"
 #include "proto/base/file.h"
 
 enum { QUIET_MS = 1500 };
@@ -45,55 +44,26 @@ static uint64_t num(const json_t *doc, const char *key)
     return v;
 }
 
-static bool ended(const json_t *doc)
+static void runs_at(const json_t *doc, struct follow_at *ret)
 {
-    const char *s = json_string_value(json_object_get(doc, "state"));
-    return s && (!strcmp(s, "done") || !strcmp(s, "failed") || !strcmp(s, "cancelled"));
+    *ret = (struct follow_at){ "runs", num(doc, "done") + num(doc, "failed"), num(doc, "tasks") };
 }
 
-int job_follow(struct client *cl, const char *hex, const char *what, bool quiet, json_t **ret,
+static void hosts_at(const json_t *doc, struct follow_at *ret)
+{
+    runs_at(doc, ret);
+    ret->unit = "hosts";
+}
+
+int job_follow(struct client *cl, const char *hex, enum job_unit unit, bool quiet, json_t **ret,
                struct err *e)
 {
-    struct progress bar;
-    CLEANUP(json_decrefp) json_t *args = json_pack("{s:s}", "id", hex);
-    json_t *doc = NULL;
-    long nap_ms = 20;
-    uint64_t start = clock_mono_ms();
-    bool shown = false;
-    int r;
-    progress_start(&bar, what);
-    for (;;) {
-        json_t *next = NULL;
-        r = client_ask_one(cl, "job", args, &next, e);
-        if (doc && (r == -ETIMEDOUT || r == -SF_ENOFLEET)) {
-            progress_end(&bar);
-            fprintf(stderr, "job %.16s: the coordinator does not answer, waiting for it\n", hex);
-            next = json_incref(doc);
-            r = 0;
-        }
-        if (r < 0)
-            break;
-        json_decref(doc);
-        doc = next;
-        bool over = ended(doc);
-        shown |=
-            !quiet && !over && clock_mono_ms() - start >= QUIET_MS; /* short ones need no bar */
-        if (shown)
-            progress_step(&bar, num(doc, "done") + num(doc, "failed"), num(doc, "tasks"));
-        if (over)
-            break;
-        nanosleep(&(struct timespec){ .tv_sec = nap_ms / 1000, .tv_nsec = nap_ms % 1000 * 1000000 },
-                  NULL);
-        nap_ms = nap_ms * 3 / 2 < 1000 ? nap_ms * 3 / 2 : 1000;
-        if (fleet_stop) {
-            r = err_set(e, ECANCELED, "job %.16s: interrupted", hex);
-            break;
-        }
-    }
-    if (shown)
-        progress_end(&bar);
-    *ret = doc;
-    return r < 0 ? r : 0;
+    return follow(cl,
+                  &(struct follow){ .what = "job",
+                                    .id = hex,
+                                    .quiet_ms = quiet ? UINT64_MAX : QUIET_MS,
+                                    .at = unit == JOB_RUNS ? runs_at : hosts_at },
+                  ret, e);
 }
 
 int job_cancel(struct cli *c, struct client *cl, const char *hex)
@@ -157,7 +127,8 @@ int job_output(struct client *cl, const json_t *output, struct buf *b, struct er
 
 void job_item_why(const json_t *item, char out[300])
 {
-    const char *cause = json_string_value(json_object_get(item, "cause")),
+    const char *reason = json_string_value(json_object_get(item, "reason")),
+               *cause = json_string_value(json_object_get(item, "cause")),
                *tail = json_string_value(json_object_get(item, "tail"));
     char last[160] = "";
     if (tail) { /* its last line that says something */
@@ -176,7 +147,8 @@ void job_item_why(const json_t *item, char out[300])
         snprintf(out, 300, "ended by signal %" PRIu64, num(item, "signal"));
     else
         snprintf(out, 300, "%s",
-                 !cause                    ? "failed"
+                 !cause && reason          ? reason /* it waits, for a person */
+                 : !cause                  ? "failed"
                  : !strcmp(cause, "lost")  ? "its host was lost"
                  : !strcmp(cause, "oom")   ? "killed for want of memory"
                  : !strcmp(cause, "space") ? "no space on its host"

@@ -6,10 +6,9 @@
 int job_submit(struct client *cl, const json_t *doc, const char *request_id, char hex[ID_HEX_LEN],
                struct msg_submitted *ret, struct err *e);
 
-/* Follow a job to its end, over a restart of its coordinator too. quiet: no progress line. *ret: the last siofleet.job/1
- * document without items (new reference, also on failure when there was one). 0 when it ended (however), -ECANCELED on a
- * signal. */
-int job_follow(struct client *cl, const char *hex, const char *what, bool quiet, json_t **ret,
+/* follow() a job: *ret is the last siofleet.job/1 document, without items. quiet: no progress line. */
+enum job_unit { JOB_RUNS, JOB_HOSTS };
+int job_follow(struct client *cl, const char *hex, enum job_unit unit, bool quiet, json_t **ret,
                struct err *e);
 /* After -ECANCELED of job_follow(): cancel it. Reports, and returns the exit status. */
 int job_cancel(struct cli *c, struct client *cl, const char *hex);

@@ -243,8 +243,74 @@ Test(job, a_run_of_a_lost_agent_is_made_elsewhere)
     now += LEASE + 1;
     beats(1u << 1);
     tick();
+    now += 2 * SCHED_BACKOFF_MS;
+    tick();
     cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 2);
     cr_assert_eq(did(ACT_GRANT, 0)->n, 2);
+}
+
+/* Each of three agents that get the only task of job 1 goes. */
+static struct sched_task *lose_three(void)
+{
+    submit_one(1, TASK_COLLECT, (struct sched_needs){ .cores = 2, .collect = true });
+    for (int i = 1; i <= 3; i++) {
+        hello(i, 2, 1000, "", COLLECT_CAN);
+        now += 8 * SCHED_BACKOFF_MS;
+        beats(~(1u << i));
+        tick();
+        cr_assert(did(ACT_GRANT, 0));
+        cr_assert_eq(agent_of(did(ACT_GRANT, 0)), i);
+        now += LEASE + 1;
+        beats(~0u);
+        tick();
+        cr_assert(did(ACT_NOTE, 0), "it is kept over a restart");
+        cr_assert_eq(did(ACT_NOTE, 0)->n_kills, (uint32_t)i);
+        cr_assert_eq(did(ACT_NOTE, 0)->kind, TASK_COLLECT);
+    }
+    cr_assert(did(ACT_NOTE, 0)->quarantined && did(ACT_NOTE, 0)->news);
+    return sched_task(&s, 1);
+}
+
+Test(job, a_run_that_three_agents_went_with_waits_for_a_person)
+{
+    const struct sched_task *t = lose_three();
+    cr_assert_eq(t->state, TASK_QUARANTINED);
+    hello(4, 2, 1000, "", COLLECT_CAN);
+    tick();
+    cr_assert(!did(ACT_GRANT, 0), "the fourth is spared");
+    cr_assert_eq(step(&(struct sched_event){ .type = EV_RETRY_TASK, .end = { .task = 1 } }), 0);
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 4);
+}
+
+Test(job, a_run_in_quarantine_can_be_cancelled)
+{
+    lose_three();
+    cr_assert_eq(step(&(struct sched_event){ .type = EV_CANCEL_JOB, .job = { .seq = 1 } }), 0);
+    cr_assert(did(ACT_JOB_TASK, 0) && did(ACT_JOB_OVER, 0));
+    tick();
+    cr_assert(did(ACT_FORGET, 0));
+}
+
+Test(job, quarantine_of_a_run_outlives_a_restart)
+{
+    struct sched_kill kills[SCHED_KILLS] = { { { 1 }, 1 }, { { 2 }, 1 }, { { 3 }, 1 } };
+    struct spans none = { 0 };
+    submit_one(1, TASK_COLLECT, (struct sched_needs){ .cores = 2, .collect = true });
+    cr_assert_eq(step(&(struct sched_event){ .type = EV_RESTORE,
+                                             .restore = { .task = 1,
+                                                          .n = 3,
+                                                          .kind = TASK_COLLECT,
+                                                          .points = &none,
+                                                          .kills = kills,
+                                                          .n_kills = 3,
+                                                          .quarantined = true,
+                                                          .noted = true } }),
+                 0);
+    hello(9, 2, 1000, "", COLLECT_CAN);
+    tick();
+    cr_assert(!did(ACT_GRANT, 0));
+    cr_assert_eq(sched_task(&s, 1)->state, TASK_QUARANTINED);
 }
 
 Test(job, a_run_that_fails_is_tried_once_more_on_another_agent)

@@ -78,6 +78,7 @@ rc=$?
 ok "the run is made by the other host" test "$rc:$(jq -r '.runs[2].status + " " + .runs[2].agent' more.json)" = "0:done n$((3 - down))"
 ok "three logs, three runs" test "$(jq '[.runs[].log.id] | unique | length' more.json)" = 3
 agent "$down"
-ok "the host that is back holds nothing" lab_until 30 test -z "$(ls "d$down/tasks")"
+holds_nothing() { [ -z "$(ls "d$1/tasks")" ]; }
+ok "the host that is back holds nothing" lab_until 30 holds_nothing "$down"
 ok "and no guest runs anywhere" lab_until 30 no_qemu
 lab_done

@@ -178,6 +178,7 @@ static void stream_free(struct bulk_stream *s)
     pthread_cond_destroy(&s->cond);
     memset(&s->ticket, 0, sizeof(s->ticket));
     free(s->dial);
+    free(s->have);
     free(s);
 }
 
@@ -289,10 +290,25 @@ int bulk_take(struct bulk *b, const struct bulk_ticket *t, const char *dial, uin
 int bulk_give(struct bulk *b, const struct bulk_ticket *t, const char *dial, uint64_t size_b,
               int fd, void *ctx, struct bulk_stream **ret, struct err *e)
 {
+    return bulk_give_some(b, t, dial, size_b, fd, NULL, ctx, ret, e);
+}
+
+int bulk_give_some(struct bulk *b, const struct bulk_ticket *t, const char *dial, uint64_t size_b,
+                   int fd, const uint8_t *have, void *ctx, struct bulk_stream **ret, struct err *e)
+{
     struct bulk_stream *s;
+    CLEANUP(freep) uint8_t *bits = NULL;
+    if (have) {
+        size_t n = (size_t)(size_b / CID_CHUNK / 8 + 1);
+        bits = malloc(n);
+        if (!bits)
+            return err_sys(e, ENOMEM, "bulk");
+        memcpy(bits, have, n);
+    }
     int r = stream_new(b, t, dial, size_b, false, ctx, &s, e);
     if (r < 0)
         return r;
+    s->have = TAKE(bits);
     s->file_fd = fd;
     r = stream_add(b, s, e);
     if (r >= 0)
@@ -309,6 +325,16 @@ void bulk_want(struct bulk_stream *s, uint64_t first, uint64_t n)
     }
     pthread_mutex_unlock(&s->lock);
     wake(s->wake_fd);
+}
+
+void bulk_have(struct bulk_stream *s, uint64_t index)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->have && index <= s->size_b / CID_CHUNK) {
+        s->have[index / 8] |= (uint8_t)(1u << (index % 8));
+        pthread_cond_broadcast(&s->cond);
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 void bulk_sync(struct bulk_stream *s)

@@ -100,6 +100,13 @@ int bulk_take(struct bulk *b, const struct bulk_ticket *t, const char *dial, uin
 int bulk_give(struct bulk *b, const struct bulk_ticket *t, const char *dial, uint64_t size_b,
               int fd, void *ctx, struct bulk_stream **ret, struct err *e);
 
+/* The same of a file that is not whole yet, because its chunks still come from somewhere else: have, a bit a chunk, says which
+ * are there (copied). A chunk that is not waits for bulk_have(). */
+int bulk_give_some(struct bulk *b, const struct bulk_ticket *t, const char *dial, uint64_t size_b,
+                   int fd, const uint8_t *have, void *ctx, struct bulk_stream **ret, struct err *e);
+/* Chunk index is there now. Nothing for a stream that gives a whole file. */
+void bulk_have(struct bulk_stream *s, uint64_t index);
+
 /* Ask for n chunks from first on: taking end, after BULK_UP. Never blocks. At most BULK_WINDOW may be
  * asked for and not here. */
 void bulk_want(struct bulk_stream *s, uint64_t first, uint64_t n);

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -12,6 +13,7 @@
 
 enum {
     PACK_TRIES = 3,   /* chunks that are packed to see whether it pays */
+    LOOK_MS = 300,    /* how often a peer that waits for a chunk that is not here is looked at */
     PACK_AGAIN = 128, /* and so many later again: the middle of a file may differ from its head */
 };
 
@@ -118,16 +120,45 @@ static int give_chunk(struct give *g, uint64_t index, struct err *e)
     return 0;
 }
 
+/* The first chunk that is owed and here, as place in owed; n_owed = none came in LOOK_MS. */
+static size_t one_here(struct give *g)
+{
+    struct bulk_stream *s = g->s;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += LOOK_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    size_t k = 0;
+    pthread_mutex_lock(&s->lock);
+    for (int r = 0; s->have;
+         r = pthread_cond_clockwait(&s->cond, &s->lock, CLOCK_MONOTONIC, &until)) {
+        for (k = 0; k < g->n_owed; k++)
+            if (s->have[g->owed[k] / 8] >> (g->owed[k] % 8) & 1)
+                break;
+        if (k < g->n_owed || r || atomic_load(&s->stop))
+            break;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return k;
+}
+
 static int give(struct give *g, struct err *e)
 {
     for (;;) {
         int r = listen_to(g, e);
         if (r < 0)
             return r;
-        r = give_chunk(g, g->owed[0], e);
+        if (atomic_load(&g->s->stop))
+            return -ECANCELED;
+        size_t k = one_here(g);
+        if (k == g->n_owed)
+            continue;
+        r = give_chunk(g, g->owed[k], e);
         if (r < 0)
             return r;
-        memmove(g->owed, g->owed + 1, --g->n_owed * sizeof(g->owed[0]));
+        g->n_owed--;
+        memmove(g->owed + k, g->owed + k + 1, (g->n_owed - k) * sizeof(g->owed[0]));
     }
 }
 

@@ -39,7 +39,8 @@ struct bulk_stream {
     /* taking end */
     struct bulk_sink sink;
     /* giving end */
-    int file_fd; /* owned */
+    int file_fd;   /* owned */
+    uint8_t *have; /* owned, a bit a chunk, under lock; NULL = all are there */
 
     /* under bulk->lock */
     enum stream_state state;

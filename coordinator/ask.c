@@ -323,6 +323,22 @@ static int ask_sweep(struct hub *h, const json_t *args, json_t **ret, struct err
     return 0;
 }
 
+/* What waits and runs of sweeps that are neither held nor stuck: by it whoever starts agents knows how many. */
+static json_t *ask_queue(struct hub *h)
+{
+    uint64_t points = 0, sweeps = 0;
+    for (size_t k = 0; k < h->sched.n_order; k++) {
+        const struct sched_sweep *w = h->sched.order[k];
+        bool rest = true;
+        uint64_t left = sched_left(w), stuck = sched_quarantined(w, &rest);
+        if (w->held || w->over || left <= stuck)
+            continue;
+        sweeps++;
+        points += left - stuck;
+    }
+    return json_pack("{s:o, s:o}", "sweeps", json_u64(sweeps), "points", json_u64(points));
+}
+
 void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
 {
     struct err e = { 0 };
@@ -347,6 +363,8 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
         r = ask_sweep(h, args, &doc, &e);
     else if (!strcmp(m->what, "why"))
         r = hub_why(h, args, &doc, &e);
+    else if (!strcmp(m->what, "queue"))
+        r = (doc = ask_queue(h)) ? 0 : -ENOMEM;
     else if (!strcmp(m->what, "audit"))
         r = hub_audit(h, args, m->cursor, &doc, next, &e);
     else if (!strcmp(m->what, "job"))

@@ -1,5 +1,6 @@
 #include "deploy/allow.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,21 @@ static struct allow *allow_new(void)
     if (a)
         pthread_mutex_init(&a->lock, NULL);
     return a;
+}
+
+char *allow_data_of(const char *server_key)
+{
+    char real[PATH_MAX];
+    if (!realpath(server_key, real))
+        return NULL;
+    char *slash = strrchr(real, '/');
+    if (!slash)
+        return NULL;
+    *slash = '\0';
+    size_t n = strlen(real);
+    if (n < 6 || strcmp(real + n - 5, "/keys") != 0)
+        return NULL;
+    return strndup(real, n - 5);
 }
 
 int allow_local(const char *data, struct allow **ret, struct err *e)

@@ -8,6 +8,8 @@ struct allow;
 struct job_plan;
 struct host;
 
+/* The coordinator's data folder, when server_key is DATA/keys/coordinator.pub on this machine; else NULL. Owned. */
+char *allow_data_of(const char *server_key);
 int allow_local(const char *data, struct allow **ret, struct err *e);
 /* host: borrowed, its data folder is the coordinator's. Connects at the first call. plan: as for any job; borrowed. */
 int allow_remote(const struct job_plan *plan, const struct host *host, struct allow **ret,

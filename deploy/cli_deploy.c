@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "deploy/cli_slurm.h"
 #include "deploy/coordinator_host.h"
 #include "deploy/embed.h"
 #include "deploy/ssh_provider.h"
@@ -162,22 +163,6 @@ static int select_hosts(const struct hosts *h, const struct deploy_opts *o, cons
     return n ? 0 : err_set(e, SF_EUSAGE, "%s: no host is left by --host and --class", h->path);
 }
 
-/* The coordinator's data folder, when its server_key=DATA/keys/coordinator.pub lies on this machine. */
-static char *data_of_key(const char *server_key)
-{
-    char real[PATH_MAX];
-    if (!realpath(server_key, real))
-        return NULL;
-    char *slash = strrchr(real, '/');
-    if (!slash)
-        return NULL;
-    *slash = '\0';
-    size_t n = strlen(real);
-    if (n < 6 || strcmp(real + n - 5, "/keys") != 0)
-        return NULL;
-    return strndup(real, n - 5);
-}
-
 /* Whose allow-list takes the agents' keys: that of a data folder here, or of the host that `deploy coordinator` chose.
  */
 static int find_allow(struct cli *c, const struct deploy_opts *o, struct call *k, bool needed)
@@ -185,7 +170,7 @@ static int find_allow(struct cli *c, const struct deploy_opts *o, struct call *k
     struct err e = { 0 };
     CLEANUP(freep)
     char *data = o->data            ? strdup(o->data)
-                 : k->h->server_key ? data_of_key(k->h->server_key)
+                 : k->h->server_key ? allow_data_of(k->h->server_key)
                                     : NULL;
     int r = 0;
     if (data) {
@@ -491,7 +476,7 @@ static int drain(struct cli *c, struct deploy_opts *o, const char *path, const c
     if (!o->fleet.server_key)
         o->fleet.server_key = k.h->server_key;
     if (!o->fleet.key && (data = o->data           ? strdup(o->data)
-                                 : k.h->server_key ? data_of_key(k.h->server_key)
+                                 : k.h->server_key ? allow_data_of(k.h->server_key)
                                                    : NULL))
         o->fleet.key = admin = path_fmt("%s/keys/admin", data);
     CLEANUP(client_free) struct client *cl = NULL;
@@ -622,5 +607,15 @@ const struct verb deploy_verbs[] = {
       "finds its cache again.",
       "siofleet deploy down hosts.ini\nsiofleet deploy down hosts.ini --host kvm03.lab --keep-data",
       down_opts, sizeof(struct deploy_opts), 1, 1, 0, run_down },
+    { "deploy slurm", "CONF.ini", "keep agents in Slurm's allocations, as many as there is work",
+      "Submits a job for each agent that is wanted (one for each points= that wait, within min and "
+      "max), lets agents go that were\n"
+      "idle for long, drains those whose allocation ends soon, and explains jobs that wait, fail "
+      "or vanish. Runs until SIGTERM,\n"
+      "then ends its jobs. Started again after it was killed, it takes over the jobs that are "
+      "there.",
+      "siofleet deploy slurm --template > slurm.ini    # then edit it\n"
+      "siofleet deploy slurm slurm.ini --min 1 --max 32 --idle 10m",
+      slurm_opts, sizeof(struct slurm_opt), 0, 1, 0, slurm_run },
     { 0 },
 };

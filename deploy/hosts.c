@@ -58,8 +58,7 @@ static bool address_ok(const char *s)
     return *s && *s != '-' && strlen(s) < 256 && strspn(s, LETTERS ".-:") == strlen(s);
 }
 
-/* A host's name is its agent's too, and that of the agent's key. */
-static bool name_ok(const char *s)
+bool hosts_name_ok(const char *s)
 {
     return *s && *s != '-' && *s != '.' && strlen(s) <= 64 && strspn(s, LETTERS ".-") == strlen(s);
 }
@@ -70,8 +69,7 @@ static bool data_ok(const char *s)
     return (s[0] == '/' || !strncmp(s, "~/", 2)) && s[1] && strlen(s) < 1024;
 }
 
-/* A path on this machine: "~/" is our home, else as in any INI. */
-static char *local_path(const struct ini *ini, const char *value)
+char *hosts_local_path(const struct ini *ini, const char *value)
 {
     const char *home = getenv("HOME");
     if (!strncmp(value, "~/", 2) && home)
@@ -137,8 +135,7 @@ bool hosts_label_ok(const char *s)
     return *s && strspn(s, LETTERS ".-/") == strlen(s);
 }
 
-/* k=v,... as the agent takes it: better refused here than on forty hosts. */
-static bool labels_ok(const char *s)
+bool hosts_labels_ok(const char *s)
 {
     if (strlen(s) > 1000)
         return false;
@@ -177,8 +174,9 @@ static int load_secret(struct load *l, struct setup_step *s, const char *var,
     if (!v)
         return err_sys(l->e, ENOMEM, "%s", place);
     s->secrets = v;
-    v[s->n_secrets] = (struct secret){ strdup(var), file ? local_path(l->ini, k->value + 5) : NULL,
-                                       env ? strdup(k->value + 4) : NULL };
+    v[s->n_secrets] =
+        (struct secret){ strdup(var), file ? hosts_local_path(l->ini, k->value + 5) : NULL,
+                         env ? strdup(k->value + 4) : NULL };
     struct secret *o = &v[s->n_secrets++];
     return o->name && (o->file || o->env) ? 0 : err_sys(l->e, ENOMEM, "%s", place);
 }
@@ -245,7 +243,7 @@ static int load_class(struct load *l, const struct ini_section *s)
         uint64_t b;
         int r = 0;
         if (!strcmp(k->name, "labels")) {
-            r = labels_ok(k->value)
+            r = hosts_labels_ok(k->value)
                     ? set_str(&c->labels, k->value)
                     : err_set(l->e, SF_EUSAGE, "%s: '%.100s' is not k=v,...", place, k->value);
         } else if (!strcmp(k->name, "cores")) {
@@ -278,11 +276,11 @@ static int load_fleet(struct load *l, const struct ini_section *s)
         if (!strcmp(k->name, "coordinator"))
             r = set_str(&h->coordinator, k->value);
         else if (!strcmp(k->name, "server_key"))
-            r = (h->server_key = local_path(l->ini, k->value)) ? 0 : -ENOMEM;
+            r = (h->server_key = hosts_local_path(l->ini, k->value)) ? 0 : -ENOMEM;
         else if (!strcmp(k->name, "identity"))
-            r = (h->identity = local_path(l->ini, k->value)) ? 0 : -ENOMEM;
+            r = (h->identity = hosts_local_path(l->ini, k->value)) ? 0 : -ENOMEM;
         else if (!strcmp(k->name, "known_hosts"))
-            r = (h->known_hosts = local_path(l->ini, k->value)) ? 0 : -ENOMEM;
+            r = (h->known_hosts = hosts_local_path(l->ini, k->value)) ? 0 : -ENOMEM;
         else if (!strcmp(k->name, "user"))
             l->defaults.user = k->value;
         else if (!strcmp(k->name, "data"))
@@ -307,7 +305,7 @@ static int add_host(void *user, const char *name)
     struct hosts *h = l->h;
     const struct ini_section *s = l->section;
     const char *where = ini_place(l->ini, s->line);
-    if (!name_ok(name))
+    if (!hosts_name_ok(name))
         return err_set(l->e, SF_EUSAGE, "%s: '%.100s' is no host name", where, name);
     for (size_t i = 0; i < h->n; i++)
         if (!strcmp(h->host[i].name, name))

@@ -68,8 +68,15 @@ bool hosts_endpoint(const struct hosts *h, char host[256], char port[8]);
 /* The host of the list that coordinator= names by its name or address; NULL = none. Borrowed. */
 const struct host *hosts_coordinator(const struct hosts *h);
 
-/* Whether s can stand as a label's value. */
+/* Whether s can stand as a label's value, as labels (k=v,... as the agent takes it: better refused here than on forty
+ * hosts), and as a host's name (which is its agent's too, and that of the agent's key). */
 bool hosts_label_ok(const char *s);
+bool hosts_labels_ok(const char *s);
+bool hosts_name_ok(const char *s);
+
+struct ini;
+/* A path on this machine: "~/" is our home, else as in any INI. Owned; NULL without memory. */
+char *hosts_local_path(const struct ini *ini, const char *value);
 
 /* Expand "kvm[01-40].lab" (one range, width of the first number kept); a name without a range gives
  * itself. cb is called for each; its non-zero return ends the walk and is returned. -SF_EUSAGE for

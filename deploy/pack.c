@@ -306,6 +306,12 @@ int pack_make(struct pack_list *l, struct pack *ret, struct err *e)
     return r;
 }
 
+int pack_unpack(const struct pack *p, const char *dir, struct err *e)
+{
+    char *argv[] = { (char *)"tar", (char *)"-C", (char *)dir, (char *)"-xzf", p->path, NULL };
+    return tool(argv, "/dev/null", e);
+}
+
 void pack_clear(struct pack *p)
 {
     free(p->path);

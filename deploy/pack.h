@@ -36,6 +36,8 @@ void pack_list_clear(struct pack_list *l);
 /* Make it, or take the one that an earlier call left in the cache. The list is sorted by this. */
 int pack_make(struct pack_list *l, struct pack *ret, struct err *e);
 void pack_clear(struct pack *p);
+/* Its files into a folder of this machine that is there. */
+int pack_unpack(const struct pack *p, const char *dir, struct err *e);
 
 /* The libraries that this process (program NULL) or a program of the same machine needs, without those of glibc, as
  * PREFIX/NAME. A program is asked with ldd. */

@@ -2,15 +2,19 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "coordinator/serve.h"
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
 #include "proto/base/log.h"
 #include "proto/lib/cli.h"
 
 struct coordinator_opts {
     const char *data, *ready_file;
+    const char *bulk;
     struct opt_multi listen;
-    struct opt_u64 lease, heartbeat, store_max;
+    struct opt_u64 lease, heartbeat, store_max, bulk_rate;
     bool log_json;
 };
 
@@ -19,6 +23,12 @@ static const struct opt coordinator_opts[] = {
     { "data", 0, "DIR", "where the store, artefacts and keys are kept", OPT_STR, AT(data), 0, 0 },
     { "listen", 0, "EP", "tcp://HOST:PORT, may be repeated (default tcp://127.0.0.1:7420)",
       OPT_MULTI, AT(listen), 0, 0 },
+    { "bulk", 0, "EP",
+      "tcp://HOST:PORT for large artefacts, or off (default: the host of the first --listen, any "
+      "port)",
+      OPT_STR, AT(bulk), 0, 0 },
+    { "bulk-rate", 0, "SIZE", "most bytes a second of these, each way (default: no limit)",
+      OPT_SIZE, AT(bulk_rate), 1024, 0 },
     { "ready-file", 0, "F", "written once serving (siofleet.ready/1)", OPT_STR, AT(ready_file), 0,
       0 },
     { "lease-ms", 0, "N", "an agent silent for so long loses its tasks (default 10000)", OPT_U64,
@@ -31,6 +41,13 @@ static const struct opt coordinator_opts[] = {
     { "log-json", 0, NULL, "log lines as JSON objects", OPT_FLAG, AT(log_json), 0, 0 },
     { 0 },
 };
+
+/* Any port of the host of an endpoint: bulk connections are as open as the link is. Owned. */
+static char *bulk_beside(const char *ep)
+{
+    const char *colon = strrchr(ep, ':');
+    return colon ? path_fmt("%.*s:*", (int)(colon - ep), ep) : NULL;
+}
 
 static int coordinator_verb(struct cli *c, void *opts, int argc, char **argv)
 {
@@ -47,6 +64,12 @@ static int coordinator_verb(struct cli *c, void *opts, int argc, char **argv)
                                      .lease_ms = o->lease.set ? o->lease.v : 10000,
                                      .heartbeat_ms = o->heartbeat.set ? o->heartbeat.v : 2000,
                                      .store_max_b = o->store_max.set ? o->store_max.v : 0 };
+    CLEANUP(freep) char *beside = bulk_beside(conf.listen[0]);
+    if (!o->bulk)
+        conf.bulk = beside;
+    else if (strcmp(o->bulk, "off") != 0)
+        conf.bulk = o->bulk;
+    conf.bulk_rate_b = o->bulk_rate.set ? o->bulk_rate.v : 0;
     if (!o->heartbeat.set && conf.heartbeat_ms * 3 > conf.lease_ms)
         conf.heartbeat_ms = conf.lease_ms / 5 ? conf.lease_ms / 5 : 1;
     if (conf.heartbeat_ms * 2 > conf.lease_ms)

@@ -11,6 +11,7 @@
 #include "coordinator/refs.h"
 #include "coordinator/sched.h"
 #include "coordinator/store.h"
+#include "proto/bulk/bulk.h"
 #include "proto/cas/cas.h"
 #include "proto/link/link.h"
 #include "proto/xfer/drive.h"
@@ -20,7 +21,9 @@ struct coordinator_conf {
     const char *data;
     const char *const *listen; /* n_listen endpoints */
     size_t n_listen;
-    const char *ready_file;                       /* NULL = none */
+    const char *bulk;       /* where bulk connections are taken; NULL = none */
+    uint64_t bulk_rate_b;   /* a second, each way; 0 = no limit */
+    const char *ready_file; /* NULL = none */
     uint64_t lease_ms, heartbeat_ms, store_max_b; /* 0 = no cap */
 };
 
@@ -62,6 +65,8 @@ struct hub {
     struct cas *cas;
     struct xfers *xfers;
     struct streams *streams; /* logs that come while they are written */
+    struct bulk *bulk;       /* NULL = none */
+    struct map features;     /* connection -> what it said that it can do, not 0 */
     struct xfer_store plain; /* over cas */
     struct sched sched;
     struct sched_actions out;  /* of the steps of this turn */

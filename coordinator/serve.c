@@ -163,6 +163,28 @@ static int x_hashes(void *ctx, const struct id *id, struct id **ret, size_t *ret
     return r;
 }
 
+static int x_open(void *ctx, const struct id *id, uint64_t *ret_size, struct err *e)
+{
+    struct hub *h = ctx;
+    int r = cas_open_item(h->cas, id, ret_size, e);
+    if (r < 0 && r != -ENOENT)
+        hub_suspect(h, id);
+    return r;
+}
+
+static uint64_t x_features(void *ctx, uint64_t peer)
+{
+    return (uint64_t)(uintptr_t)map_get(&((struct hub *)ctx)->features, peer);
+}
+
+/* From its hello. Without memory it is one that can do nothing new. */
+static void note_features(struct hub *h, uint64_t peer, uint64_t features)
+{
+    map_del(&h->features, peer);
+    if (features)
+        map_put(&h->features, peer, (void *)(uintptr_t)features);
+}
+
 /* ---- start */
 
 static int make_key(const char *dir, const char *name, enum role role, struct key_pair *ret,
@@ -200,6 +222,7 @@ static int write_ready(const struct hub *h, const struct key_pair *own, struct e
     json_object_set_new(j, "schema", json_string("siofleet.ready/1"));
     json_object_set_new(j, "pid", json_integer(getpid()));
     json_object_set_new(j, "endpoint", json_str(link_endpoint(h->link, 0)));
+    json_object_set_new(j, "bulk_port", h->bulk ? json_integer(bulk_port(h->bulk)) : json_null());
     json_object_set_new(j, "server_key", json_str(own->pub.z85));
     json_object_set_new(j, "version", json_string(SIOFLEET_VERSION));
     json_object_set_new(j, "protocol", json_integer(WIRE_VERSION));
@@ -355,6 +378,7 @@ static void on_message(struct hub *h, const struct link_event *ev)
         return;
     switch (m->type) {
     case M_AGENT_HELLO:
+        note_features(h, p->id, m->agent_hello.features);
         hub_hello(h, p, &m->agent_hello);
         break;
     case M_BEAT:
@@ -370,11 +394,14 @@ static void on_message(struct hub *h, const struct link_event *ev)
         hub_decline(h, p, &m->decline);
         break;
     case M_USER_HELLO: {
+        note_features(h, p->id, m->user_hello.features);
         struct msg w = { .type = M_USER_WELCOME,
                          .user_welcome = { .req = m->user_hello.req,
                                            .epoch = h->epoch,
                                            .version = SIOFLEET_VERSION,
-                                           .role = role_name(p->role) } };
+                                           .role = role_name(p->role),
+                                           .features = h->bulk ? bulk_features() : 0,
+                                           .bulk_port = h->bulk ? bulk_port(h->bulk) : 0 } };
         link_send(h->link, p->id, &w, NULL);
         break;
     }
@@ -401,6 +428,7 @@ static void on_message(struct hub *h, const struct link_event *ev)
 static void on_gone(struct hub *h, const struct peer *p)
 {
     xfers_gone(h->xfers, p->id, false);
+    map_del(&h->features, p->id);
     struct hub_agent *a = map_get(&h->agent_of_peer, p->id);
     if (!a)
         return;
@@ -465,11 +493,12 @@ static int loop(struct hub *h, int sig, struct err *e)
             wait = xfer_ms;
         if (h->gc)
             wait = 0;
-        struct pollfd fd = { .fd = sig, .events = POLLIN };
-        int r = link_poll(h->link, &fd, 1, wait, e);
+        struct pollfd fds[2] = { { .fd = sig, .events = POLLIN },
+                                 { .fd = h->bulk ? bulk_fd(h->bulk) : -1, .events = POLLIN } };
+        int r = link_poll(h->link, fds, h->bulk ? 2 : 1, wait, e);
         if (r < 0)
             return r;
-        if (fd.revents && take_signals(sig)) {
+        if (fds[0].revents && take_signals(sig)) {
             log_info("stopping: nothing new is granted, what runs on agents runs on");
             hub_step(h, &(struct sched_event){ .type = EV_STOP });
             r = take_messages(h, e); /* what is here already is still answered */
@@ -509,6 +538,9 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
     /* listening comes before the epoch: a port in use must not cost one */
     if (r >= 0)
         r = link_server(c->listen, c->n_listen, own, allowed, &h->link, e);
+    if (r >= 0 && c->bulk)
+        r = bulk_new(&(struct bulk_conf){ .listen = c->bulk, .rate_b = c->bulk_rate_b }, &h->bulk,
+                     e);
     if (r >= 0)
         r = raise_epoch(h, e);
     if (r >= 0)
@@ -518,18 +550,26 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
     if (r < 0)
         return r;
     struct xfer_store xs = xfer_store_cas(h->cas);
-    struct xfers_ops ops = {
-        .ctx = h, .send = x_send, .offered = x_offered, .wanted = x_wanted, .ended = x_ended
-    };
+    struct xfers_ops ops = { .ctx = h,
+                             .send = x_send,
+                             .offered = x_offered,
+                             .wanted = x_wanted,
+                             .ended = x_ended,
+                             .features = x_features };
     h->plain = xs;
     xs.ctx = h;
     xs.read = x_read;
     xs.hashes = x_hashes;
     xs.begin = x_begin;
+    xs.open = x_open;
     h->xfers = xfers_new(&xs, &ops, CAS_SIZE_MAX);
     struct streams_ops stream_ops = { .ctx = h, .send = x_send, .room = x_room, .ended = x_ended };
     h->streams = streams_new(h->cas, &stream_ops);
-    return h->xfers && h->streams ? hub_mend_start(h, e) : err_sys(e, ENOMEM, "transfers");
+    if (!h->xfers || !h->streams)
+        return err_sys(e, ENOMEM, "transfers");
+    if (h->bulk)
+        xfers_set_bulk(h->xfers, &(struct xfers_bulk){ .bulk = h->bulk, .makes_tickets = true });
+    return hub_mend_start(h, e);
 }
 
 int coordinator_run(const struct coordinator_conf *conf, struct err *e)
@@ -563,6 +603,8 @@ int coordinator_run(const struct coordinator_conf *conf, struct err *e)
         link_free(&h.link, r < 0 ? 0 : LINGER_MS);
     xfers_free(&h.xfers);
     streams_free(&h.streams);
+    bulk_free(&h.bulk);
+    map_clear(&h.features);
     hub_clear(&h);
     store_free(&h.store);
     cas_free(&h.cas);

@@ -35,7 +35,7 @@
 enum {
     BULK_TICKET_LEN = 16,
     BULK_KEY_LEN = 32,
-    BULK_TTL_MS = 30000,  /* a ticket that nobody used for so long is void */
+    BULK_TTL_MS = 10000,  /* a ticket that nobody used for so long is void */
     BULK_MIN_B = 4 << 20, /* smaller transfers are faster over the link */
     BULK_WINDOW = 64,     /* chunks asked for ahead: costs 8 bytes a chunk, not its megabyte */
     BULK_TAKES_MAX = 24,  /* streams at once, tickets that wait for their peer included */

@@ -43,6 +43,7 @@ struct cas_put {
     struct id id;
     uint64_t size_b;
     struct cas_map map;
+    uint8_t *written; /* as the file of the map has it: also what is not verified yet */
     char *path, *map_path;
     int fd, map_fd;
     uint64_t n_have;
@@ -448,20 +449,33 @@ ssize_t cas_read(const struct cas *c, const struct id *id, uint64_t index, void 
         return err_set(e, ENOENT, "artefact %.12s: not here", hex);
     if (index >= chunks_of(it->size_b) || room < chunk_len(it->size_b, index))
         return err_set(e, EINVAL, "artefact %.12s: no chunk %llu", hex, (unsigned long long)index);
-    CLEANUP(freep) char *path = item_path(c, id, "");
-    if (!path)
-        return err_sys(e, ENOMEM, "artefact %.12s", hex);
-    CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    uint64_t size;
+    CLEANUP(closep) int fd = cas_open_item(c, id, &size, e);
     if (fd < 0)
-        return err_sys(e, errno, "%s", path);
+        return fd;
     size_t n = chunk_len(it->size_b, index);
     ssize_t got = pread_full(fd, p, n, (off_t)(index * CID_CHUNK));
     if (got < 0)
-        return err_sys(e, (int)-got, "%s", path);
+        return err_sys(e, (int)-got, "artefact %.12s", hex);
     if ((size_t)got < n)
-        return err_set(e, SF_EINTEGRITY, "%s: truncated in chunk %llu", path,
+        return err_set(e, SF_EINTEGRITY, "artefact %.12s: truncated in chunk %llu", hex,
                        (unsigned long long)index);
     return got;
+}
+
+int cas_open_item(const struct cas *c, const struct id *id, uint64_t *ret_size, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    const struct cas_item *it = item(c, id);
+    id_hex(id, hex);
+    if (!it)
+        return err_set(e, ENOENT, "artefact %.12s: not here", hex);
+    CLEANUP(freep) char *path = item_path(c, id, "");
+    if (!path)
+        return err_sys(e, ENOMEM, "artefact %.12s", hex);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    *ret_size = it->size_b;
+    return fd < 0 ? err_sys(e, errno, "%s", path) : fd;
 }
 
 static void forget(struct cas *c, struct cas_item *it)
@@ -581,6 +595,7 @@ static void put_free(struct cas_put *p)
     closep(&p->fd);
     closep(&p->map_fd);
     cas_map_clear(&p->map);
+    free(p->written);
     free(p->path);
     free(p->map_path);
     free(p);
@@ -605,6 +620,7 @@ static int resume(struct cas_put *p, const struct cas_map *old, struct err *e)
         hash_bytes(chunk, n, &got);
         if (id_eq(&got, &p->map.hashes[i])) {
             cas_map_set(&p->map, i);
+            p->written[i / 8] |= (uint8_t)(1u << (i % 8));
             p->n_have++;
         }
     }
@@ -703,7 +719,8 @@ int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct 
     c->reserved_b += size_b;
     p->path = partial_path(c, id, "");
     p->map_path = partial_path(c, id, ".map");
-    if (!p->path || !p->map_path || cas_map_init(&p->map, size_b, hashes) < 0)
+    p->written = calloc(1, n / 8 + 1);
+    if (!p->path || !p->map_path || !p->written || cas_map_init(&p->map, size_b, hashes) < 0)
         r = err_sys(e, ENOMEM, "artefact %.12s", hex);
     else
         r = begin(p, e);
@@ -728,32 +745,81 @@ uint64_t cas_put_missing(const struct cas_put *p, uint64_t from)
     return from < p->map.n ? from : p->map.n;
 }
 
-int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e)
+static int not_of_it(const struct cas_put *p, uint64_t index, size_t n, struct err *e)
 {
     char hex[ID_HEX_LEN];
-    struct id got;
-    id_hex(&p->id, hex);
-    if (index >= p->map.n || n != chunk_len(p->size_b, index))
-        return err_set(e, SF_EINTEGRITY, "artefact %.12s: chunk %llu of %zu bytes is none of it",
-                       hex, (unsigned long long)index, n);
-    if (cas_map_get(&p->map, index))
+    if (index < p->map.n && n == chunk_len(p->size_b, index))
         return 0;
-    hash_bytes(data, n, &got);
-    if (!id_eq(&got, &p->map.hashes[index]))
-        return err_set(e, SF_EINTEGRITY, "artefact %.12s: chunk %llu is damaged", hex,
-                       (unsigned long long)index);
-    int r = pwrite_all(p->fd, data, n, (off_t)(index * CID_CHUNK));
+    id_hex(&p->id, hex);
+    return err_set(e, SF_EINTEGRITY, "artefact %.12s: chunk %llu of %zu bytes is none of it", hex,
+                   (unsigned long long)index, n);
+}
+
+int cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e)
+{
+    int r = not_of_it(p, index, n, e);
+    if (r < 0)
+        return r;
+    r = pwrite_all(p->fd, data, n, (off_t)(index * CID_CHUNK));
     if (r < 0)
         return err_sys(e, -r, "%s", p->path);
-    cas_map_set(&p->map, index);
-    p->n_have++;
     /* started now, most of it is on the disk when the commit waits for it */
     sync_file_range(p->fd, (off_t)(index * CID_CHUNK), (off_t)n, SYNC_FILE_RANGE_WRITE);
     /* a hint only: not worth failing for */
-    off_t off;
-    uint8_t byte = cas_map_byte(&p->map, index, &off);
-    pwrite_all(p->map_fd, &byte, 1, off);
+    off_t off = cas_map_off(&p->map, index);
+    p->written[index / 8] |= (uint8_t)(1u << (index % 8));
+    pwrite_all(p->map_fd, &p->written[index / 8], 1, off);
     return 0;
+}
+
+static int is_right(const struct cas_put *p, uint64_t index, const void *data, size_t n,
+                    struct err *e)
+{
+    struct id got;
+    char hex[ID_HEX_LEN];
+    int r = not_of_it(p, index, n, e);
+    if (r < 0)
+        return r;
+    hash_bytes(data, n, &got);
+    if (id_eq(&got, &p->map.hashes[index]))
+        return 0;
+    id_hex(&p->id, hex);
+    return err_set(e, SF_EINTEGRITY, "artefact %.12s: chunk %llu is damaged", hex,
+                   (unsigned long long)index);
+}
+
+static void count(struct cas_put *p, uint64_t index)
+{
+    if (cas_map_get(&p->map, index))
+        return;
+    cas_map_set(&p->map, index);
+    p->n_have++;
+}
+
+int cas_put_verify(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e)
+{
+    int r = is_right(p, index, data, n, e);
+    if (r >= 0)
+        count(p, index);
+    return r;
+}
+
+int cas_put_sync(struct cas_put *p, struct err *e)
+{
+    return fsync(p->fd) < 0 ? err_sys(e, errno, "%s", p->path) : 0;
+}
+
+int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e)
+{
+    if (index < p->map.n && n == chunk_len(p->size_b, index) && cas_map_get(&p->map, index))
+        return 0;
+    /* the other way round: what is damaged is not written at all, and what could not be written does not count */
+    int r = is_right(p, index, data, n, e);
+    if (r >= 0)
+        r = cas_put_write(p, index, data, n, e);
+    if (r >= 0)
+        count(p, index);
+    return r;
 }
 
 /* Make DIR/xx with the bytes at temp and their hashes, in the order list, bytes. temp is fsynced here. */

@@ -80,6 +80,10 @@ int cas_hashes(const struct cas *c, const struct id *id, struct id **ret, size_t
 ssize_t cas_read(const struct cas *c, const struct id *id, uint64_t index, void *p, size_t room,
                  struct err *e);
 
+/* The bytes of an artefact, to be read elsewhere (another thread): a descriptor of the caller's, or -errno. It stays good when
+ * the artefact is removed. */
+int cas_open_item(const struct cas *c, const struct id *id, uint64_t *ret_size, struct err *e);
+
 /* Begin or resume a put. hashes: n = ceil(size/1 MiB) of them, copied; -SF_EINTEGRITY unless they
  * give the id. Space is reserved at once: -ENOSPC when the disk or the cap (after evicting what is
  * unpinned, oldest first) has no room, -EFBIG when it alone is larger than the cap. -EEXIST when it
@@ -92,6 +96,13 @@ bool cas_put_has(const struct cas_put *p, uint64_t index);
 uint64_t cas_put_missing(const struct cas_put *p, uint64_t from);
 /* Add a chunk: 0 (also when it was there), -SF_EINTEGRITY when length or hash is wrong, -errno. */
 int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
+/* The same in two steps for two threads, each step in one thread at a time, while nobody else does anything with this put but
+ * cas_put_has() of other chunks: first the bytes, then whether they are the right ones. Bytes that were written and not
+ * verified when the process was killed are found by the next cas_begin(). */
+int cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
+int cas_put_verify(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
+/* fsync what was written so far, so that a commit has little to wait for. Any one thread. */
+int cas_put_sync(struct cas_put *p, struct err *e);
 /* fsync and make visible. -EINVAL when chunks are missing. Frees *p on success. */
 int cas_commit(struct cas_put **p, struct err *e);
 /* Leave it: drop = false keeps what came for a later cas_begin. Accepts NULL. Frees *p. */

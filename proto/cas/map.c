@@ -81,8 +81,7 @@ void cas_map_set(struct cas_map *m, uint64_t i)
     m->bits[i / 8] |= (uint8_t)(1u << (i % 8));
 }
 
-uint8_t cas_map_byte(const struct cas_map *m, uint64_t i, off_t *ret_off)
+off_t cas_map_off(const struct cas_map *m, uint64_t i)
 {
-    *ret_off = (off_t)(HEAD + m->n * ID_LEN + i / 8);
-    return m->bits[i / 8];
+    return (off_t)(HEAD + m->n * ID_LEN + i / 8);
 }

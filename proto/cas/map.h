@@ -29,5 +29,5 @@ int cas_map_parse(const void *p, size_t len, struct cas_map *ret, struct err *e)
 
 bool cas_map_get(const struct cas_map *m, uint64_t i);
 void cas_map_set(struct cas_map *m, uint64_t i);
-/* The byte of the file that holds bit i, and where it stands. */
-uint8_t cas_map_byte(const struct cas_map *m, uint64_t i, off_t *ret_off);
+/* Where the byte of the file stands that holds bit i. */
+off_t cas_map_off(const struct cas_map *m, uint64_t i);

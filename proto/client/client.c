@@ -10,6 +10,7 @@
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
+#include "proto/bulk/bulk.h"
 #include "proto/cas/cas.h"
 #include "proto/lib/ini.h"
 #include "proto/link/link.h"
@@ -21,6 +22,8 @@ enum { SLICE_MS = 100, XFER_STALL_MS = 120000 };
 struct client {
     struct link *link;
     struct xfers *xfers; /* while a file moves */
+    struct bulk *bulk;   /* made with the first file; NULL = none */
+    uint64_t features;   /* of the coordinator, as of its last welcome */
     const volatile sig_atomic_t *stop;
     char *ep;
     uint64_t last_req, hello_req;
@@ -118,7 +121,9 @@ static int refusal(struct client *c, const struct msg_refuse *r, struct err *e)
 static int say_hello(struct client *c, struct err *e)
 {
     struct msg m = { .type = M_USER_HELLO,
-                     .user_hello = { .req = ++c->last_req, .version = SIOFLEET_VERSION } };
+                     .user_hello = { .req = ++c->last_req,
+                                     .version = SIOFLEET_VERSION,
+                                     .features = bulk_features() } };
     c->hello_req = c->last_req;
     c->ready = false;
     return link_send(c->link, 1, &m, e);
@@ -143,7 +148,9 @@ static int work(struct client *c, int64_t wait_ms, uint64_t want, struct msg *re
         if (due >= 0 && due < wait_ms)
             wait_ms = due;
     }
-    r = link_poll(c->link, NULL, 0, wait_ms < SLICE_MS ? wait_ms : SLICE_MS, e);
+    struct pollfd fd = { .fd = c->bulk ? bulk_fd(c->bulk) : -1, .events = POLLIN };
+    r = link_poll(c->link, &fd, c->bulk && c->xfers ? 1 : 0,
+                  wait_ms < SLICE_MS ? wait_ms : SLICE_MS, e);
     if (r < 0)
         return r;
     for (;;) {
@@ -172,6 +179,7 @@ static int work(struct client *c, int64_t wait_ms, uint64_t want, struct msg *re
             snprintf(c->version, sizeof(c->version), "%s", m->user_welcome.version);
             snprintf(c->role, sizeof(c->role), "%s", m->user_welcome.role);
             c->epoch = m->user_welcome.epoch;
+            c->features = m->user_welcome.features;
             c->ready = true;
             *ret_up = true;
             if (c->xfers)
@@ -248,6 +256,7 @@ void client_free(struct client **cp)
         return;
     *cp = NULL;
     xfers_free(&c->xfers);
+    bulk_free(&c->bulk);
     link_free(&c->link, 200);
     free(c->ep);
     free(c);
@@ -522,20 +531,46 @@ static bool one_has(void *put, uint64_t index)
     return f->have[index / 8] >> (index % 8) & 1;
 }
 
-static int one_write(void *put, uint64_t index, const void *p, size_t n, struct err *e)
+static int one_put(void *put, uint64_t index, const void *p, size_t n, struct err *e)
+{
+    struct one_file *f = put;
+    if (index >= f->n || n != chunk_len(f->size, index))
+        return err_set(e, SF_EINTEGRITY, "chunk %llu: wrong length", (unsigned long long)index);
+    int r = pwrite_all(f->out.fd, p, n, (off_t)(index * CID_CHUNK));
+    return r < 0 ? err_sys(e, -r, "%s", f->path) : 0;
+}
+
+static int one_verify(void *put, uint64_t index, const void *p, size_t n, struct err *e)
 {
     struct one_file *f = put;
     struct id got;
-    if (index >= f->n || n != chunk_len(f->size, index))
-        return err_set(e, SF_EINTEGRITY, "chunk %llu: wrong length", (unsigned long long)index);
     hash_bytes(p, n, &got);
     if (!id_eq(&got, &f->hashes[index]))
         return err_set(e, SF_EINTEGRITY, "chunk %llu: damaged", (unsigned long long)index);
-    int r = pwrite_all(f->out.fd, p, n, (off_t)(index * CID_CHUNK));
-    if (r < 0)
-        return err_sys(e, -r, "%s", f->path);
     f->have[index / 8] |= (uint8_t)(1u << (index % 8));
     return 0;
+}
+
+static int one_write(void *put, uint64_t index, const void *p, size_t n, struct err *e)
+{
+    int r = one_put(put, index, p, n, e);
+    return r < 0 ? r : one_verify(put, index, p, n, e);
+}
+
+static int one_open(void *ctx, const struct id *id, uint64_t *ret_size, struct err *e)
+{
+    struct one_file *f = ctx;
+    if (f->fd < 0 || !id_eq(id, &f->id))
+        return err_set(e, ENOENT, "%s: not here", f->path);
+    int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
+    *ret_size = f->size;
+    return fd < 0 ? err_sys(e, errno, "%s", f->path) : fd;
+}
+
+static int one_sync(void *put, struct err *e)
+{
+    struct one_file *f = put;
+    return fsync(f->out.fd) < 0 ? err_sys(e, errno, "%s", f->path) : 0;
 }
 
 static int one_commit(void *put, struct err *e)
@@ -572,6 +607,12 @@ static int move_ended(void *ctx, const struct xfers_end *end, struct err *e)
     return 0;
 }
 
+static uint64_t move_features(void *ctx, uint64_t peer)
+{
+    (void)peer;
+    return ((struct move *)ctx)->c->features;
+}
+
 static void move_moved(void *ctx, enum xfers_dir dir, const struct id *id, uint64_t done_b,
                        uint64_t size_b)
 {
@@ -593,6 +634,20 @@ static int move_refused(void *ctx, uint64_t peer, const struct msg_put_offer *o,
     return err_set(e, SF_EREFUSED, "nothing is taken here");
 }
 
+/* Large files go beside the link. Without it they go over the link. */
+static void set_bulk(struct client *c)
+{
+    const char *host = strncmp(c->ep, "tcp://", 6) ? NULL : c->ep + 6;
+    const char *colon = host ? strrchr(host, ':') : NULL;
+    char at[256];
+    if (!colon || (size_t)(colon - host) >= sizeof(at) || !(c->features & WIRE_BULK) ||
+        (!c->bulk && bulk_new(&(struct bulk_conf){ 0 }, &c->bulk, NULL) < 0))
+        return;
+    snprintf(at, sizeof(at), "%.*s", (int)(colon - host), host);
+    if (xfers_set_bulk(c->xfers, &(struct xfers_bulk){ .bulk = c->bulk, .host = at }) < 0)
+        bulk_free(&c->bulk);
+}
+
 /* Offer (put) or fetch f and work until it ended. to: where a fetched one goes, NULL = f->path. */
 static int move(struct client *c, struct one_file *f, const struct xfer_store *to, const char *kind,
                 const char *name, struct err *e)
@@ -604,12 +659,17 @@ static int move(struct client *c, struct one_file *f, const struct xfer_store *t
                                 .put_has = one_has,
                                 .write = one_write,
                                 .commit = one_commit,
-                                .close = one_close };
+                                .close = one_close,
+                                .open = one_open,
+                                .put_write = one_put,
+                                .put_verify = one_verify,
+                                .put_sync = one_sync };
     struct move v = { c, f };
     struct xfers_ops ops = { .ctx = &v,
                              .send = move_send,
                              .offered = move_refused,
                              .ended = move_ended,
+                             .features = move_features,
                              .moved = move_moved };
     bool up;
     int r;
@@ -617,6 +677,7 @@ static int move(struct client *c, struct one_file *f, const struct xfer_store *t
     if (!c->xfers)
         return err_sys(e, ENOMEM, "%s", f->path);
     c->refusal[0] = 0;
+    set_bulk(c);
     f->moved_ms = clock_mono_ms();
     uint64_t req = ++c->last_req, now = f->moved_ms;
     r = kind ? xfers_offer(c->xfers, 1, req, &f->id, kind, name, now, e)

@@ -1,4 +1,3 @@
-#include "proto/xfer/drive.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -6,10 +5,9 @@
 #include <string.h>
 
 #include "proto/base/clean.h"
-#include "proto/cas/cas.h"
 #include "proto/lib/zio.h"
 #include "proto/wire/utf8.h"
-#include "proto/xfer/xfer.h"
+#include "proto/xfer/drive_in.h"
 
 enum {
     SENDERS_MAX = 1024,
@@ -19,56 +17,6 @@ enum {
     PUMP_CHUNKS = 4,        /* chunks sent in one call: the loop has other things to do */
     FULL_RETRY_MS = 5,
     PACK_LEVEL = 1,
-};
-
-/* Coming in. */
-struct in {
-    struct in *next;
-    uint64_t peer;
-    bool offered;   /* by the peer, which waits for put_have */
-    bool suspended; /* until xfers_up() */
-    bool told;      /* the peer ended it: it needs no xfer_fail */
-    bool dead;
-    struct xfer_recv m;
-    void *put;
-    char kind[32], name[256];
-};
-
-/* Offered by us. */
-struct offer {
-    struct offer *next;
-    uint64_t peer, req, size_b, sent_ms;
-    struct id id;
-    unsigned tries;
-    bool suspended, dead;
-    char kind[32], name[256];
-};
-
-/* Going out: what a peer has asked for. */
-struct sender {
-    struct sender *next;
-    uint64_t peer, used_ms;
-    struct xfer_send s;
-    struct id *hashes;
-    bool dead;
-};
-
-struct xfers {
-    struct xfer_store store;
-    struct xfers_ops ops;
-    uint64_t max_b;
-    struct in *ins;
-    struct offer *offers;
-    struct sender *senders;
-    size_t n_ins, n_offers, n_senders;
-    unsigned depth; /* of public calls: the dead are buried when the outermost ends */
-    /* the chunk that is being sent, kept while a queue is full */
-    uint8_t *raw, *packed; /* CID_CHUNK; zio_bound() */
-    struct id chunk_id;
-    uint64_t chunk_index;
-    size_t raw_len, packed_len; /* packed_len 0 = does not pay; raw_len 0 = nothing kept */
-    bool full;                  /* some queue was, at the last pump() */
-    uint64_t full_ms;           /* when that was */
 };
 
 struct xfers *xfers_new(const struct xfer_store *store, const struct xfers_ops *ops, uint64_t max_b)
@@ -137,6 +85,7 @@ void xfers_free(struct xfers **xp)
     if (!x)
         return;
     *xp = NULL;
+    xfers_bulk_clear(x);
     for (struct in *i = x->ins; i; i = i->next)
         i->dead = true;
     for (struct offer *o = x->offers; o; o = o->next)
@@ -147,31 +96,32 @@ void xfers_free(struct xfers **xp)
     bury(x);
     free(x->raw);
     free(x->packed);
+    free(x->host);
     free(x);
 }
 
 /* ---- messages */
 
-static int send_msg(struct xfers *x, uint64_t peer, const struct msg *m)
+int xfers_send(struct xfers *x, uint64_t peer, const struct msg *m)
 {
     return x->ops.send(x->ops.ctx, peer, m);
 }
 
-static void send_fail(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, int code,
-                      const char *text)
+void xfers_send_fail(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, int code,
+                     const char *text)
 {
     char clean[1001];
     utf8_clean(text, clean, sizeof(clean));
     struct msg m = { .type = M_XFER_FAIL,
                      .xfer_fail = {
                          .req = req, .id = *id, .code = err_name(code), .text = clean } };
-    send_msg(x, peer, &m);
+    xfers_send(x, peer, &m);
 }
 
 static void send_have(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id)
 {
     struct msg m = { .type = M_PUT_HAVE, .put_have = { .req = req, .id = *id } };
-    send_msg(x, peer, &m);
+    xfers_send(x, peer, &m);
 }
 
 /* ---- ends */
@@ -187,6 +137,7 @@ static void in_end(struct xfers *x, struct in *in, int code, const char *text)
     if (in->dead)
         return;
     in->dead = true;
+    xfers_bulk_let_go(x, in);
     if (in->put) {
         x->store.close(in->put);
         in->put = NULL;
@@ -204,9 +155,9 @@ static void in_end(struct xfers *x, struct in *in, int code, const char *text)
     if (!in->offered || in->told)
         return;
     if (code)
-        send_fail(x, in->peer, in->m.req, &in->m.id, code, text ? text : "");
+        xfers_send_fail(x, in->peer, in->m.req, &in->m.id, code, text ? text : "");
     else if (r < 0)
-        send_fail(x, in->peer, in->m.req, &in->m.id, -r, e.text);
+        xfers_send_fail(x, in->peer, in->m.req, &in->m.id, -r, e.text);
     else
         send_have(x, in->peer, in->m.req, &in->m.id);
 }
@@ -229,9 +180,6 @@ static void offer_end(struct xfers *x, struct offer *o, int code, const char *te
 }
 
 /* ---- receiving */
-
-static void in_step(struct xfers *x, struct in *in, const struct xfer_event *first,
-                    uint64_t now_ms);
 
 static int do_open(struct xfers *x, struct in *in, const struct xfer_action *a, uint8_t **ret_have,
                    struct err *e)
@@ -284,12 +232,15 @@ static void in_act(struct xfers *x, struct in *in, const struct xfer_actions *ac
         struct xfer_event ev = { .text = e.text };
         switch (a->kind) {
         case XFER_DO_SEND:
-            send_msg(x, in->peer, &a->msg);
+            if (a->msg.type != M_GET || !xfers_bulk_get(x, in, &a->msg.get))
+                xfers_send(x, in->peer, &a->msg);
             continue;
         case XFER_DO_OPEN:
             ev.kind = XFER_EV_OPENED;
             ev.r = do_open(x, in, a, &have, &e);
             ev.have = have;
+            if (ev.r >= 0)
+                xfers_bulk_begin(x, in, now_ms);
             break;
         case XFER_DO_WRITE:
             ev.kind = XFER_EV_WROTE;
@@ -297,11 +248,9 @@ static void in_act(struct xfers *x, struct in *in, const struct xfer_actions *ac
             ev.r = in->put ? do_write(x, in, a, &e) : 0;
             break;
         case XFER_DO_COMMIT:
-            ev.kind = XFER_EV_COMMITTED;
-            ev.r = in->put ? x->store.commit(in->put, &e) : 0;
-            if (ev.r >= 0)
-                in->put = NULL;
-            break;
+            if (!xfers_bulk_commit(x, in))
+                xfers_in_commit(x, in, now_ms);
+            continue;
         case XFER_DO_DONE:
             in_end(x, in, 0, NULL);
             return;
@@ -309,11 +258,11 @@ static void in_act(struct xfers *x, struct in *in, const struct xfer_actions *ac
             in_end(x, in, a->code, a->text);
             return;
         }
-        in_step(x, in, &ev, now_ms);
+        xfers_in_step(x, in, &ev, now_ms);
     }
 }
 
-static void in_step(struct xfers *x, struct in *in, const struct xfer_event *ev, uint64_t now_ms)
+void xfers_in_step(struct xfers *x, struct in *in, const struct xfer_event *ev, uint64_t now_ms)
 {
     struct xfer_actions acts;
     size_t had = in->m.n_have;
@@ -326,7 +275,17 @@ static void in_step(struct xfers *x, struct in *in, const struct xfer_event *ev,
     in_act(x, in, &acts, now_ms);
 }
 
-static struct in *find_in(struct xfers *x, const struct id *id)
+void xfers_in_commit(struct xfers *x, struct in *in, uint64_t now_ms)
+{
+    struct err e = { 0 };
+    struct xfer_event ev = { .kind = XFER_EV_COMMITTED, .text = e.text };
+    ev.r = in->put ? x->store.commit(in->put, &e) : 0;
+    if (ev.r >= 0)
+        in->put = NULL;
+    xfers_in_step(x, in, &ev, now_ms);
+}
+
+struct in *xfers_find_in(struct xfers *x, const struct id *id)
 {
     for (struct in *i = x->ins; i; i = i->next)
         if (!i->dead && id_eq(&i->m.id, id))
@@ -370,7 +329,7 @@ static int here(struct xfers *x, const struct id *id)
 int xfers_fetch(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, uint64_t now_ms,
                 struct err *e)
 {
-    if (find_in(x, id))
+    if (xfers_find_in(x, id))
         return err_set(e, EALREADY, "transfer: is coming in already");
     if (here(x, id) == 0)
         return err_set(e, EEXIST, "transfer: here already");
@@ -385,7 +344,7 @@ static void on_put_offer(struct xfers *x, uint64_t peer, const struct msg_put_of
                          uint64_t now_ms)
 {
     struct err e = { 0 };
-    struct in *in = find_in(x, &o->id);
+    struct in *in = xfers_find_in(x, &o->id);
     if (in) {
         /* From the same peer: it repeats itself. From another: it will repeat itself, and find it here. */
         if (in->peer == peer) {
@@ -411,7 +370,7 @@ static void on_put_offer(struct xfers *x, uint64_t peer, const struct msg_put_of
     if (r >= 0)
         r = in_new(x, peer, o->req, &o->id, o->size_b, o, now_ms, &e);
     if (r < 0 && r != -EBUSY)
-        send_fail(x, peer, o->req, &o->id, -r, e.text[0] ? e.text : "cannot take it");
+        xfers_send_fail(x, peer, o->req, &o->id, -r, e.text[0] ? e.text : "cannot take it");
 }
 
 /* ---- sending */
@@ -502,7 +461,7 @@ static int send_one(struct xfers *x, struct sender *s)
     } else {
         int r = prepare(x, &s->s.id, index, &e);
         if (r < 0) {
-            send_fail(x, s->peer, s->s.req, &s->s.id, -r, e.text);
+            xfers_send_fail(x, s->peer, s->s.req, &s->s.id, -r, e.text);
             s->dead = true;
             return 1;
         }
@@ -514,7 +473,7 @@ static int send_one(struct xfers *x, struct sender *s)
                                       .data = x->packed_len ? x->packed : x->raw,
                                       .data_len = x->packed_len ? x->packed_len : x->raw_len };
     }
-    int r = send_msg(x, s->peer, &m);
+    int r = xfers_send(x, s->peer, &m);
     if (r == -EAGAIN)
         return r;
     if (r < 0) {
@@ -574,7 +533,7 @@ static void on_get(struct xfers *x, uint64_t peer, const struct msg_get *g, uint
                     (unsigned long long)g->credit);
     }
     if (r < 0 && r != -EBUSY) /* busy: it will ask again */
-        send_fail(x, peer, g->req, &g->id, -r, e.text);
+        xfers_send_fail(x, peer, g->req, &g->id, -r, e.text);
     for (struct offer *o = x->offers; o; o = o->next)
         if (!o->dead && o->peer == peer && id_eq(&o->id, &g->id)) {
             o->sent_ms = now_ms; /* it is being taken */
@@ -593,7 +552,7 @@ static void send_offer(struct xfers *x, struct offer *o, uint64_t now_ms)
                                     .kind = o->kind,
                                     .name = o->name } };
     o->sent_ms = now_ms;
-    send_msg(x, o->peer, &m);
+    xfers_send(x, o->peer, &m);
 }
 
 int xfers_offer(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, const char *kind,
@@ -648,16 +607,23 @@ int xfers_msg(struct xfers *x, uint64_t peer, const struct msg *m, uint64_t now_
         break;
     case M_HASHES:
     case M_CHUNK:
-        in = find_in(x, m->type == M_HASHES ? &m->hashes.id : &m->chunk.id);
-        if (in && in->peer == peer && !in->suspended)
-            in_step(x, in, &ev, now_ms);
+        in = xfers_find_in(x, m->type == M_HASHES ? &m->hashes.id : &m->chunk.id);
+        /* while threads hold a put, a late chunk of the link may not touch it; what is dropped is asked for again */
+        if (in && in->peer == peer && !in->suspended && !in->flow &&
+            !xfers_bulk_holds(x, &in->m.id))
+            xfers_in_step(x, in, &ev, now_ms);
+        break;
+    case M_BULK_ASK:
+    case M_BULK_TICKET:
+    case M_BULK_NO:
+        xfers_bulk_msg(x, peer, m, now_ms);
         break;
     case M_XFER_FAIL: {
         const struct msg_xfer_fail *f = &m->xfer_fail;
-        in = find_in(x, &f->id);
+        in = xfers_find_in(x, &f->id);
         if (in && in->peer == peer) {
             in->told = true;
-            in_step(x, in, &ev, now_ms);
+            xfers_in_step(x, in, &ev, now_ms);
         }
         struct sender *s = find_sender(x, peer, &f->id);
         if (s)
@@ -690,11 +656,12 @@ int64_t xfers_tick(struct xfers *x, uint64_t now_ms)
     struct xfer_event ev = { .kind = XFER_EV_TICK };
     int64_t wait = -1;
     x->depth++;
+    xfers_bulk_tick(x, now_ms, &wait);
     for (struct in *i = x->ins; i; i = i->next) {
-        if (i->dead || i->suspended)
+        if (i->dead || i->suspended || (i->flow && i->flow->up))
             continue;
         if (now_ms >= xfer_recv_deadline(&i->m))
-            in_step(x, i, &ev, now_ms);
+            xfers_in_step(x, i, &ev, now_ms);
     }
     for (struct offer *o = x->offers; o; o = o->next) {
         if (o->dead || o->suspended || now_ms < o->sent_ms + XFER_TIMEOUT_MS)
@@ -715,7 +682,7 @@ int64_t xfers_tick(struct xfers *x, uint64_t now_ms)
     if (x->full)
         sooner(&wait, now_ms + FULL_RETRY_MS, now_ms);
     for (struct in *i = x->ins; i; i = i->next)
-        if (!i->suspended)
+        if (!i->suspended && !(i->flow && i->flow->up))
             sooner(&wait, xfer_recv_deadline(&i->m), now_ms);
     for (struct offer *o = x->offers; o; o = o->next)
         if (!o->suspended)
@@ -728,6 +695,8 @@ int64_t xfers_tick(struct xfers *x, uint64_t now_ms)
 void xfers_gone(struct xfers *x, uint64_t peer, bool keep)
 {
     x->depth++;
+    if (!keep)
+        xfers_bulk_gone(x, peer);
     for (struct sender *s = x->senders; s; s = s->next)
         if (s->peer == peer)
             s->dead = true;
@@ -758,7 +727,10 @@ void xfers_up(struct xfers *x, uint64_t peer, uint64_t now_ms)
     for (struct in *i = x->ins; i; i = i->next)
         if (i->peer == peer && !i->dead) {
             i->suspended = false;
-            in_step(x, i, &ev, now_ms);
+            xfers_bulk_begin(x, i, now_ms);
+            if (i->flow && i->flow->up)
+                continue; /* what was asked of it is on its way */
+            xfers_in_step(x, i, &ev, now_ms);
         }
     for (struct offer *o = x->offers; o; o = o->next)
         if (o->peer == peer && !o->dead) {
@@ -787,62 +759,5 @@ size_t xfers_running(const struct xfers *x)
 
 bool xfers_busy(const struct xfers *x, const struct id *id)
 {
-    return find_in((struct xfers *)x, id) != NULL;
-}
-
-/* ---- a store over a cas */
-
-static int of_hashes(void *ctx, const struct id *id, struct id **ret, size_t *ret_n,
-                     uint64_t *ret_size, struct err *e)
-{
-    return cas_hashes(ctx, id, ret, ret_n, ret_size, e);
-}
-
-static ssize_t of_read(void *ctx, const struct id *id, uint64_t index, void *p, size_t room,
-                       struct err *e)
-{
-    return cas_read(ctx, id, index, p, room, e);
-}
-
-static int of_begin(void *ctx, const struct id *id, uint64_t size_b, const struct id hashes[],
-                    size_t n, void **ret_put, struct err *e)
-{
-    struct cas_put *p;
-    int r = cas_begin(ctx, id, size_b, hashes, n, &p, e);
-    *ret_put = r < 0 ? NULL : p;
-    return r;
-}
-
-static bool of_has(void *put, uint64_t index)
-{
-    return cas_put_has(put, index);
-}
-
-static int of_write(void *put, uint64_t index, const void *p, size_t n, struct err *e)
-{
-    return cas_put_chunk(put, index, p, n, e);
-}
-
-static int of_commit(void *put, struct err *e)
-{
-    struct cas_put *p = put;
-    return cas_commit(&p, e);
-}
-
-static void of_close(void *put)
-{
-    struct cas_put *p = put;
-    cas_put_close(&p, false);
-}
-
-struct xfer_store xfer_store_cas(struct cas *c)
-{
-    return (struct xfer_store){ .ctx = c,
-                                .hashes = of_hashes,
-                                .read = of_read,
-                                .begin = of_begin,
-                                .put_has = of_has,
-                                .write = of_write,
-                                .commit = of_commit,
-                                .close = of_close };
+    return xfers_find_in((struct xfers *)x, id) != NULL;
 }

@@ -1,8 +1,8 @@
 /* All transfers of one process: the pure machines of xfer.h bound to a way to send and to stores.
  *
- * An event loop gives every put_offer, put_have, get, hashes, chunk and xfer_fail to xfers_msg(),
- * calls xfers_tick() when due, and learns of ends through one callback. Used by agent, coordinator
- * and client alike.
+ * An event loop gives every put_offer, put_have, get, hashes, chunk, xfer_fail and bulk_* to
+ * xfers_msg(), calls xfers_tick() when due, and learns of ends through one callback. Used by agent, coordinator
+ * and client alike. With xfers_set_bulk(), poll bulk_fd() too and call xfers_tick() when it is readable.
  */
 #pragma once
 #include <stdbool.h>
@@ -30,8 +30,15 @@ struct xfer_store {
                  struct err *e);             /* verifies; -SF_EINTEGRITY */
     int (*commit)(void *put, struct err *e); /* frees put on success */
     void (*close)(void *put);                /* keeps the partial; frees put */
+    /* For bulk connections, all or none of them. open: a descriptor to pread() the bytes from, the caller's. The others are
+     * called from threads, see struct bulk_sink; meanwhile nobody calls another function with this put. */
+    int (*open)(void *ctx, const struct id *id, uint64_t *ret_size, struct err *e);
+    int (*put_write)(void *put, uint64_t index, const void *p, size_t n, struct err *e);
+    int (*put_verify)(void *put, uint64_t index, const void *p, size_t n, struct err *e);
+    int (*put_sync)(void *put, struct err *e);
 };
 
+struct bulk;
 struct cas;
 /* A store over a cas (borrowed for as long as the store is used). */
 struct xfer_store xfer_store_cas(struct cas *c);
@@ -64,6 +71,11 @@ struct xfers_ops {
      * put_have is sent, so that a durable note of it can be made first: a negative return fails the
      * put. May start other transfers. */
     int (*ended)(void *ctx, const struct xfers_end *end, struct err *e);
+    /* What a peer can do (enum wire_feature); NULL = nothing. */
+    uint64_t (*features)(void *ctx, uint64_t peer);
+    /* The coordinator: a peer takes chunks of an artefact and asks for a bulk connection. 1 = somebody else will give them, and
+     * was told; 0 = we do. NULL = always we. */
+    int (*broker)(void *ctx, uint64_t peer, const struct msg_bulk_ask *m);
     /* Progress, may be NULL. */
     void (*moved)(void *ctx, enum xfers_dir dir, const struct id *id, uint64_t done_b,
                   uint64_t size_b);
@@ -80,6 +92,16 @@ struct xfers *xfers_new(const struct xfer_store *store, const struct xfers_ops *
                         uint64_t max_b);
 void xfers_free(struct xfers **x);
 
+/* Chunks of artefacts of BULK_MIN_B or more go over bulk connections from now on, with peers whose
+ * features have them. Small ones, those for which no connection can be made or which broke it more
+ * than once, and hashes go over the link as ever. */
+struct xfers_bulk {
+    struct bulk *bulk;  /* borrowed; this is the only reader of its events */
+    bool makes_tickets; /* the coordinator; it listens */
+    const char *host;   /* else: where the coordinator is, for tickets that dial ":PORT"; copied */
+};
+int xfers_set_bulk(struct xfers *x, const struct xfers_bulk *b);
+
 /* Fetch id from peer. req: 1 or more on a user's link, 0 elsewhere. 0; -EEXIST here already;
  * -EALREADY running; -EBUSY at XFERS_MAX. */
 int xfers_fetch(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, uint64_t now_ms,
@@ -90,7 +112,7 @@ int xfers_fetch(struct xfers *x, uint64_t peer, uint64_t req, const struct id *i
 int xfers_offer(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, const char *kind,
                 const char *name, uint64_t now_ms, struct err *e);
 
-/* A message of the six kinds from a peer. Returns 1 when it was one of them, 0 when not. */
+/* A message of these kinds from a peer. Returns 1 when it was one of them, 0 when not. */
 int xfers_msg(struct xfers *x, uint64_t peer, const struct msg *m, uint64_t now_ms);
 
 /* Do what is due; send what was owed when a queue was full. Returns ms until the next call is due,

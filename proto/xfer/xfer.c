@@ -58,11 +58,11 @@ static void ask_hashes(struct xfer_recv *x, struct xfer_actions *out)
 /* Ask for runs of missing chunks until the window is full. */
 static void ask_chunks(struct xfer_recv *x, struct xfer_actions *out)
 {
-    for (int runs = 0; runs < 4 && x->n_asked < XFER_WINDOW; runs++) {
+    for (int runs = 0; runs < 4 && x->n_asked < x->window; runs++) {
         while (x->next < x->n_chunks && (bit(x->have, x->next) || bit(x->asked, x->next)))
             x->next++;
         uint64_t first = x->next, end = first;
-        while (end < x->n_chunks && x->n_asked < XFER_WINDOW && !bit(x->have, end) &&
+        while (end < x->n_chunks && x->n_asked < x->window && !bit(x->have, end) &&
                !bit(x->asked, end)) {
             set_bit(x->asked, end++, true);
             x->n_asked++;
@@ -138,7 +138,8 @@ void xfer_recv_init(struct xfer_recv *x, uint64_t req, const struct id *id, uint
                              .id = *id,
                              .size_b = UINT64_MAX,
                              .max_b = max_b,
-                             .quiet_since_ms = now_ms };
+                             .quiet_since_ms = now_ms,
+                             .window = XFER_WINDOW };
     out->n = 0;
     if (size_b != UINT64_MAX && size_b > max_b) {
         fail(x, out, EFBIG, "%llu bytes are more than the %llu that are taken",
@@ -155,6 +156,11 @@ void xfer_recv_clear(struct xfer_recv *x)
     free(x->asked);
     memset(x, 0, sizeof(*x));
     x->state = XFER_FAILED;
+}
+
+void xfer_recv_window(struct xfer_recv *x, size_t n)
+{
+    x->window = n;
 }
 
 static void on_hashes(struct xfer_recv *x, const struct msg_hashes *h, uint64_t now_ms,
@@ -286,7 +292,7 @@ static void on_wrote(struct xfer_recv *x, const struct xfer_event *ev, uint64_t 
         commit_if_whole(x, out);
     }
     /* half a window at a time: one question for several chunks */
-    if (x->state == XFER_CHUNKS && x->n_asked <= XFER_WINDOW / 2)
+    if (x->state == XFER_CHUNKS && x->n_asked <= x->window / 2)
         ask_chunks(x, out);
 }
 
@@ -312,6 +318,10 @@ int xfer_recv_step(struct xfer_recv *x, const struct xfer_event *ev, uint64_t no
     case XFER_EV_UP:
         x->tries = 0;
         ask_again(x, now_ms, out);
+        break;
+    case XFER_EV_ALIVE:
+        x->tries = 0;
+        x->quiet_since_ms = now_ms;
         break;
     case XFER_EV_OPENED:
         if (x->state == XFER_OPENING)
@@ -362,7 +372,7 @@ const char *xfer_recv_check(const struct xfer_recv *x)
     }
     if (have != x->n_have || asked != x->n_asked)
         return "counts differ from bits";
-    if (x->n_asked > XFER_WINDOW)
+    if (x->n_asked > x->window)
         return "window";
     if ((x->state == XFER_DONE || x->state == XFER_COMMITTING) && x->n_have != x->n_chunks)
         return "done without all chunks";

@@ -22,8 +22,8 @@
 #include "proto/wire/msg.h"
 
 enum {
-    XFER_WINDOW = 16,       /* chunks asked for and not yet here */
-    XFER_CREDIT_MAX = 64,   /* most chunks of one get */
+    XFER_WINDOW = 16,     /* chunks asked for and not yet here, over a link: they are on the way */
+    XFER_CREDIT_MAX = 64, /* most chunks of one get */
     XFER_TIMEOUT_MS = 5000, /* nothing came for so long: ask again */
     XFER_TRIES = 12,        /* so often in a row, then fail */
     XFER_DAMAGED_MAX = 8,   /* chunks that fail their hash, then fail */
@@ -44,12 +44,14 @@ struct xfer_recv {
     uint64_t next;         /* no chunk below is missing and unasked */
     uint64_t quiet_since_ms;
     unsigned tries, damaged;
+    size_t window; /* XFER_WINDOW, or what xfer_recv_window() said */
 };
 
 enum xfer_event_kind {
     XFER_EV_MSG,    /* msg: hashes, chunk or xfer_fail of this id */
     XFER_EV_TICK,   /* time passed */
     XFER_EV_UP,     /* the peer is connected again: everything asked for is lost */
+    XFER_EV_ALIVE,  /* a part of a chunk came, or the peer said to wait: no reason to ask again */
     XFER_EV_OPENED, /* answer to OPEN: r = 0 or -errno with text; have: bit a chunk, NULL = none
                        (borrowed for the call) */
     XFER_EV_WROTE,  /* answer to WRITE: index, r = 0, -SF_EINTEGRITY (damaged: will be asked again)
@@ -100,6 +102,8 @@ struct xfer_actions {
 void xfer_recv_init(struct xfer_recv *x, uint64_t req, const struct id *id, uint64_t size_b,
                     uint64_t max_b, uint64_t now_ms, struct xfer_actions *out);
 void xfer_recv_clear(struct xfer_recv *x);
+/* How many chunks may be asked for and not yet here, 1 to XFER_CREDIT_MAX. Follow it with XFER_EV_UP when it shrinks. */
+void xfer_recv_window(struct xfer_recv *x, size_t n);
 
 /* One step. out is reset first. Messages of other ids, late and repeated ones change nothing.
  * Returns 0; -ENOMEM leaves the machine FAILED with the action for it. */

@@ -338,6 +338,21 @@ static int open_stores(struct agent *a, struct err *e)
     return r < 0 ? r : agent_xfers_open(a, e);
 }
 
+/* Control groups are a help, not a need. */
+static void find_groups(struct agent *a)
+{
+    char why[200], limits[64] = "";
+    a->host = (struct run_host){ .shim = a->shim, .program = a->program };
+    if (cgroup_base("/proc", a->groups, why) < 0) {
+        log_info("no control groups for tasks: %s; their limits are not kept", why);
+    } else {
+        a->host.groups = a->groups;
+        cgroup_controllers(a->groups, limits);
+        log_info("control groups for tasks in %s limit: %s", a->groups, limits[0] ? limits : "-");
+    }
+    json_object_set_new(a->facts.json, "cgroup", a->host.groups ? json_str(limits) : json_null());
+}
+
 static int take_signals(struct agent *a, struct err *e)
 {
     sigset_t set;
@@ -370,6 +385,7 @@ static int start(struct agent *a, struct err *e)
     r = facts_get("/proc", "/sys", facts_kvm(kvm), &a->facts, e);
     if (r < 0)
         return r;
+    find_groups(a);
     a->facts_text = json_dumps(a->facts.json, JSON_COMPACT);
     a->rows = calloc(CORE_BATCH, sizeof(*a->rows));
     buf_init(&a->block, FRAME_MAX * 2);

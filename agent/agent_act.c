@@ -88,8 +88,7 @@ static void do_start(struct agent *a, const struct core_action *act)
         if (!(paths[i] = cas_path(a->cas, &r->inputs[i])))
             rc = err_set(&e, ENOENT, "%s: an input is gone from the cache", r->dir);
     if (rc == 0)
-        rc = run_start(r->dir, &r->g, a->shim, a->program, r->inputs, paths, r->n_inputs, &r->pidfd,
-                       &e);
+        rc = run_start(r->dir, &r->g, &a->host, r->inputs, paths, r->n_inputs, &r->pidfd, &e);
     for (size_t i = 0; i < r->n_inputs; i++)
         free(paths[i]);
     free(paths);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "agent/agent.h"
+#include "agent/cgroup.h"
 #include "agent/core.h"
 #include "agent/facts.h"
 #include "agent/product.h"
@@ -49,6 +50,8 @@ struct agent {
     uint8_t install[16];
     uint64_t boot;
     char *data, *program, *shim, *tasks; /* absolute */
+    char groups[CGROUP_PATH_MAX];        /* where tasks get control groups; "" = nowhere */
+    struct run_host host;                /* of the paths above */
     struct stat program_st;
     struct id engine;
     struct facts facts;

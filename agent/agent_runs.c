@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "agent/grow.h"
+#include "agent/orphans.h"
 #include "agent/spec.h"
 #include "collect/recipe.h"
+#include "collect/vm.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
@@ -122,7 +124,7 @@ static void look_at_ability(struct agent *a)
 static void child_ended(struct agent *a, struct run *r)
 {
     spool_end_clear(&r->end);
-    run_finish(r->dir, r->pidfd, &r->end);
+    run_finish(r->dir, &a->host, r->pidfd, &r->end);
     closep(&r->pidfd);
     r->adopting = false;
     look_at_rows(a, r);
@@ -135,8 +137,11 @@ static void child_ended(struct agent *a, struct run *r)
         if (!r->end.tail)
             r->end.tail = strdup("siofleet: fewer whole rows than points\n");
     }
-    if (r->g.kind == CORE_COLLECT)
+    if (r->g.kind == CORE_COLLECT) {
         look_at_ability(a);
+        if (cause != CAUSE_DONE)
+            vm_sweep(); /* a killed one leaves bridges */
+    }
     agent_push(a, (struct core_event){
                       .kind = CORE_EXITED, .key = r->g.key, .cause = cause, .rows = rows });
 }
@@ -186,8 +191,11 @@ static void adopt(struct agent *a, const char *dir)
         log_warn("%s: cannot be taken over: %s", dir, e.text[0] ? e.text : "too many tasks");
         if (r)
             agent_run_clear(a, r);
-        agent_sweep_soon(
-            a); /* its attempt is lost; the folder goes when nothing lives in it any more */
+        /* its attempt is lost; the folder goes when nothing lives in it any more */
+        CLEANUP(closep) int fd = -1;
+        if (run_adopt(dir, &fd, NULL) == 0)
+            run_stop(fd, false);
+        agent_sweep_soon(a);
         return;
     }
     spool_poll(r->spool, NULL);
@@ -244,6 +252,8 @@ int agent_adopt_runs(struct agent *a, struct err *e)
             adopt(a, dir);
     }
     closedir(d);
+    if (a->host.groups)
+        orphans_sweep_groups(a->host.groups, a->tasks);
     return 0;
 }
 
@@ -266,7 +276,10 @@ void agent_sweep_folders(struct agent *a)
         CLEANUP(freep) char *dir = path_fmt("%s/%s", a->tasks, x->d_name);
         if (!dir || !strcmp(x->d_name, ".") || !strcmp(x->d_name, "..") || owned(a, dir))
             continue;
-        if (run_look(dir) == RUN_ALIVE || dir_remove(dir, NULL) < 0)
+        enum run_state state = run_look(dir);
+        if (state == RUN_LOST)
+            orphans_kill(a->host.groups, dir);
+        if (state == RUN_ALIVE || dir_remove(dir, NULL) < 0)
             agent_sweep_soon(a);
     }
     if (d)

@@ -1,7 +1,5 @@
 #include "agent/runner.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -15,12 +13,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/orphans.h"
 #include "agent/ring.h"
 #include "agent/spec.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
-#include "proto/base/log.h"
 
 extern char **environ;
 
@@ -194,89 +192,139 @@ static int put_run(const char *dir, const struct run_grant *g, const struct id i
     return put_json(dir, "run.json", j, e);
 }
 
-/* The shim's words: six places for its name and first options, then what differs by kind. A command runs under the shim
- * itself, without our program in between: its start is part of its price. */
-static int command(const char *dir, const struct run_grant *g, const char *program,
-                   json_t **ret_spec, const char ***ret, struct err *e)
+/* Words for a command line; texts made here are freed with it. */
+struct words {
+    const char **v;
+    char *made[8];
+    size_t n, n_made;
+    bool failed;
+};
+
+static void words_clear(struct words *w)
 {
-    enum { FIRST = 6 };
-    CLEANUP(freep) const char **words = NULL;
-    size_t n = 0, at = FIRST;
-    if (g->kind == CORE_EXEC) {
-        *ret_spec = get_json(dir, "spec.json", SPEC_MAX);
-        int r = spec_argv(*ret_spec, &words, e);
-        if (r < 0)
-            return r;
-        while (words[n])
-            n++;
-    }
-    const char **v = calloc(FIRST + n + 8, sizeof(*v));
-    if (!v)
-        return err_sys(e, ENOMEM, "%s", dir);
-    if (n) {
-        v[at++] = "--chdir";
-        v[at++] = "cwd";
-    }
-    v[at++] = dir;
-    v[at++] = "--";
-    if (n) {
-        memcpy(v + at, words, n * sizeof(*v));
-    } else {
-        v[at++] = program;
-        v[at++] = "__task";
-        v[at++] = dir;
-    }
-    *ret = v;
-    return 0;
+    for (size_t i = 0; i < w->n_made; i++)
+        free(w->made[i]);
+    free(w->v);
 }
 
-int run_start(const char *dir, const struct run_grant *g, const char *shim, const char *program,
+static void word(struct words *w, const char *text)
+{
+    w->v[w->n++] = text;
+}
+
+static void option(struct words *w, const char *name, uint64_t value)
+{
+    char *text = path_fmt("%" PRIu64, value);
+    w->failed |= !text;
+    word(w, name);
+    word(w, text);
+    w->made[w->n_made++] = text;
+}
+
+/* The shim's command line. A command runs under the shim itself, without our program in between: its start is part of
+ * its price. */
+static int command(const char *dir, const struct run_grant *g, const struct run_host *h,
+                   const char *group, json_t **ret_spec, struct words *w, struct err *e)
+{
+    CLEANUP(freep) const char **argv = NULL;
+    size_t n = 0;
+    uint64_t cores = 0, memory_mib = 0;
+    if (g->kind == CORE_EXEC) {
+        *ret_spec = get_json(dir, "spec.json", SPEC_MAX);
+        int r = spec_argv(*ret_spec, &argv, e);
+        if (r == 0)
+            r = spec_limits(*ret_spec, &cores, &memory_mib, e);
+        if (r < 0)
+            return r;
+        while (argv[n])
+            n++;
+    }
+    w->v = calloc(n + 32, sizeof(*w->v));
+    if (!w->v)
+        return err_sys(e, ENOMEM, "%s", dir);
+    word(w, h->shim);
+    word(w, "--no-new-privs");
+    option(w, "--timeout-ms", g->timeout_ms);
+    option(w, "--lock-fd", LOCK_FD);
+    option(w, "--mark", orphans_mark(dir));
+    option(w, "--pids", RUN_PIDS_MAX);
+    if (group) {
+        word(w, "--cgroup");
+        word(w, group);
+        if (cores)
+            option(w, "--cores", cores);
+        if (memory_mib)
+            option(w, "--memory-b", memory_mib << 20);
+    }
+    if (n) {
+        word(w, "--chdir");
+        word(w, "cwd");
+    }
+    word(w, dir);
+    word(w, "--");
+    for (size_t i = 0; i < n; i++)
+        word(w, argv[i]);
+    if (!n) {
+        word(w, h->program);
+        word(w, "__task");
+        word(w, dir);
+    }
+    return w->failed ? err_sys(e, ENOMEM, "%s", dir) : 0;
+}
+
+static bool is_var(const char *word, const char *name)
+{
+    size_t n = strlen(name);
+    return !strncmp(word, name, n) && word[n] == '=';
+}
+
+int run_start(const char *dir, const struct run_grant *g, const struct run_host *h,
               const struct id inputs[], char *const paths[], size_t n, int *ret_pidfd,
               struct err *e)
 {
-    int r = put_run(dir, g, inputs, paths, n, e);
+    int r = g->kind == CORE_EXEC ? 0 : put_run(dir, g, inputs, paths, n, e);
     if (r < 0)
         return r;
-    CLEANUP(freep) char *lock = path_fmt("%s/lock", dir), *tmp = path_fmt("TMPDIR=%s/tmp", dir);
-    if (!lock || !tmp)
+    CLEANUP(freep)
+    char *lock = path_fmt("%s/lock", dir), *tmp = path_fmt("TMPDIR=%s/tmp", dir),
+         *mark = path_fmt("SIOFLEET_TASK_DIR=%s", dir);
+    if (!lock || !tmp || !mark)
         return err_sys(e, ENOMEM, "%s", dir);
     /* locked before the shim exists: at no moment does a started task look like a dead one */
     CLEANUP(closep) int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
         return err_sys(e, errno, "%s", lock);
 
-    char timeout[24], lock_fd[8];
-    snprintf(timeout, sizeof(timeout), "%" PRIu64, g->timeout_ms);
-    snprintf(lock_fd, sizeof(lock_fd), "%d", LOCK_FD);
-    CLEANUP(freep) const char **argv = NULL;
-    CLEANUP(json_decrefp) json_t *spec = NULL; /* words of argv point into it */
-    r = command(dir, g, program, &spec, &argv, e);
+    char group[CGROUP_PATH_MAX] = "";
+    if (h->groups)
+        orphans_group(h->groups, dir, group);
+    CLEANUP(json_decrefp) json_t *spec = NULL; /* words point into it */
+    CLEANUP(words_clear) struct words argv = { 0 };
+    r = command(dir, g, h, group[0] ? group : NULL, &spec, &argv, e);
     if (r < 0)
         return r;
-    const char *const first[] = { shim,        "--timeout-ms", timeout,
-                                  "--lock-fd", lock_fd,        "--no-new-privs" };
-    memcpy(argv, first, sizeof(first));
     size_t n_env = 0;
     while (environ[n_env])
         n_env++;
-    CLEANUP(freep) char **env = calloc(n_env + 2, sizeof(*env));
+    CLEANUP(freep) char **env = calloc(n_env + 3, sizeof(*env));
     if (!env)
         return err_sys(e, ENOMEM, "%s", dir);
     size_t k = 0;
     for (size_t i = 0; i < n_env; i++)
-        if (strncmp(environ[i], "TMPDIR=", 7) != 0)
+        if (!is_var(environ[i], "TMPDIR") && !is_var(environ[i], "SIOFLEET_TASK_DIR"))
             env[k++] = environ[i];
-    env[k] = tmp;
+    env[k++] = tmp;
+    env[k] = mark;
 
     posix_spawn_file_actions_t fa;
     posix_spawn_file_actions_init(&fa);
     posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&fa, fd, LOCK_FD);
     pid_t pid;
-    r = posix_spawn(&pid, shim, &fa, NULL, (char **)(uintptr_t)argv, env);
+    r = posix_spawn(&pid, h->shim, &fa, NULL, (char **)(uintptr_t)argv.v, env);
     posix_spawn_file_actions_destroy(&fa);
     if (r)
-        return err_sys(e, r, "%s", shim);
+        return err_sys(e, r, "%s", h->shim);
     *ret_pidfd = pidfd_open_(pid);
     if (*ret_pidfd < 0) {
         r = errno;
@@ -290,12 +338,13 @@ int run_start(const char *dir, const struct run_grant *g, const char *shim, cons
 int run_adopt(const char *dir, int *ret_pidfd, struct err *e)
 {
     CLEANUP(freep) char *path = path_fmt("%s/pid", dir);
-    CLEANUP(buf_clear) struct buf b = BUF_INIT(64);
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(4096);
     if (!path)
         return err_sys(e, ENOMEM, "%s", dir);
-    if (file_read(path, &b, NULL) < 0 || b.len == 0)
+    long pid = file_read(path, &b, NULL) == 0 && b.len ? strtol((char *)b.data, NULL, 10) : 0;
+    if (pid <= 0) /* not written yet, or the status stands there already */
         return locked(dir) ? -EAGAIN : -ESRCH;
-    CLEANUP(closep) int fd = pidfd_open_((pid_t)strtol((char *)b.data, NULL, 10));
+    CLEANUP(closep) int fd = pidfd_open_((pid_t)pid);
     /* only the shim writes its number and only it holds the lock: still held means that the number is still its own */
     if (!locked(dir) || fd < 0)
         return -ESRCH;
@@ -317,57 +366,13 @@ void run_stop(int pidfd, bool hard)
     }
 }
 
-/* Processes with SIOFLEET_TASK_DIR=DIR: of a task whose shim was killed. Returns how many were found. */
-static int kill_marked(const char *mark, size_t n_mark)
-{
-    int found = 0;
-    DIR *d = opendir("/proc");
-    if (!d)
-        return 0;
-    CLEANUP(buf_clear) struct buf b = BUF_INIT(4 << 20);
-    for (struct dirent *x; (x = readdir(d));) {
-        if (!isdigit((unsigned char)x->d_name[0]))
-            continue;
-        CLEANUP(freep) char *path = path_fmt("/proc/%s/environ", x->d_name);
-        buf_reset(&b);
-        if (!path || file_read(path, &b, NULL) < 0)
-            continue;
-        for (size_t at = 0; at + n_mark <= b.len;) {
-            if (!memcmp(b.data + at, mark, n_mark)) {
-                pid_t pid = (pid_t)strtol(x->d_name, NULL, 10);
-                if (pid != getpid() && kill(pid, SIGKILL) == 0)
-                    found++;
-                break;
-            }
-            uint8_t *end = memchr(b.data + at, 0, b.len - at);
-            at = end ? (size_t)(end - b.data) + 1 : b.len;
-        }
-    }
-    closedir(d);
-    return found;
-}
-
-static void kill_leftovers(const char *dir)
-{
-    CLEANUP(freep) char *real = realpath(dir, NULL);
-    CLEANUP(freep) char *mark = real ? path_fmt("SIOFLEET_TASK_DIR=%s", real) : NULL;
-    if (!mark)
-        return;
-    uint64_t until = clock_mono_ms() + 3000;
-    int killed = 0;
-    for (int n; (n = kill_marked(mark, strlen(mark) + 1)) && clock_mono_ms() < until; killed += n)
-        nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
-    if (killed)
-        log_warn("%s: its shim was killed; ended what it left behind", dir);
-}
-
 static uint64_t number_of(const json_t *j, const char *key)
 {
     uint64_t v;
     return json_get_u64(j, key, &v, NULL) < 0 ? 0 : v;
 }
 
-void run_finish(const char *dir, int pidfd, struct spool_end *ret)
+void run_finish(const char *dir, const struct run_host *h, int pidfd, struct spool_end *ret)
 {
     *ret = (struct spool_end){ .cause = CAUSE_LOST };
     if (pidfd >= 0) {
@@ -381,7 +386,7 @@ void run_finish(const char *dir, int pidfd, struct spool_end *ret)
     CLEANUP(json_decrefp) json_t *j = get_json(dir, "status", 4096);
     enum task_cause cause = task_cause_parse(json_string_value(json_object_get(j, "cause")));
     if (cause == CAUSE_NONE) {
-        kill_leftovers(dir);
+        orphans_kill(h->groups, dir);
         return;
     }
     ret->exit = number_of(j, "exit");

@@ -3,8 +3,8 @@
  * DATA/tasks/TASK-EPOCH-N/ holds all of a task, so that a restarted agent finds everything by looking:
  *     grant      JSON: what was granted, by which engine it runs, and in which boot of the host
  *     spec.json  the task itself, as granted
- *     run.json   made at its start: threads, where its inputs lie
- *     lock pid status stdout stderr   of siofleet-shim
+ *     run.json   made at its start: threads, where its inputs lie (not for a command)
+ *     lock pid status stdout stderr   of siofleet-shim (shim.c)
  *     rows acked end                  of spool.h
  *     product info.json               what a trace task made; info.json and out/ are a collection's
  *     tmp/       TMPDIR of the task
@@ -41,6 +41,9 @@ int run_create(const char *tasks, const struct run_grant *g, const void *spec, s
 int run_load(const char *dir, struct run_grant *ret, struct err *e);
 int run_load_spec(const char *dir, struct buf *ret, struct err *e);
 
+/* Processes and threads of a task: above it a cgroup refuses more; without one the shim ends the task. */
+enum { RUN_PIDS_MAX = 4096 };
+
 enum run_state {
     RUN_FRESH, /* never started; or, when the host has come up anew since, perhaps: nothing here is synced */
     RUN_ALIVE,  /* its shim lives */
@@ -50,9 +53,15 @@ enum run_state {
 };
 enum run_state run_look(const char *dir);
 
-/* Start `program __task DIR`, or a command itself, under the shim. *ret_pidfd becomes readable when the shim ends. inputs: artefact ids and
- * where they lie. */
-int run_start(const char *dir, const struct run_grant *g, const char *shim, const char *program,
+/* What this host runs tasks with. */
+struct run_host {
+    const char *shim, *program; /* absolute */
+    const char *groups; /* tasks get control groups in it (cgroup.h); NULL = no groups here */
+};
+
+/* Start `program __task DIR`, or a command itself, under the shim. dir: absolute. *ret_pidfd becomes readable when the
+ * shim ends. inputs: artefact ids and where they lie. */
+int run_start(const char *dir, const struct run_grant *g, const struct run_host *h,
               const struct id inputs[], char *const paths[], size_t n, int *ret_pidfd,
               struct err *e);
 
@@ -64,7 +73,7 @@ void run_stop(int pidfd, bool hard);
 
 /* The task's shim has ended: reap it if it is ours, kill what it left if it was killed itself, and read how the task
  * ended (tail: from its stderr). *ret is filled always: without a readable status the cause is lost. */
-void run_finish(const char *dir, int pidfd, struct spool_end *ret);
+void run_finish(const char *dir, const struct run_host *h, int pidfd, struct spool_end *ret);
 
 /* The child's side: exit statuses that mean more than "failed". */
 enum { RUN_EXIT_INTEGRITY = 4, RUN_EXIT_SPACE = 28 };

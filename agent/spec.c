@@ -55,6 +55,7 @@ static int parse_exec(const json_t *j, struct err *e)
     if (r < 0)
         return r;
     const json_t *copy = json_object_get(j, "copy"), *path;
+    uint64_t cores, memory_mib;
     size_t i;
     if (copy && (!json_is_array(copy) || json_array_size(copy) > SPEC_COPY_MAX))
         return err_set(e, SF_EFORMAT, "task spec: 'copy' is no list of up to %d paths",
@@ -62,7 +63,7 @@ static int parse_exec(const json_t *j, struct err *e)
     json_array_foreach (copy, i, path)
         if (!json_string_length(path) || json_string_length(path) > 4000)
             return err_set(e, SF_EFORMAT, "task spec: a path to copy is empty or too long");
-    return 0;
+    return spec_limits(j, &cores, &memory_mib, e);
 }
 
 static int parse_collect(const json_t *j, struct id **ret, size_t *ret_n, struct err *e)
@@ -104,6 +105,18 @@ int spec_argv(const json_t *spec, const char ***ret, struct err *e)
             return err_set(e, SF_EFORMAT, "task spec: word %zu of the command is no text", i);
     }
     *ret = TAKE(v);
+    return 0;
+}
+
+int spec_limits(const json_t *spec, uint64_t *ret_cores, uint64_t *ret_memory_mib, struct err *e)
+{
+    *ret_cores = *ret_memory_mib = 0;
+    if (json_object_get(spec, "cores") &&
+        (json_get_u64(spec, "cores", ret_cores, NULL) < 0 || *ret_cores > SPEC_CORES_MAX))
+        return err_set(e, SF_EFORMAT, "task spec: 'cores' is no number up to %d", SPEC_CORES_MAX);
+    if (json_object_get(spec, "memory_mib") &&
+        (json_get_u64(spec, "memory_mib", ret_memory_mib, NULL) < 0 || *ret_memory_mib >> 40))
+        return err_set(e, SF_EFORMAT, "task spec: 'memory_mib' is no number of MiB");
     return 0;
 }
 

@@ -128,8 +128,9 @@ char *job_spec(const struct job *j, uint64_t index)
     json_t *spec;
     if (j->kind == TASK_EXEC) {
         json_t *copy = json_object_get(j->doc, "copy");
-        spec = json_pack("{s:O, s:o}", "argv", json_object_get(j->doc, "argv"), "copy",
-                         json_is_array(copy) ? json_incref(copy) : json_array());
+        spec = json_pack("{s:O, s:o, s:o, s:o}", "argv", json_object_get(j->doc, "argv"), "copy",
+                         json_is_array(copy) ? json_incref(copy) : json_array(), "cores",
+                         json_u64(j->needs.cores), "memory_mib", json_u64(j->needs.memory_mib));
     } else {
         spec = json_pack("{s:O, s:o, s:O}", "ini", json_object_get(j->doc, "ini"), "run",
                          json_u64(index + 1), "files", json_object_get(j->doc, "files"));

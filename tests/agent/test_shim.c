@@ -10,7 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/cgroup.h"
+#include "agent/orphans.h"
 #include "agent/ring.h"
+#include "agent/tree.h"
 #include "proto/base/buf.h"
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
@@ -304,6 +307,177 @@ Test(shim, command_dies_with_a_killed_shim)
     waitpid(pid, NULL, 0);
     assert_gone("near");
     cr_assert(!have("status"));
+}
+
+/* ---- what a killed shim leaves */
+
+/* A daemon that has left the command in every way there is; its own environment is empty. */
+#define RUNAWAY                                                                                    \
+    "exec 3>far; (env -i setsid /bin/sh -c 'trap \"\" TERM HUP; cd /; echo $$ >&3; exec 3>&-; "    \
+    "while :; do sleep 0.1; done' </dev/null >/dev/null 2>&1 &) & exec 3>&-; "
+
+static void kill_shim(pid_t pid)
+{
+    wait_for("far");
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+Test(shim, killed_shim_s_daemon_is_found_by_its_mark)
+{
+    char opts[64], other[4200];
+    snprintf(opts, sizeof(opts), "--mark %llu", (unsigned long long)orphans_mark(dir));
+    pid_t pid = spawn(opts, RUNAWAY "while :; do sleep 0.1; done");
+    kill_shim(pid);
+    cr_assert(!gone(number_in("far")));
+    /* another task's folder of the same name is another task */
+    snprintf(other, sizeof(other), "%s/%s", dir, strrchr(dir, '/') + 1);
+    cr_assert(mkdir(other, 0700) == 0);
+    cr_assert_eq(orphans_kill(NULL, other), 0);
+    cr_assert(!gone(number_in("far")));
+    cr_assert_geq(orphans_kill(NULL, dir), 1);
+    assert_gone("far");
+    cr_assert_eq(orphans_kill(NULL, dir), 0);
+}
+
+Test(shim, killed_shim_s_daemon_is_found_by_its_environment_without_a_mark)
+{
+    setenv("SIOFLEET_TASK_DIR", dir, 1);
+    pid_t pid = spawn("", STUBBORN "sleep 600");
+    kill_shim(pid);
+    unsetenv("SIOFLEET_TASK_DIR");
+    cr_assert_geq(orphans_kill(NULL, dir), 1);
+    assert_gone("far");
+}
+
+Test(shim, mark_is_there_after_exec_and_gives_no_other_process_away)
+{
+    char word[40];
+    cr_assert_eq(mark_get(getpid()), 0);
+    wait_exit(spawn("--mark 4711", "exec setsid -w env -i sh -c 'ulimit -R 2>/dev/null; grep "
+                                   "\"realtime timeout\" /proc/self/limits'"));
+    snprintf(word, sizeof(word), "%llu", (1ull << 62) + 4711);
+    CLEANUP(freep) char *out = tail_of("stdout", 1000);
+    cr_assert(strstr(out, word), "%s", out);
+    cr_assert_neq(mark_of("/a", 1, 2), mark_of("/a", 1, 3));
+    cr_assert_neq(mark_of("/a", 1, 2), mark_of("/b", 1, 2));
+}
+
+Test(shim, signal_goes_to_the_process_that_was_looked_at_or_to_none)
+{
+    struct proc p;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(pause());
+    cr_assert(proc_look(pid, &p) == 0);
+    p.start++; /* as if another process had got the number */
+    cr_assert(proc_signal(&p, SIGKILL) < 0);
+    p.start--;
+    cr_assert(proc_signal(&p, SIGKILL) == 0);
+    int st;
+    cr_assert(waitpid(pid, &st, 0) == pid && WIFSIGNALED(st));
+    cr_assert(proc_signal(&p, SIGKILL) < 0);
+}
+
+/* ---- limits */
+
+/* 300 processes, each with a session of its own; bounded itself, should nobody bound it. */
+#define MANY "i=0; while [ $i -lt 300 ]; do setsid sleep 30 & i=$((i+1)); done; wait"
+
+Test(shim, too_many_processes_end_the_task_and_all_of_them)
+{
+    wait_exit(spawn("--pids 40", MANY));
+    expect("signal", 0, SIGKILL);
+    CLEANUP(freep) char *err = tail_of("stderr", 200);
+    cr_assert(strstr(err, "siofleet: more than 40 processes; all are ended\n"), "%s", err);
+    json_t *j = status();
+    cr_assert_lt(json_integer_value(json_object_get(j, "duration_ms")), 20000);
+    cr_assert_eq(json_integer_value(json_object_get(j, "left")), 0);
+    json_decref(j);
+}
+
+Test(shim, fewer_processes_than_the_limit_are_let_alone)
+{
+    wait_exit(spawn("--pids 400", "i=0; while [ $i -lt 60 ]; do sleep 0.3 & i=$((i+1)); done; "
+                                  "wait; echo all"));
+    expect("done", 0, 0);
+}
+
+/* Where this process may make control groups; else the test is skipped, loudly. */
+static void need_groups(char base[CGROUP_PATH_MAX])
+{
+    char why[200];
+    if (cgroup_base("/proc", base, why) < 0)
+        cr_skip_test("no control groups here: %s", why);
+}
+
+Test(shim, command_lives_in_a_group_that_ends_with_it)
+{
+    char base[CGROUP_PATH_MAX], group[CGROUP_PATH_MAX], opts[CGROUP_PATH_MAX + 32];
+    need_groups(base);
+    orphans_group(base, dir, group);
+    snprintf(opts, sizeof(opts), "--cgroup %s", group);
+    wait_exit(spawn(opts, STUBBORN "grep ^0:: /proc/self/cgroup; exit 3"));
+    expect("exit", 3, 0);
+    assert_gone("far");
+    json_t *j = status();
+    cr_assert(json_is_true(json_object_get(j, "cgroup")));
+    json_decref(j);
+    CLEANUP(freep) char *out = tail_of("stdout", 2000);
+    cr_assert(strstr(out, strrchr(group, '/')), "%s", out);
+    cr_assert(access(group, F_OK) < 0);
+}
+
+Test(shim, killed_shim_s_group_is_ended_and_removed)
+{
+    char base[CGROUP_PATH_MAX], group[CGROUP_PATH_MAX], opts[CGROUP_PATH_MAX + 32];
+    need_groups(base);
+    orphans_group(base, dir, group);
+    snprintf(opts, sizeof(opts), "--cgroup %s", group);
+    kill_shim(spawn(opts, RUNAWAY "while :; do sleep 0.1; done"));
+    cr_assert(cgroup_populated(group));
+    orphans_kill(NULL, dir); /* finds the group by the shim's note */
+    assert_gone("far");
+    cr_assert(access(group, F_OK) < 0);
+}
+
+Test(shim, group_that_cannot_be_made_is_done_without)
+{
+    wait_exit(spawn("--cgroup /proc/none/at/all --memory-b 1000000", "echo ran"));
+    expect("done", 0, 0);
+    json_t *j = status();
+    cr_assert(json_is_false(json_object_get(j, "cgroup")));
+    json_decref(j);
+}
+
+/* A host as /proc shows it: lines of mountinfo and of cgroup. */
+static int base_of(const char *mounts, const char *own, char base[CGROUP_PATH_MAX], char why[200])
+{
+    struct err e;
+    CLEANUP(freep) char *self = path_fmt("%s/self", dir);
+    CLEANUP(freep) char *a = path_fmt("%s/mountinfo", self), *b = path_fmt("%s/cgroup", self);
+    cr_assert(dir_make(self, 0700, &e) == 0);
+    cr_assert(file_write(a, mounts, strlen(mounts), 0600, true, &e) == 0);
+    cr_assert(file_write(b, own, strlen(own), 0600, true, &e) == 0);
+    return cgroup_base(dir, base, why);
+}
+
+Test(shim, place_for_groups_is_found_or_said_to_be_missing)
+{
+    char base[CGROUP_PATH_MAX], why[200];
+    struct err e;
+    cr_assert(base_of("", "0::/\n", base, why) < 0);
+    cr_assert_str_eq(why, "no cgroup2 file system is mounted");
+    CLEANUP(freep) char *mounts = path_fmt("30 23 0:27 / %s/cg rw - cgroup2 cgroup2 rw\n", dir);
+    CLEANUP(freep) char *unit = path_fmt("%s/cg/a.slice/b.service", dir);
+    CLEANUP(freep) char *slice = path_fmt("%s/cg/a.slice", dir);
+    cr_assert(dir_make(unit, 0700, &e) == 0);
+    cr_assert(base_of(mounts, "4:memory:/x\n", base, why) < 0);
+    cr_assert(strstr(why, "shows no group of this process"), "%s", why);
+    /* plain folders are no groups: nothing can be joined there */
+    cr_assert(base_of(mounts, "0::/a.slice/b.service\n", base, why) < 0);
+    cr_assert(strstr(why, slice), "%s", why);
+    cr_assert_str_eq(base, "");
 }
 
 Test(shim, second_shim_in_one_folder_is_refused)

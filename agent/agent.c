@@ -97,8 +97,8 @@ static void on_welcome(struct agent *a, const struct msg_welcome *m)
                                        .epoch = m->epoch,
                                        .lease_ms = m->lease_ms,
                                        .heartbeat_ms = m->heartbeat_ms });
-    xfers_up(a->xfers, COORDINATOR, clock_mono_ms());
     a->features = m->features;
+    xfers_up(a->xfers, COORDINATOR, clock_mono_ms());
     agent_grow_up(a);
     log_info("registered with %s, epoch %" PRIu64 ", boot %" PRIu64, a->conf->connect, m->epoch,
              a->boot);
@@ -455,8 +455,10 @@ static int turn(struct agent *a, struct err *e)
     if (xfer_ms < 0 || (grow_ms >= 0 && grow_ms < xfer_ms))
         xfer_ms = grow_ms;
     agent_work_off(a);
-    struct pollfd p[1 + CORE_TASKS_MAX] = { { .fd = a->sig_fd, .events = POLLIN } };
+    struct pollfd p[2 + CORE_TASKS_MAX] = { { .fd = a->sig_fd, .events = POLLIN } };
     size_t n = 1;
+    if (a->bulk)
+        p[n++] = (struct pollfd){ .fd = bulk_fd(a->bulk), .events = POLLIN };
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
         if (a->runs[i].used && a->runs[i].pidfd >= 0)
             p[n++] = (struct pollfd){ .fd = a->runs[i].pidfd, .events = POLLIN };
@@ -496,6 +498,7 @@ static void stop(struct agent *a)
     if (a->conf->ready_file && a->welcomed)
         unlink(a->conf->ready_file);
     xfers_free(&a->xfers);
+    bulk_free(&a->bulk);
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
         agent_run_clear(a, &a->runs[i]);
     cas_free(&a->cas);

@@ -10,6 +10,7 @@
  *     DATA/tasks/    runner.h
  */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "proto/base/err.h"
@@ -21,7 +22,10 @@ struct agent_conf {
     uint64_t memory_mib;                           /* 0 = all */
     const char *labels;                            /* k=v,... ; "" = none */
     uint64_t cache_max_b;
-    const char *ready_file; /* NULL = none */
+    bool bulk; /* large artefacts go over connections of their own, where the coordinator can */
+    const char *bulk_listen; /* tcp://HOST:PORT where other agents may fetch them; NULL = nowhere */
+    uint64_t bulk_rate_b;    /* of these, a second and each way; 0 = no limit */
+    const char *ready_file;  /* NULL = none */
     int log_json;
 };
 

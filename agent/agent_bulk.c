@@ -8,6 +8,7 @@
 #include "agent/spec.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
+#include "proto/base/log.h"
 #include "proto/lib/json.h"
 
 enum { OFFERS_MAX = 4 }; /* of a task at a time: the coordinator takes a few of an agent together */
@@ -199,6 +200,12 @@ static int xfer_ended(void *ctx, const struct xfers_end *end, struct err *e)
     (void)e;
     struct agent *a = ctx;
     a->inputs_moved = true;
+    if (end->dir == XFERS_IN && !end->code && end->bulk_chunks) {
+        char hex[ID_HEX_LEN];
+        id_hex(&end->id, hex);
+        log_info("artefact %.8s is here, %" PRIu64 " chunks of it came by bulk", hex,
+                 end->bulk_chunks);
+    }
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
         struct run *r = &a->runs[i];
         if (!r->used)
@@ -217,12 +224,39 @@ static int xfer_ended(void *ctx, const struct xfers_end *end, struct err *e)
     return 0;
 }
 
+static uint64_t xfer_features(void *ctx, uint64_t peer)
+{
+    (void)peer;
+    return ((struct agent *)ctx)->features;
+}
+
+/* Where the coordinator is, for bulk connections to it: the host of --connect, owned. */
+static char *coordinator_host(const struct agent *a)
+{
+    const char *host = strncmp(a->conf->connect, "tcp://", 6) ? NULL : a->conf->connect + 6;
+    const char *colon = host ? strrchr(host, ':') : NULL;
+    return colon ? strndup(host, (size_t)(colon - host)) : NULL;
+}
+
 int agent_xfers_open(struct agent *a, struct err *e)
 {
     struct xfer_store store = xfer_store_cas(a->cas);
-    struct xfers_ops ops = {
-        .ctx = a, .send = xfer_send, .offered = xfer_offered, .ended = xfer_ended
-    };
+    struct xfers_ops ops = { .ctx = a,
+                             .send = xfer_send,
+                             .offered = xfer_offered,
+                             .ended = xfer_ended,
+                             .features = xfer_features };
+    CLEANUP(freep) char *host = coordinator_host(a);
     a->xfers = xfers_new(&store, &ops, CAS_SIZE_MAX);
-    return a->xfers ? 0 : err_sys(e, ENOMEM, "%s/cache", a->data);
+    if (!a->xfers)
+        return err_sys(e, ENOMEM, "%s/cache", a->data);
+    if (!a->conf->bulk || !host)
+        return 0;
+    int r = bulk_new(
+        &(struct bulk_conf){ .listen = a->conf->bulk_listen, .rate_b = a->conf->bulk_rate_b },
+        &a->bulk, e);
+    if (r >= 0 &&
+        xfers_set_bulk(a->xfers, &(struct xfers_bulk){ .bulk = a->bulk, .host = host }) < 0)
+        r = err_sys(e, ENOMEM, "bulk");
+    return r;
 }

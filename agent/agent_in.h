@@ -14,6 +14,7 @@
 #include "agent/runner.h"
 #include "agent/spool.h"
 #include "proto/base/buf.h"
+#include "proto/bulk/bulk.h"
 #include "proto/cas/cas.h"
 #include "proto/link/keys.h"
 #include "proto/link/link.h"
@@ -61,6 +62,7 @@ struct agent {
     struct key_pub server;
     struct link *link;
     struct cas *cas;
+    struct bulk *bulk; /* NULL = everything goes over the link */
     struct xfers *xfers;
     struct core core;
     struct run runs[CORE_TASKS_MAX];

@@ -11,8 +11,8 @@
 #include "proto/lib/cli.h"
 
 struct agent_opts {
-    const char *data, *connect, *server_key, *key, *name, *labels, *ready_file;
-    struct opt_u64 cores, memory, cache_max;
+    const char *data, *connect, *server_key, *key, *name, *labels, *ready_file, *bulk;
+    struct opt_u64 cores, memory, cache_max, bulk_rate;
     bool log_json;
 };
 
@@ -31,6 +31,13 @@ static const struct opt agent_opts[] = {
     { "labels", 0, "K=V,...", "for matching tasks to hosts", OPT_STR, AT(labels), 0, 0 },
     { "cache-max", 0, "SIZE", "most bytes of cached artefacts (default 16G)", OPT_SIZE,
       AT(cache_max), 0, 0 },
+    { "bulk", 0, "EP",
+      "tcp://HOST:PORT where other agents may fetch large artefacts, or off: nothing beside the "
+      "link (default: to the coordinator only)",
+      OPT_STR, AT(bulk), 0, 0 },
+    { "bulk-rate", 0, "SIZE",
+      "most bytes a second of large artefacts, each way (default: no limit)", OPT_SIZE,
+      AT(bulk_rate), 0, 0 },
     { "ready-file", 0, "F", "written once registered (siofleet.ready/1)", OPT_STR, AT(ready_file),
       0, 0 },
     { "log-json", 0, NULL, "log lines as JSON objects", OPT_FLAG, AT(log_json), 0, 0 },
@@ -95,6 +102,10 @@ static int agent_verb(struct cli *c, void *opts, int argc, char **argv)
                                      .labels = o->labels ? o->labels : "",
                                      .cache_max_b =
                                          o->cache_max.set ? o->cache_max.v : (uint64_t)16 << 30,
+                                     .bulk = !o->bulk || strcmp(o->bulk, "off") != 0,
+                                     .bulk_listen =
+                                         o->bulk && strcmp(o->bulk, "off") ? o->bulk : NULL,
+                                     .bulk_rate_b = o->bulk_rate.set ? o->bulk_rate.v : 0,
                                      .ready_file = o->ready_file,
                                      .log_json = o->log_json };
     struct err e = { 0 };

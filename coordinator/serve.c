@@ -109,6 +109,8 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
                           known ? old.name : end->name, e);
     if (r >= 0)
         hub_mended(h, &end->id, end->peer, true);
+    if (r >= 0 && end->bulk_chunks)
+        log_info("artefact %.8s: %" PRIu64 " chunks of it came by bulk", hex, end->bulk_chunks);
     return r;
 }
 

@@ -251,6 +251,8 @@ static int load_class(struct load *l, const struct ini_section *s)
         } else if (!strcmp(k->name, "memory")) {
             r = num_size(k->value, place, &c->memory_mib, l->e);
             c->memory_mib >>= 20;
+        } else if (!strcmp(k->name, "bulk_rate")) {
+            r = num_size(k->value, place, &c->bulk_rate_b, l->e);
         } else if (!strcmp(k->name, "collect")) {
             r = num_bool(k->value, place, &b, l->e);
             c->collect = r == 0 && b;

@@ -147,6 +147,7 @@ static void in_end(struct xfers *x, struct in *in, int code, const char *text)
                              .req = in->m.req,
                              .id = in->m.id,
                              .size_b = in->m.size_b == UINT64_MAX ? 0 : in->m.size_b,
+                             .bulk_chunks = in->bulk_chunks,
                              .code = code };
     memcpy(end.kind, in->kind, sizeof(end.kind));
     memcpy(end.name, in->name, sizeof(end.name));

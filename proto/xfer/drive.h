@@ -52,6 +52,7 @@ struct xfers_end {
     struct id id;
     uint64_t size_b;
     char kind[32], name[256]; /* of the offer; "" for a plain fetch */
+    uint64_t bulk_chunks;     /* IN: that came over bulk connections */
     int code; /* 0 = whole and durable at the receiver; positive errno or SF_E* otherwise */
     char text[200];
 };

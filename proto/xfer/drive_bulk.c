@@ -406,6 +406,8 @@ static void events(struct xfers *x, uint64_t now_ms)
             break;
         case BULK_CHUNK:
             f->chunks++;
+            if (f->in && b.r >= 0)
+                f->in->bulk_chunks++;
             if (f->in)
                 xfers_in_step(x, f->in, &ev, now_ms);
             break;

@@ -23,7 +23,8 @@ struct in {
     } bulk; /* WANTED: chunks are not asked for over the link meanwhile */
     uint64_t bulk_ask_ms, bulk_until_ms; /* WANTED: when to ask again, and when to do without */
     unsigned bulk_broken;
-    bool committing; /* whole; the flow ends first */
+    uint64_t bulk_chunks; /* that came so */
+    bool committing;      /* whole; the flow ends first */
 };
 
 /* Offered by us. */

@@ -70,7 +70,7 @@ static void write_ready(struct agent *a)
     json_object_set_new(j, "endpoint", json_str(a->conf->connect));
     json_object_set_new(j, "server_key", json_str(a->server.z85));
     json_object_set_new(j, "version", json_string(SIOFLEET_VERSION));
-    json_object_set_new(j, "protocol", json_integer(WIRE_VERSION));
+    json_object_set_new(j, "protocol", json_integer(wire_version()));
     json_object_set_new(j, "boot", json_u64(a->boot));
     CLEANUP(freep) char *text = json_dumps(j, JSON_COMPACT);
     CLEANUP(freep) char *line = text ? path_fmt("%s\n", text) : NULL;
@@ -495,6 +495,10 @@ static int turn(struct agent *a, struct err *e)
 static void stop(struct agent *a)
 {
     link_free(&a->link, 500);
+    if (a->sweep_ms) { /* what could not be removed before: the next start may be far */
+        a->sweep_ms = 1;
+        agent_sweep_folders(a);
+    }
     if (a->conf->ready_file && a->welcomed)
         unlink(a->conf->ready_file);
     xfers_free(&a->xfers);

@@ -227,7 +227,7 @@ static int write_ready(const struct hub *h, const struct key_pair *own, struct e
     json_object_set_new(j, "bulk_port", h->bulk ? json_integer(bulk_port(h->bulk)) : json_null());
     json_object_set_new(j, "server_key", json_str(own->pub.z85));
     json_object_set_new(j, "version", json_string(SIOFLEET_VERSION));
-    json_object_set_new(j, "protocol", json_integer(WIRE_VERSION));
+    json_object_set_new(j, "protocol", json_integer(wire_version()));
     json_object_set_new(j, "epoch", json_u64(h->epoch));
     CLEANUP(freep) char *text = json_dumps(j, JSON_COMPACT);
     json_decref(j);

@@ -25,6 +25,7 @@ static uint64_t client_backoff(struct link *l)
 static void client_connect(struct link *l)
 {
     l->since_ms = clock_mono_ms();
+    l->version = wire_version();
     l->sock = zmq_socket(l->ctx, ZMQ_DEALER);
     if (l->sock && link_options(l->sock, LINK_QUEUE) == 0 &&
         link_set_int(l->sock, ZMQ_RECONNECT_IVL, -1) == 0 &&
@@ -178,12 +179,29 @@ static int recv_client(struct link *l, struct link_event *ev, struct err *e)
                     msg_name(ev->msg.type));
         msg_clear(&ev->msg);
     }
+    unsigned own = wire_version(), theirs = ev->msg.version;
+    if (r >= 0 && theirs < own && ev->msg.type == M_REFUSE &&
+        !strcmp(ev->msg.refuse.code, "PROTOCOL")) {
+        msg_clear(&ev->msg);
+        if (l->version != theirs) { /* begin anew, in its words */
+            log_info("link: coordinator at %s speaks protocol %u, this program %u; it is spoken, "
+                     "siofleet can be upgraded there",
+                     l->ep, theirs, own);
+            l->version = theirs;
+            l->say_up = true;
+        }
+        return 0;
+    }
+    if (r == -SF_EREFUSED)
+        err_set(&why, SF_EREFUSED,
+                "protocol %u, the coordinator's is %u: upgrade siofleet of the %s", own, theirs,
+                theirs > own ? role_name(l->key.pub.role) : "coordinator");
     if (r < 0) {
         l->stats.refused_msgs++;
-        if (link_limit(&l->lines, LINES_S, clock_mono_ms()))
+        if (r != -SF_EREFUSED && link_limit(&l->lines, LINES_S, clock_mono_ms()))
             log_warn("link: coordinator at %s: %s, message ignored%s", l->ep, why.text,
                      link_kept(&l->lines, kept));
-        if (r == -SF_EREFUSED) {
+        if (r == -SF_EREFUSED) { /* said by who uses the link */
             snprintf(l->text, sizeof(l->text), "%.60s: %.180s", l->ep, why.text);
             client_refused(l);
         }
@@ -212,20 +230,24 @@ uint64_t client_wake_ms(const struct link *l)
                                     : UINT64_MAX;
 }
 
+static int client_says(struct link *l, struct link_event *ev)
+{
+    ev->kind = l->say_up ? LINK_UP : LINK_REFUSED;
+    if (l->say_up)
+        l->say_up = false;
+    else
+        l->say_refused = false;
+    if (ev->kind == LINK_REFUSED)
+        snprintf(ev->text, sizeof(ev->text), "%s", l->text);
+    coordinator_peer(l, &ev->peer);
+    return 1;
+}
+
 int client_recv(struct link *l, struct link_event *ev, struct err *e)
 {
-    if (l->say_up || l->say_refused) {
-        ev->kind = l->say_up ? LINK_UP : LINK_REFUSED;
-        if (l->say_up)
-            l->say_up = false;
-        else
-            l->say_refused = false;
-        if (ev->kind == LINK_REFUSED)
-            snprintf(ev->text, sizeof(ev->text), "%s", l->text);
-        coordinator_peer(l, &ev->peer);
-        return 1;
-    }
     for (int i = 0; i < RECV_BUDGET; i++) {
+        if (l->say_up || l->say_refused)
+            return client_says(l, ev);
         int r = recv_client(l, ev, e);
         if (r == 0)
             continue;

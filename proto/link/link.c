@@ -270,7 +270,8 @@ int link_send(struct link *l, uint64_t peer, const struct msg *m, struct err *e)
     if (l->server ? !(c = server_conn(l, peer)) || c->gone : l->state != UP || peer != 1)
         return err_set(e, EHOSTUNREACH, "message '%s': peer %llu is not connected",
                        msg_name(m->type), (unsigned long long)peer);
-    int r = msg_encode(m, &l->out, e);
+    unsigned version = c ? c->version : l->version;
+    int r = msg_encode_as(m, version ? version : wire_version(), &l->out, e);
     if (r < 0)
         return r;
     r = send_to(l, c, l->out.data, l->out.len);

@@ -42,6 +42,7 @@ struct conn {
     bool gone;    /* waits in link.gone */
     bool revoked; /* its key is not allowed any more: nothing of it counts */
     int fd;
+    unsigned version; /* spoken to it; 0 = ours */
     uint64_t refused;
     struct limit lines, answers;
     struct peer peer;
@@ -86,6 +87,7 @@ struct link {
     uint64_t since_ms, retry_ms;
     unsigned tries, no_detail;
     bool refused_told;
+    unsigned version; /* spoken on this connection: ours, or the one before */
     bool say_up, say_refused;
     char text[256];
     struct rng rng;

@@ -358,13 +358,13 @@ void link_drop(struct link *l, uint64_t peer, const char *why)
 
 /* A message that does not count: one line here, a refusal there. */
 static void refuse_conn(struct link *l, struct conn *c, uint64_t req, const char *code,
-                        const char *text)
+                        const char *text, bool expected)
 {
     uint64_t now = clock_mono_ms();
     char kept[64];
     l->stats.refused_msgs++;
     c->refused++;
-    if (link_limit(&c->lines, LINES_S, now))
+    if (!expected && link_limit(&c->lines, LINES_S, now))
         log_warn("link: %s '%s' at %s: %s, message refused%s", role_name(c->peer.role),
                  c->peer.name, c->peer.addr, text, link_kept(&c->lines, kept));
     if (link_limit(&c->answers, REFUSALS_S, now) && !c->gone)
@@ -375,6 +375,31 @@ static void refuse_conn(struct link *l, struct conn *c, uint64_t req, const char
                  (unsigned long long)c->refused);
         link_drop(l, c->peer.id, "too many refused messages");
     }
+}
+
+/* To a peer of an older version its own is spoken, also to one that is only told that it is too old. */
+static void speak(struct conn *c, unsigned version)
+{
+    unsigned own = wire_version(), v = version > own ? own : version ? version : 1;
+    if (v < own && v >= wire_oldest() && c->version != v)
+        log_info("link: %s '%s' at %s speaks protocol %u, this coordinator %u; it is served, its "
+                 "siofleet can be upgraded",
+                 role_name(c->peer.role), c->peer.name, c->peer.addr, v, own);
+    c->version = v;
+}
+
+static void refuse_version(struct link *l, struct conn *c, unsigned version)
+{
+    char text[300];
+    unsigned own = wire_version();
+    bool next = version == own + 1; /* it speaks ours as well, once it knows */
+    if (next && !c->refused)
+        log_info("link: %s '%s' at %s speaks protocol %u, this coordinator %u; it is asked to "
+                 "speak that, siofleet can be upgraded here",
+                 role_name(c->peer.role), c->peer.name, c->peer.addr, version, own);
+    snprintf(text, sizeof(text), "protocol %u, the coordinator's is %u: upgrade siofleet of the %s",
+             version, own, version < own ? role_name(c->peer.role) : "coordinator");
+    refuse_conn(l, c, 0, "PROTOCOL", text, next);
 }
 
 static uint64_t req_of(struct msg *m)
@@ -393,14 +418,18 @@ static int take_server(struct link *l, struct conn *c, zmq_msg_t *frame, bool si
                    : err_set(&why, SF_EFORMAT, "frame: more than one part");
     if (r == -ENOMEM)
         return err_set(e, ENOMEM, "%s", why.text);
-    if (r < 0) {
-        refuse_conn(l, c, 0, r == -SF_EREFUSED ? "PROTOCOL" : "MALFORMED", why.text);
+    if (r != -SF_EFORMAT)
+        speak(c, ev->msg.version);
+    if (r == -SF_EREFUSED)
+        refuse_version(l, c, ev->msg.version);
+    else if (r < 0)
+        refuse_conn(l, c, 0, "MALFORMED", why.text, false);
+    if (r < 0)
         return 0;
-    }
     if (!(msg_roles(ev->msg.type) & c->peer.role)) {
         snprintf(text, sizeof(text), "message '%s': role '%s' may not send it",
                  msg_name(ev->msg.type), role_name(c->peer.role));
-        refuse_conn(l, c, req_of(&ev->msg), "ROLE", text);
+        refuse_conn(l, c, req_of(&ev->msg), "ROLE", text, false);
         msg_clear(&ev->msg);
         return 0;
     }

@@ -251,6 +251,11 @@ static int unpack_part(struct cursor *c, uint64_t n_values, const struct wire_pa
     return 0;
 }
 
+unsigned wire_oldest(void)
+{
+    return wire_version() > 1 ? wire_version() - 1 : 1;
+}
+
 int msg_decode(const void *frame, size_t n, struct msg *ret, struct err *e)
 {
     memset(ret, 0, sizeof(*ret));
@@ -261,9 +266,10 @@ int msg_decode(const void *frame, size_t n, struct msg *ret, struct err *e)
     if (head(&c, &count) != TAG_ARRAY || count > left(&c) || count < 2 ||
         head(&c, &version) != TAG_UINT)
         return err_set(e, SF_EFORMAT, "frame: not a message");
-    if (version != WIRE_VERSION)
-        return err_set(e, SF_EREFUSED, "frame: protocol version %llu, this program speaks %d",
-                       (unsigned long long)version, WIRE_VERSION);
+    ret->version = version < UINT32_MAX ? (unsigned)version : UINT32_MAX;
+    if (version < wire_oldest() || version > wire_version())
+        return err_set(e, SF_EREFUSED, "frame: protocol version %llu, this program speaks %u",
+                       (unsigned long long)version, wire_version());
     if (head(&c, &number) != TAG_UINT)
         return err_set(e, SF_EFORMAT, "frame: not a message");
     const struct wire_type *t = number <= INT32_MAX ? wire_type((enum msg_type)number) : NULL;

@@ -85,7 +85,7 @@ static int pack_part(msgpack_packer *pk, const struct wire_part *part, const uin
     return 0;
 }
 
-int msg_encode(const struct msg *m, struct buf *out, struct err *e)
+int msg_encode_as(const struct msg *m, unsigned version, struct buf *out, struct err *e)
 {
     const struct wire_type *t = wire_type(m->type);
     buf_reset(out);
@@ -95,7 +95,7 @@ int msg_encode(const struct msg *m, struct buf *out, struct err *e)
     msgpack_packer_init(&pk, out, add);
     int r = msgpack_pack_array(&pk, 2 + t->part.n);
     if (!r)
-        r = msgpack_pack_uint64(&pk, WIRE_VERSION);
+        r = msgpack_pack_uint64(&pk, version);
     if (!r)
         r = msgpack_pack_uint64(&pk, (uint64_t)m->type);
     if (r)
@@ -107,4 +107,9 @@ int msg_encode(const struct msg *m, struct buf *out, struct err *e)
     if (r)
         buf_reset(out);
     return r;
+}
+
+int msg_encode(const struct msg *m, struct buf *out, struct err *e)
+{
+    return msg_encode_as(m, wire_version(), out, e);
 }

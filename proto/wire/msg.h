@@ -17,7 +17,14 @@
 #include "proto/base/err.h"
 #include "proto/lib/hash.h"
 
-enum { WIRE_VERSION = 1, FRAME_MAX = (1 << 20) + (64 << 10), WIRE_CHUNK = 1 << 20 };
+/* A program speaks its own version and the one before; the newer of two peers speaks the older one's (link.h). What comes
+ * new within a version is told by `features` and MSG_ADDED. `refuse` keeps its fields for ever: peers that are further apart
+ * are told with it. */
+enum { WIRE_VERSION = 1 };
+unsigned wire_version(void); /* WIRE_VERSION; tests link another one */
+unsigned wire_oldest(void);
+
+enum { FRAME_MAX = (1 << 20) + (64 << 10), WIRE_CHUNK = 1 << 20 };
 
 /* Who a key belongs to; bits, so that a row of the table can name several. */
 enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8 };
@@ -412,6 +419,7 @@ enum msg_type {
  * msg_clear() frees; when filled for sending, into the caller's. */
 struct msg {
     enum msg_type type;
+    unsigned version; /* of the frame it came in; 0 when filled by hand */
     void *block; /* owned; NULL when filled by hand */
     union {
 #define X(number, name, NAME, roles) struct msg_##name name;
@@ -423,8 +431,10 @@ struct msg {
 /* Append the frame of m to out (reset first). A STR/BIN pointer may be NULL when its length is 0; a STR's length may be
  * left 0 with a non-NULL pointer: then strlen() is taken. A field out of bounds is -EINVAL: nothing illegal is sent. */
 int msg_encode(const struct msg *m, struct buf *out, struct err *e);
-/* -SF_EFORMAT for anything that is not exactly a message of WIRE_VERSION, -SF_EREFUSED for another version (the text names
- * both). Allocates at most a small multiple of n. */
+/* The same for a peer that speaks another version. */
+int msg_encode_as(const struct msg *m, unsigned version, struct buf *out, struct err *e);
+/* -SF_EFORMAT for anything that is not exactly a message of a version that is spoken here, -SF_EREFUSED for one of another
+ * version: ret->version says which. Allocates at most a small multiple of n. */
 int msg_decode(const void *frame, size_t n, struct msg *ret, struct err *e);
 void msg_clear(struct msg *m);
 

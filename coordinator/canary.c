@@ -53,6 +53,7 @@ void hub_canary_begin(struct hub *h, struct hub_agent *a)
         return; /* nothing is known that could be compared */
     a->canary.sweep = c.sweep;
     a->canary.index = c.index;
+    a->canary.trace = c.trace;
     struct sched_event ev = event_of(EV_CANARY, a, true);
     hub_step(h, &ev);
 }
@@ -146,6 +147,8 @@ bool hub_canary_end(struct hub *h, struct hub_agent *a, const struct msg_task_en
         return false;
     struct msg ack = { .type = M_END_ACK, .end_ack = { m->task, m->epoch, m->n } };
     hub_answer(h, a->peer, 0, &ack, NULL);
+    if (!strcmp(m->cause, "integrity"))
+        hub_suspect(h, &a->canary.trace); /* it got damaged bytes: perhaps what lies here is */
     char why[200];
     static const char *const own[] = { "exit", "signal", "oom", "timeout" };
     bool failed = false;

@@ -36,6 +36,7 @@ struct hub_agent {
     struct {
         uint64_t task; /* 0 = none runs */
         uint64_t sweep, index;
+        struct id trace; /* of that point */
         unsigned tries;
         enum { CANARY_OPEN, CANARY_EQUAL, CANARY_DIFFERS } verdict;
     } canary;
@@ -92,7 +93,7 @@ struct hub {
     bool failed; /* the turn cannot be stored */
     struct err why;
     bool full_told;
-    uint64_t full_told_ms;
+    uint64_t full_told_ms, tried_ms;
     /* artefacts that the store names and that are not here, or are damaged */
     struct hub_want *wants;
     size_t n_wants, room_wants;

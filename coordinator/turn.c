@@ -7,7 +7,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 
-enum { FULL_TELL_MS = 30000, TURNS_MAX = 64 };
+enum { FULL_TELL_MS = 30000, TRY_MS = 1000, TURNS_MAX = 64 };
 
 static void *grown(void *v, size_t n, size_t *room, size_t size)
 {
@@ -660,10 +660,6 @@ static size_t do_actions(struct hub *h)
         sched_actions_reset(&h->out);
         return 0;
     }
-    if (writes && h->full_told) {
-        log_info("store: writing works again");
-        h->full_told = false;
-    }
     struct sched_actions done = h->out;
     for (size_t i = 0; i < done.n; i++)
         send_action(h, &done.v[i]);
@@ -689,8 +685,30 @@ static size_t do_actions(struct hub *h)
     return again;
 }
 
+/* A store that could not be written is tried once a second. When it can be again, agents are asked for all that was left
+ * without an answer meanwhile: by themselves they would say it again much later. */
+static void try_store(struct hub *h)
+{
+    uint64_t now = clock_mono_ms();
+    if (!h->full_told || now - h->tried_ms < TRY_MS)
+        return;
+    h->tried_ms = now;
+    if (store_begin(h->store, NULL) < 0 || store_set(h->store, "epoch", h->epoch, NULL) < 0 ||
+        store_commit(h->store, NULL) < 0) {
+        store_rollback(h->store);
+        return;
+    }
+    log_info("store: writing works again");
+    h->full_told = false;
+    for (struct hub_agent *a = h->agents; a; a = a->next)
+        if (a->peer)
+            link_refuse(h->link, a->peer, 0, 1, "HELLO_FIRST",
+                        "the store was full: say hello again");
+}
+
 void hub_tick(struct hub *h)
 {
+    try_store(h);
     for (int turn = 0; turn < TURNS_MAX; turn++) {
         hub_step(h, &(struct sched_event){ .type = EV_TICK });
         if (!h->out.n && !h->kept.n)

@@ -6,9 +6,13 @@
 # a row       its settings, with what they are unless a row says otherwise
 row_defaults() {
   lease=1000     # ms
+  absent=        # agents that the row itself starts, or that do not come at all
   agents=2       # on hosts 1 to N; the coordinator and the user are on host 0
   events=4000    # of the log; 120000 make it 2.5 MB packed
   rate=          # of the agents' links, both ways
+  tmpfs=         # PLACE SIZE: a folder below lab_dir that is a file system of its own
+  fake=          # c or aN: its wall clock is $lab_dir/clock's
+  declare -gA speaks=() # c or aN: its protocol version
   when=middle    # the fault comes: start, submitting (the log is on its way up), fetching (down), middle (some points are done)
 }
 
@@ -16,21 +20,49 @@ out=$SIOFLEET_BIN/lab-matrix
 points=24
 
 # ---- the fleet
+program() { # program c|aN: the words that start siofleet there
+  local lib
+  lib=/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1
+  echo env
+  [ "$fake" != "$1" ] || printf '%s\n' "LD_PRELOAD=$lib" FAKETIME_NO_CACHE=1 NO_FAKE_STAT=1 DONT_FAKE_MONOTONIC=1 \
+    FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_TIMESTAMP_FILE="$lab_dir/clock"
+  [ -z "${speaks[$1]:-}" ] || printf '%s\n' "SIOFLEET_TEST_PROTOCOL=${speaks[$1]}" "$SIOFLEET_BIN/siofleet-protocol"
+  [ -n "${speaks[$1]:-}" ] || echo "$lab_bin"
+}
 coordinator() {
-  rm -f "$lab_dir/c.ready"
-  lab_sf coordinator --data "$lab_dir/c" --listen "tcp://$(lab_ip 0):7700" --lease-ms "$lease" --heartbeat-ms 250 \
-    --ready-file "$lab_dir/c.ready" >>"$lab_dir/coordinator.log" 2>&1 &
+  coordinator_begin
   lab_until 60 test -s "$lab_dir/c.ready"
 }
+coordinator_begin() { # coordinator_begin [ARG...]
+  local words
+  mapfile -t words < <(program c)
+  rm -f "$lab_dir/c.ready"
+  lab_in 0 "${words[@]}" coordinator --data "$lab_dir/c" --listen "tcp://$(lab_ip 0):7700" --lease-ms "$lease" --heartbeat-ms 250 \
+    --ready-file "$lab_dir/c.ready" >>"$lab_dir/coordinator.log" 2>&1 &
+}
 agent() { # agent I
-  local d=$lab_dir/a$1
+  agent_begin "$1"
+  lab_until 60 test -s "$lab_dir/a$1.ready"
+}
+agent_begin() {
+  local d=$lab_dir/a$1 words
+  mapfile -t words < <(program "a$1")
   rm -f "$d.ready"
-  lab_in "$1" "$lab_bin" agent --data "$d" --connect "tcp://$(lab_ip 0):7700" --server-key "$lab_dir/c/keys/coordinator.pub" \
+  lab_in "$1" "${words[@]}" agent --data "$d" --connect "tcp://$(lab_ip 0):7700" --server-key "$lab_dir/c/keys/coordinator.pub" \
     --key "$d.key" --cores 1 --ready-file "$d.ready" >>"$d.log" 2>&1 &
-  lab_until 60 test -s "$d.ready"
+}
+# refused c|aN EXIT PATTERN: started, it ends with that status and one line
+refused() {
+  local rc
+  if [ "$1" = c ]; then coordinator_begin; else agent_begin "${1#a}"; fi
+  wait $!
+  rc=$?
+  [ $rc = "$2" ] && says "$1" "^siofleet: .*$3"
 }
 user() { # user ARG...: a command of the user
-  lab_sf "$@" --connect "tcp://$(lab_ip 0):7700" --server-key "$lab_dir/c/keys/coordinator.pub" --key "$lab_dir/c/keys/admin"
+  local words
+  mapfile -t words < <(program user)
+  lab_in 0 "${words[@]}" "$@" --connect "tcp://$(lab_ip 0):7700" --server-key "$lab_dir/c/keys/coordinator.pub" --key "$lab_dir/c/keys/admin"
 }
 pid_of() { # c, aN, shimN, taskN
   case $1 in
@@ -49,7 +81,9 @@ cmd_pid() { # cmd_pid HOST N WORD: a process there whose argument N ends in WORD
 }
 registered() {
   local i
-  for i in $(seq 1 "$agents"); do lab_until 60 test -s "$lab_dir/a$i.ready" || return 1; done
+  for i in $(seq 1 "$agents"); do
+    [[ " $absent " == *" $i "* ]] || lab_until 60 test -s "$lab_dir/a$i.ready" || return 1
+  done
 }
 sweep_done() { user ls sweeps --json 2>/dev/null | jq '.items[0].done // 0'; }
 in_the_middle() { local n; n=$(sweep_done) && [ "$n" -ge 3 ] && [ "$n" -lt "$points" ]; }
@@ -105,10 +139,49 @@ slow_links() {
   lab_in 0 ip link set lo mtu 1500
   lab_in 0 tc qdisc add dev lo root tbf rate "$rate" burst 16kb latency 400ms
 }
+# fill PLACE: no byte is left there; unfill PLACE
+fill() { dd if=/dev/zero of="$lab_dir/$1/filler" bs=4k >/dev/null 2>&1; [ -s "$lab_dir/$1/filler" ]; }
+unfill() { rm "$lab_dir/$1/filler"; }
+# fds c|aN: it can open no file and take no connection; fds_back
+fds() {
+  local p
+  p=$(pid_of "$1")
+  # shellcheck disable=SC2012 # names are numbers
+  prlimit --pid "$p" --nofile="$(ls "/proc/$p/fd" | wc -l):"
+}
+fds_back() { prlimit --pid "$(pid_of "$1")" --nofile=1024:; }
+# flip FILE...: one bit in the middle of each; halve FILE...
+flip() {
+  local f
+  for f in "$@"; do
+    python3 -c 'import sys; f = open(sys.argv[1], "r+b"); n = f.seek(0, 2) // 2; f.seek(n); b = f.read(1)[0]; f.seek(n); f.write(bytes([b ^ 16]))' "$f" || return 1
+  done
+}
+halve() {
+  local f
+  for f in "$@"; do truncate -s "$(($(stat -c %s "$f") / 2))" "$f" || return 1; done
+}
+artefact() { # artefact c|aN KIND: its file there; KIND as in `siofleet ls artefacts`
+  local id
+  id=$(user ls artefacts --json | jq -r "[.items[] | select(.kind == \"$2\")][0].id") || return 1
+  case $1 in c) echo "$lab_dir/c/cas/${id:0:2}/$id" ;; *) echo "$lab_dir/$1/cache/${id:0:2}/$id" ;; esac
+}
+clock() { echo "$1" >"$lab_dir/clock"; } # clock +1d
+# babble I ROLE COUNT: frames of a peer on host I with a listed key of that role; ROLE stranger: the key is not listed; - : no key
+babble() {
+  local key=$lab_dir/noise
+  case $2 in
+    -) key=- ;;
+    stranger) "$lab_bin" keys new "$key" --role agent --name noise ;;
+    *) "$lab_bin" keys new "$key" --role "$2" --name noise && "$lab_bin" keys allow --data "$lab_dir/c" "$key.pub" ;;
+  esac
+  lab_in "$1" "$out/babble" "tcp://$(lab_ip 0):7700" "$lab_dir/c/keys/coordinator.pub" "$key" "$SIOFLEET_SRC/tests/data/wire" 7 "$3"
+}
+alive() { kill -0 "$(pid_of "$1")"; }
 half_here() { compgen -G "$1/partial/*" >/dev/null; }
 
 # ---- what a row may expect
-says() { grep -q -- "$2" "$lab_dir/$1.log"; } # says coordinator|aN PATTERN
+says() { local f=$1; [ "$f" = c ] && f=coordinator; grep -q -- "$2" "$lab_dir/$f.log"; } # says c|aN PATTERN
 epoch_is() { [ "$(jq .epoch "$lab_dir/c.ready")" = "$1" ]; }
 
 # ---- one row
@@ -157,7 +230,9 @@ ends() { # ends WHO: SIGTERM ends it within 10 s
   local p
   p=$(pid_of "$1") && kill -TERM "$p" && lab_until 30 lab_fails kill -0 "$p"
 }
-left_on() { ip netns pids "$(lab_ns "$1")" | grep -q . || compgen -G "$lab_dir/a$1/tasks/*"; }
+left_on() { # also said in check.log
+  ip netns pids "$(lab_ns "$1")" | xargs -r ps -o pid=,args= -p | grep . || compgen -G "$lab_dir/a$1/tasks/*"
+}
 facts() { # attempts, requeued; late, equal, foreign
   local csv
   csv=$(user results query --csv --sql "SELECT count(*), ifnull(sum(cause <> 'done'), 0) FROM attempts" | tail -n 1) || return 1
@@ -173,10 +248,16 @@ run_row() (
   start=${EPOCHREALTIME/./}
   lab_net "$agents"
   trap 'keep_logs "$name"; lab_down' EXIT
+  clock +0
+  if [ -n "$tmpfs" ]; then
+    mkdir -p "$lab_dir/${tmpfs% *}"
+    chmod 700 "$lab_dir/${tmpfs%%[ /]*}"
+    check "a small disk" mount -t tmpfs -o "mode=700,size=${tmpfs#* }" none "$lab_dir/${tmpfs% *}"
+  fi
   check "a coordinator starts" coordinator
   for n in $(seq 1 "$agents"); do
     "$lab_bin" keys new "$lab_dir/a$n.key" --role agent --name "a$n" && "$lab_bin" keys allow --data "$lab_dir/c" "$lab_dir/a$n.key.pub"
-    agent "$n" &
+    [[ " $absent " == *" $n "* ]] || agent_begin "$n"
   done
   check "agents register" registered
   [ -z "$rate" ] || slow_links
@@ -203,7 +284,7 @@ run_row() (
   printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "$attempts" "$requeued" "$late" "$equal" $(((${EPOCHREALTIME/./} - start) / 100000)) >"$out/$name.row"
   check "what it expects" eval "${wants[i]}"
   for n in $(seq 1 "$agents"); do
-    check "SIGTERM ends agent $n" ends "a$n"
+    [[ " $absent " == *" $n "* ]] || check "SIGTERM ends agent $n" ends "a$n"
     check "nothing of a task is left on host $n" lab_until 10 lab_fails left_on "$n"
   done
   check "SIGTERM ends the coordinator" ends c
@@ -212,7 +293,7 @@ keep_logs() {
   rm -rf "${out:?}/$1"
   [ -e "$lab_dir/failed" ] || return 0
   mkdir "$out/$1"
-  cp "$lab_dir"/*.log "$lab_dir"/*.err "$lab_dir"/*.json "$lab_dir"/*.csv "$lab_dir/failed" "$out/$1" 2>/dev/null
+  cp "$lab_dir"/c/store.db* "$lab_dir"/*.log "$lab_dir"/*.err "$lab_dir"/*.json "$lab_dir"/*.csv "$lab_dir/failed" "$out/$1" 2>/dev/null
 }
 
 # ---- all rows

@@ -38,7 +38,8 @@ row shim-stop-long '' 'sig shim1 STOP; nap 2.5' 'sig shim1 CONT' '[ $requeued = 
 row task-kill '' 'sig task1 KILL' '' '[ $requeued -ge 1 ]'
 row task-stop-1s '' 'sig task1 STOP; nap 1' 'sig task1 CONT' '[ $requeued = 0 ]'
 row task-stop-long '' 'sig task1 STOP; nap 2.5' 'sig task1 CONT' '[ $requeued = 0 ]'
-row all-kill '' 'sig c KILL; sig a1 KILL; sig a2 KILL' 'agent 1 & agent 2 & coordinator; registered' 'epoch_is 2'
+row all-kill '' 'sig c KILL; sig a1 KILL; sig a2 KILL' 'agent_begin 1; agent_begin 2; coordinator; registered' 'epoch_is 2'
+row agent-kill-half-open 'lease=4000' 'sever 1 both; sig a1 KILL; mend 1' 'agent 1' '[ $requeued = 0 ] && says a1 "taken over"'
 row host-dies '' 'host_kill 1' 'agent 1' '[ $requeued -ge 1 ]'
 
 row cut-short 'lease=4000' 'sever 1 both; nap 1' 'mend 1' '[ $requeued = 0 ]'
@@ -51,5 +52,32 @@ row reset-upload 'events=120000 rate=8mbit when=submitting' 'reset_port 0' 'mend
 row reset-fetch 'events=120000 rate=8mbit when=fetching' 'reset_port 0' 'mend 0' 'true'
 row loss-1-percent 'events=120000 when=start' 'lose 1 1; lose 2 1' '' '[ $(lost 1) -gt 0 ] && [ $(lost 2) -gt 0 ]'
 row link-1-mbit 'rate=1mbit' '' '' 'true'
+
+row store-full 'tmpfs="c 8m"' 'fill c; nap 2' 'unfill c' 'says c "nothing new is accepted" && says c "writing works again"'
+row spool-full 'tmpfs="a1/tasks 512k"' 'fill a1/tasks; nap 2' 'unfill a1/tasks' 'says a1 space'
+row cache-full 'tmpfs="a1/cache 512k" when=start' 'fill a1/cache' 'nap 2; unfill a1/cache' 'says a1 "disk is full"'
+row coordinator-no-fds '' 'fds c; sig a1 KILL; agent_begin 1; nap 2' 'fds_back c; registered' 'alive c && epoch_is 1'
+row agent-no-fds '' 'fds a1; nap 2' 'fds_back a1' 'alive a1'
+
+row trace-flipped 'absent=2' 'flip $(artefact c trace); agent 2' 'absent=' 'says c damaged'
+row trace-halved 'absent=2' 'halve $(artefact c trace); agent 2' 'absent=' 'says c damaged'
+row cached-trace-flipped '' 'flip $(artefact a1 trace)' '' 'true'
+row cached-trace-halved '' 'halve $(artefact a1 trace)' '' 'true'
+row rows-flipped '' 'sig a1 KILL; flip $lab_dir/a1/tasks/*/rows' 'agent 1' 'true'
+
+row agent-older 'speaks[c]=2 speaks[a2]=2' '' '' 'says c "agent .a1. .*speaks protocol 1, this coordinator 2"'
+row agent-newer 'speaks[a1]=2' '' '' 'says c "agent .a1. .*speaks protocol 2" && says a1 "speaks protocol 1, this program 2"'
+row agent-much-older 'speaks[c]=3 speaks[a2]=3 speaks[user]=3 absent=1' 'refused a1 3 "upgrade siofleet of the agent"' '' 'says c "a1.*upgrade siofleet of the agent"'
+row agent-much-newer 'speaks[a1]=3 absent=1' 'refused a1 3 "upgrade siofleet of the coordinator"' '' 'says c "a1.*upgrade siofleet of the coordinator"'
+row upgrade-coordinator-first '' 'ends c && speaks[c]=2 && coordinator' 'sig a1 KILL; speaks[a1]=2; agent 1' 'epoch_is 2'
+row upgrade-agents-first '' 'sig a1 KILL; speaks[a1]=2; agent 1' 'ends c && speaks[c]=2 && coordinator' 'epoch_is 2'
+
+row noise-agent '' 'babble 2 agent 5000' '' 'says c refused && alive c'
+row noise-reader '' 'babble 2 reader 5000' '' 'says c refused && alive c'
+row noise-stranger '' 'babble 2 stranger 5000' '' 'says c "is not allowed" && alive c'
+row noise-no-key '' 'babble 2 - 300' '' 'says c "handshake failed" && alive c'
+
+row clock-coordinator 'fake=c' 'clock +1d; nap 1; clock -1d; nap 1' 'clock +0' '[ $requeued = 0 ] && epoch_is 1'
+row clock-agent 'fake=a1' 'clock +1d; nap 1; clock -1d; nap 1' 'clock +0' '[ $requeued = 0 ]'
 
 matrix "$@"

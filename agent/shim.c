@@ -309,21 +309,19 @@ static void write_status(struct shim *s)
     struct rusage u = { 0 };
     getrusage(RUSAGE_CHILDREN, &u);
     char text[STATUS_MAX];
-    memset(text, ' ', sizeof(text));
     int n = snprintf(
         text, sizeof(text),
         "{\"schema\":\"siofleet.task-status/1\",\"cause\":\"%s\",\"exit\":%d,\"signal\":%d,"
         "\"started_ms\":%" PRIu64 ",\"duration_ms\":%" PRIu64 ",\"user_ms\":%" PRIu64
         ",\"system_ms\":%" PRIu64 ",\"maxrss_kib\":%ld,"
         "\"killed\":%" PRIu64 ",\"left\":%" PRIu64 ",\"stdout_b\":%" PRIu64 ",\"stderr_b\":%" PRIu64
-        ",\"cgroup\":%s}",
+        ",\"cgroup\":%s}\n",
         cause, code, sig, s->start_wall_ms, (s->end_ms ? s->end_ms : mono_ms()) - s->start_ms,
         (uint64_t)u.ru_utime.tv_sec * 1000 + (uint64_t)u.ru_utime.tv_usec / 1000,
         (uint64_t)u.ru_stime.tv_sec * 1000 + (uint64_t)u.ru_stime.tv_usec / 1000, u.ru_maxrss,
         s->killed, s->left, s->out.total, s->err.total, s->grouped ? "true" : "false");
-    text[n] = '\n';
     /* over the number and the blanks: a disk that filled up meanwhile cannot hide how the task ended */
-    if (pwrite(s->pid_fd, text, sizeof(text), 0) == sizeof(text))
+    if (pwrite(s->pid_fd, text, (size_t)n, 0) == n && ftruncate(s->pid_fd, n) == 0)
         rename("pid", "status");
 }
 

@@ -262,6 +262,7 @@ static int load_install(struct agent *a, struct err *e)
             a->install[i] = (uint8_t)strtoul(two, NULL, 16);
         }
     }
+    random_bytes(a->session, sizeof(a->session));
     a->boot++;
     char hex[33];
     for (size_t i = 0; i < sizeof(a->install); i++)

@@ -124,6 +124,8 @@ static int send_hello(struct agent *a, size_t n_refs)
     h->install = a->install;
     h->install_len = sizeof(a->install);
     h->boot = a->boot;
+    h->session = a->session;
+    h->session_len = sizeof(a->session);
     h->name = a->name;
     h->version = SIOFLEET_VERSION;
     h->engine = a->engine;

@@ -48,7 +48,7 @@ struct agent {
     const struct agent_conf *conf;
     char name[KEY_NAME_LEN];
     int lock_fd, sig_fd;
-    uint8_t install[16];
+    uint8_t install[16], session[16];
     uint64_t boot;
     char *data, *program, *shim, *tasks; /* absolute */
     char groups[CGROUP_PATH_MAX];        /* where tasks get control groups; "" = nowhere */

@@ -72,6 +72,14 @@ static uint8_t collect_of(const char *facts)
     return !strcmp(s, "ready") ? COLLECT_READY : !strcmp(s, "can") ? COLLECT_CAN : COLLECT_NO;
 }
 
+/* Each start counts the boot up, so two processes of one boot are two folders. */
+static bool another_session(const struct hub_agent *a, const struct msg_agent_hello *m)
+{
+    static const uint8_t none[16];
+    return m->session_len == sizeof(none) && memcmp(a->session, none, sizeof(none)) != 0 &&
+           memcmp(a->session, m->session, sizeof(none)) != 0;
+}
+
 void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m)
 {
     struct err e = { 0 };
@@ -90,8 +98,8 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
     }
     if (known && m->boot < known->boot) {
         snprintf(text, sizeof(text),
-                 "boot %" PRIu64 " of agent '%s' is fenced by its boot %" PRIu64, m->boot, m->name,
-                 known->boot);
+                 "boot %" PRIu64 " of agent '%s' is fenced by its boot %" PRIu64 "%s%s", m->boot,
+                 m->name, known->boot, a && a->addr[0] ? " at " : "", a ? a->addr : "");
         refuse_agent(h, p, "FENCED", text);
         return;
     }
@@ -99,6 +107,15 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
         snprintf(text, sizeof(text), "agent '%s': this install is connected with another key",
                  m->name);
         refuse_agent(h, p, "INSTALL_TAKEN", text);
+        return;
+    }
+    if (a && a->peer && a->peer != p->id && known && m->boot == known->boot &&
+        another_session(a, m) && clock_mono_ms() - known->heard_ms < 3 * h->conf->heartbeat_ms) {
+        snprintf(text, sizeof(text),
+                 "agent '%s' is at work at %s with this very data directory: one of them is a copy "
+                 "and needs a directory and a key of its own",
+                 m->name, a->addr);
+        refuse_agent(h, p, "COPY", text);
         return;
     }
     if (!hub_write(h))
@@ -142,6 +159,10 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
         return;
     }
     a->info = info;
+    snprintf(a->addr, sizeof(a->addr), "%s", p->addr);
+    memset(a->session, 0, sizeof(a->session));
+    if (m->session_len == sizeof(a->session))
+        memcpy(a->session, m->session, sizeof(a->session));
     a->reg = reg;
     a->engine = engine;
     a->last_seen_ms = info.last_seen_ms;

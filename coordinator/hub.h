@@ -31,6 +31,8 @@ struct coordinator_conf {
 struct hub_agent {
     struct store_agent info;
     uint64_t peer; /* connection; 0 = gone */
+    char addr[LINK_ADDR_LEN];
+    uint8_t session[16]; /* 0 = not told */
     uint64_t reg, engine;
     uint64_t last_seen_ms; /* wall */
     struct {

@@ -62,7 +62,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     BIN(facts, 0, 16384) /* JSON: cpu, microcode, kernel, governor, isa, ... */                    \
     LIST(running, task_ref, 4096)                                                                  \
     U64(features, 0, UINT64_MAX) /* WIRE_BULK ... */                                               \
-    U64(bulk_port, 0, 65535)     /* where it takes bulk connections of other agents; 0 = nowhere */
+    U64(bulk_port, 0, 65535)     /* where it takes bulk connections of other agents; 0 = nowhere */ \
+    BIN(session, 0, 16)          /* made up at each start: tells copies of one folder apart */
 
 #define MSG_WELCOME(U64, STR, BIN, ID, LIST)                                                       \
     U64(epoch, 1, UINT64_MAX)                                                                      \
@@ -368,7 +369,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 /* X(message, fields): how many of its last fields came after its first release. They take 0 and empty: a peer of before
  * sends none of them, and skips those that it gets. */
 #define MSG_ADDED(X)                                                                               \
-    X(AGENT_HELLO, 2)                                                                              \
+    X(AGENT_HELLO, 3)                                                                              \
     X(WELCOME, 2)                                                                                  \
     X(USER_HELLO, 1)                                                                               \
     X(USER_WELCOME, 2)

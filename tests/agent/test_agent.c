@@ -725,7 +725,7 @@ Test(agent, drain_gives_its_tasks_back_and_leaves_nothing)
     kill(pid, SIGTERM);
     cr_assert_eq(exit_of(pid), 0);
     cr_assert(co.end[2].over);
-    cr_assert_str_eq(co.end[2].cause, "lost");
+    cr_assert_str_eq(co.end[2].cause, "cancelled");
     cr_assert_str_eq(co.decline, "DRAINING");
     cr_assert_eq(task_processes(NULL), 0);
     cr_assert_eq(folders(), 0);

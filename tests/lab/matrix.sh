@@ -39,7 +39,7 @@ row task-kill '' 'sig task1 KILL' '' '[ $requeued -ge 1 ]'
 row task-stop-1s '' 'sig task1 STOP; nap 1' 'sig task1 CONT' '[ $requeued = 0 ]'
 row task-stop-long '' 'sig task1 STOP; nap 2.5' 'sig task1 CONT' '[ $requeued = 0 ]'
 row all-kill '' 'sig c KILL; sig a1 KILL; sig a2 KILL' 'agent_begin 1; agent_begin 2; coordinator; registered' 'epoch_is 2'
-row agent-kill-half-open 'lease=4000' 'sever 1 both; sig a1 KILL; mend 1' 'agent 1' '[ $requeued = 0 ] && says a1 "taken over"'
+row agent-kill-half-open 'lease=4000' 'sever 1 both; sig a1 KILL; mend 1' 'agent 1' '[ $requeued -le 1 ] && says a1 "taken over"' # one may have been granted meanwhile
 row host-dies '' 'host_kill 1' 'agent 1' '[ $requeued -ge 1 ]'
 
 row cut-short 'lease=4000' 'sever 1 both; nap 1' 'mend 1' '[ $requeued = 0 ]'
@@ -79,5 +79,6 @@ row noise-no-key '' 'babble 2 - 300' '' 'says c "handshake failed" && alive c'
 
 row clock-coordinator 'fake=c' 'clock +1d; nap 1; clock -1d; nap 1' 'clock +0' '[ $requeued = 0 ] && epoch_is 1'
 row clock-agent 'fake=a1' 'clock +1d; nap 1; clock -1d; nap 1' 'clock +0' '[ $requeued = 0 ]'
+row data-copied 'agents=3 absent=3' 'cp -a $lab_dir/a1 $lab_dir/a3 && cp $lab_dir/a1.key $lab_dir/a3.key && agent 3 && lab_until 10 says a1 "fenced by its boot 2"' 'absent=1; refused a1 3 "one of them is a copy" && rm -r $lab_dir/a1/tasks' 'alive a3'
 
 matrix "$@"

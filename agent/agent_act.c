@@ -96,6 +96,18 @@ static void do_start(struct agent *a, const struct core_action *act)
         agent_run_cannot(a, r, rc, e.text);
 }
 
+/* What a task found damaged, or may have: it is fetched again before the next task uses it. Hashing it here to be sure would
+ * keep the loop from its beats. */
+static void drop_inputs(struct agent *a, const struct run *r)
+{
+    CLEANUP(freep) char *to = path_fmt("%s/damaged", a->data);
+    if (!to)
+        return;
+    for (size_t i = 0; i < r->n_inputs; i++)
+        cas_aside(a->cas, &r->inputs[i], to, NULL);
+    dir_remove(to, NULL);
+}
+
 static void do_save_end(struct agent *a, const struct core_action *act)
 {
     struct run *r = agent_run_find(a, &act->key);
@@ -105,6 +117,8 @@ static void do_save_end(struct agent *a, const struct core_action *act)
     r->end.cause = act->cause;
     r->fetching = r->offering = false;
     agent_unpin(a, r);
+    if (act->cause == CAUSE_INTEGRITY)
+        drop_inputs(a, r);
     closep(&r->pidfd);
     if (!r->dir)
         return; /* it never came so far as to have a folder */

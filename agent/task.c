@@ -152,6 +152,13 @@ static int resolve(void *user, const struct recipe_log *log, char **ret_path, st
     const char *path = log->have_id ? input_path(run, hex) : NULL;
     if (!path)
         return err_set(e, ENOENT, "log %s: not among the task's inputs", hex);
+    /* a text has no checksum of its own: a log that has rotted in the cache would give another trace, and nobody knew */
+    struct id is;
+    int r = cid_file(path, &is, NULL, e);
+    if (r < 0)
+        return r;
+    if (!id_eq(&is, &log->id))
+        return err_set(e, SF_EINTEGRITY, "log %.16s: damaged in this host's cache", hex);
     *ret_path = strdup(path);
     return *ret_path ? 0 : err_sys(e, ENOMEM, "%s", path);
 }

@@ -28,7 +28,7 @@ struct name {
 struct inode {
     unsigned refs; /* names, open files, journal */
     bool dir;
-    uint64_t ino, mtime_ms;
+    uint64_t ino, mtime_ms, faults; /* faults: of the disk, at the last sync that went well */
     uint8_t *data;
     uint64_t size, room;
     struct pending *pending; /* newest first */
@@ -59,7 +59,8 @@ struct disk {
     struct fault fault[DISK_FAULTS];
     uint64_t full_until_ms;
     uint64_t salt, down_ms; /* of a DISK_POWER or DISK_CRASH to come */
-    bool faulty, owe_enospc;
+    uint64_t faults;        /* that were given */
+    bool owe_enospc;
 };
 
 static void *must(void *p)
@@ -77,6 +78,7 @@ static struct inode *inode_new(struct disk *d, bool dir)
     i->refs = 1;
     i->dir = dir;
     i->ino = ++d->inos;
+    i->faults = d->faults;
     i->mtime_ms = world.now_ms;
     return i;
 }
@@ -273,16 +275,17 @@ static int obstacle(struct disk *d, unsigned op, bool *ret_torn)
     if (op & OP_GROWS) {
         if (d->owe_enospc || world.now_ms < d->full_until_ms || strikes(d, DISK_ENOSPC)) {
             d->owe_enospc = false;
-            d->faulty = true;
+            d->faults++;
             return -ENOSPC;
         }
         if (ret_torn && strikes(d, DISK_TORN)) {
-            *ret_torn = d->owe_enospc = d->faulty = true;
+            *ret_torn = d->owe_enospc = true;
+            d->faults++;
             return 0;
         }
     }
     if (((op & OP_SYNC) && strikes(d, DISK_SYNC)) || strikes(d, DISK_EIO)) {
-        d->faulty = true;
+        d->faults++;
         return -EIO;
     }
     return 0;
@@ -310,11 +313,6 @@ void disk_mend(struct disk *d)
     memset(d->fault, 0, sizeof(d->fault));
     d->full_until_ms = 0;
     d->owe_enospc = false;
-}
-
-bool disk_faulty(const struct disk *d)
-{
-    return d->faulty;
 }
 
 /* ---- whole disks */
@@ -588,7 +586,7 @@ int disk_sync(struct ofd *f)
     int r = obstacle(d, OP_SYNC, NULL);
     if (r < 0)
         return r;
-    d->faulty = false;
+    f->inode->faults = d->faults;
     if (mutant("sync-lies"))
         return 0;
     if (f->inode->dir && !mutant("names-unsynced"))
@@ -629,7 +627,7 @@ uint64_t disk_unsynced(const char *path)
     struct inode *dir, *i;
     char name[256];
     uint64_t n = 0;
-    if (look(path, &d, &dir, name, &i) < 0 || !i || mutant("sync-lies"))
+    if (look(path, &d, &dir, name, &i) < 0 || !i || mutant("sync-lies") || i->faults < d->faults)
         return 0;
     for (struct pending *p = i->pending; p; p = p->older)
         n++;
@@ -845,4 +843,40 @@ struct disk_locks *disk_locks(struct ofd *f)
     if (!f->inode->locks)
         f->inode->locks = must(calloc(1, sizeof(struct disk_locks)));
     return f->inode->locks;
+}
+
+/* The n-th file with content below a folder, in order of names; *n is counted down. */
+static struct inode *nth_file(struct inode *dir, uint64_t *n, char ret_name[128])
+{
+    for (size_t k = 0; k < dir->n; k++) {
+        struct inode *i = dir->v[k].inode, *found = NULL;
+        if (i->dir)
+            found = nth_file(i, n, ret_name);
+        else if (i->size && (*n)-- == 0)
+            found = i;
+        if (!found)
+            continue;
+        if (!i->dir)
+            snprintf(ret_name, 128, "%.127s", dir->v[k].name);
+        return found;
+    }
+    return NULL;
+}
+
+void disk_rot(struct disk *d, const char *folder, uint64_t salt, char ret_name[128])
+{
+    struct inode *dir = d->root;
+    size_t k = 0, len;
+    *ret_name = '\0';
+    for (const char *at = folder; dir && *at; at += len + (at[len] == '/')) {
+        len = strcspn(at, "/");
+        k = find_name(dir, at, len);
+        dir = k == SIZE_MAX ? NULL : dir->v[k].inode;
+    }
+    uint64_t left = UINT64_MAX, n;
+    if (!dir || nth_file(dir, &left, ret_name) || left == UINT64_MAX)
+        return;
+    n = salt % (UINT64_MAX - left); /* of so many */
+    struct inode *i = nth_file(dir, &n, ret_name);
+    i->data[salt / 7 % i->size] ^= (uint8_t)(1u << salt % 8);
 }

@@ -46,8 +46,9 @@ void disk_fault(struct disk *d, enum disk_fault f, uint64_t count, uint64_t skip
 /* The part that does an operation that changes something, after `skip` of them, is killed (power: with its host). */
 void disk_kill_at(struct disk *d, bool power, uint64_t skip, uint64_t down_ms);
 void disk_full(struct disk *d, uint64_t until_ms);
-void disk_mend(struct disk *d);         /* no fault any more */
-bool disk_faulty(const struct disk *d); /* some fault was given since the last good sync */
+/* Turn a bit in one of the files below a folder, durable or not: it stays so. ret_name: of the file; "" = there is none. */
+void disk_rot(struct disk *d, const char *folder, uint64_t salt, char ret_name[128]);
+void disk_mend(struct disk *d); /* no fault any more */
 
 /* Every path begins with /sim/HOST/; false for any other. */
 bool disk_owns(const char *path);
@@ -78,7 +79,8 @@ const char *disk_name(struct ofd *dir, size_t i);
 int disk_at(struct ofd *dir, const char *name, char *path, size_t n); /* path of a name in it */
 uint64_t disk_size(const struct ofd *f);
 const uint8_t *disk_bytes(const struct ofd *f);
-uint64_t disk_unsynced(const char *path); /* writes of this file not yet durable */
+/* Writes of this file that are not durable yet; 0 when a fault since its last sync may have left them there. */
+uint64_t disk_unsynced(const char *path);
 /* SQLite's locks on a file, and the memory shared by those who have it open (its WAL index). */
 enum { DISK_SHM_MAX = 64 };
 struct disk_locks {

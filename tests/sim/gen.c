@@ -32,7 +32,9 @@ static void sweeps(struct plan *p, struct rng *r)
                                   .retries = between(r, 1, 4),
                                   .priority = rng_below(r, 3),
                                   .timeout_ms = 1000 * between(r, 20, 60),
-                                  .by_id = one_in(r, 4) };
+                                  .by_id = one_in(r, 4)   ? 1
+                                           : one_in(r, 6) ? 2
+                                                          : 0 };
         uint64_t at = i ? between(r, 0, 60000) : between(r, 0, 2000);
         add(p, at, PLAN_submit, (int64_t)i, 0, 0, 0);
         if (one_in(r, 8))
@@ -46,6 +48,9 @@ static void sweeps(struct plan *p, struct rng *r)
     for (uint64_t i = between(r, 0, 2); i && one_in(r, 2); i--)
         add(p, between(r, 100, 80000), PLAN_exec, (int64_t)between(r, 0, 12000),
             (int64_t)between(r, 0, 9000), one_in(r, 4) ? 3 : 0, 0);
+    for (uint64_t i = between(r, 0, 2); i && one_in(r, 3); i--)
+        add(p, between(r, 100, 70000), PLAN_collect, (int64_t)between(r, 1, 5),
+            (int64_t)between(r, 100, 9000), 0, 0);
     if (one_in(r, 5)) {
         const struct plan_sweep *w = &p->sweep[rng_below(r, p->n_sweeps)];
         uint64_t how = rng_below(r, POISON_HOST + 1);
@@ -148,7 +153,15 @@ static void storm_at(struct plan *p, struct rng *r, uint64_t at)
 static void odd_at(struct plan *p, struct rng *r, uint64_t at)
 {
     int64_t a = agent(p, r);
-    switch (rng_below(r, 8)) {
+    switch (rng_below(r, 10)) {
+    case 8:
+        add(p, at, PLAN_twin, a, (int64_t)between(r, 1000, 40000), 0, 0);
+        break;
+    case 9:
+        for (uint64_t n = between(r, 1, 4); n; n--)
+            add(p, at, PLAN_rot, one_in(r, 4) ? COORDINATOR_HOST : a,
+                (int64_t)rng_below(r, 1000000), 0, 0);
+        break;
     case 0:
         add(p, at, PLAN_freeze, host(p, r),
             (int64_t)(one_in(r, 2) ? between(r, 500, 5000) : between(r, 9000, 25000)), 0, 0);
@@ -187,10 +200,18 @@ void plan_generate(uint64_t seed, struct plan *p)
     p->cores = between(&r, 1, 4);
     p->point_ms = between(&r, 20, 400);
     p->log_b = one_in(&r, 25) ? between(&r, 1 << 20, 3 << 20) : between(&r, 1, 20000);
+    if (one_in(&r, 5)) /* what a task needs has room, little more has */
+        p->cache_b = p->log_b + between(&r, 12000, 20000);
     p->fresh = one_in(&r, 10);
     sweeps(p, &r);
     for (unsigned h = 0; h < p->agents; h++) /* what was found bad is mended, and taken back */
         add(p, p->quiet_ms + 5000, PLAN_drain, FIRST_AGENT_HOST + h, 1, 0, 0);
+    if (one_in(&r, 20)) { /* nothing but rot: then no point may fail */
+        for (uint64_t i = between(&r, 1, 20); i; i--)
+            add(p, between(&r, 1000, 60000), PLAN_rot, agent(p, &r),
+                (int64_t)rng_below(&r, 1000000), 0, 0);
+        return;
+    }
     uint64_t n = one_in(&r, 20) ? 0 : between(&r, 1, 14);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t at = between(&r, 0, 90000);

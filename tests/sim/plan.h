@@ -17,11 +17,13 @@ enum plan_verb {
     X(cancel, "s")                                                                                 \
     X(hold, "sn")                                                                                  \
     X(retry, "s")                                                                                  \
-    X(free, "") X(drain, "hn") X(exec, "nnn") X(kill, "hn") X(power, "hnn") X(stop, "hn")          \
-        X(freeze, "hn") X(slow, "hnn") X(clock, "hi") X(cut, "hhn") X(loss, "hhn") X(dup, "hhnn")  \
-            X(delay, "hhnn") X(reset, "h") X(enospc, "hnn") X(eio, "hnn") X(torn, "hnn")           \
-                X(nosync, "hnn") X(killop, "hnn") X(powerop, "hnn") X(full, "hn") X(killtask, "h") \
-                    X(hang, "hn") X(bad, "hn") X(wrong, "hn") X(poison, "nnw")
+    X(free, "")                                                                                    \
+    X(collect, "nn")                                                                               \
+    X(twin, "hn") X(rot, "hn") X(drain, "hn") X(exec, "nnn") X(kill, "hn") X(power, "hnn")         \
+        X(stop, "hn") X(freeze, "hn") X(slow, "hnn") X(clock, "hi") X(cut, "hhn") X(loss, "hhn")   \
+            X(dup, "hhnn") X(delay, "hhnn") X(reset, "h") X(enospc, "hnn") X(eio, "hnn")           \
+                X(torn, "hnn") X(nosync, "hnn") X(killop, "hnn") X(powerop, "hnn") X(full, "hn")   \
+                    X(killtask, "h") X(hang, "hn") X(bad, "hn") X(wrong, "hn") X(poison, "nnw")
 #define X(name, args) PLAN_##name,
     PLAN_VERBS(X)
 #undef X
@@ -43,7 +45,8 @@ extern const char *const poison_names[];
 struct plan_sweep {
     uint64_t seed, recipes, gbps, archs;
     uint64_t block, retries, priority, timeout_ms;
-    uint64_t by_id; /* traces are artefacts that exist, else recipes over logs */
+    uint64_t
+        by_id; /* 1: traces are artefacts that exist; 2: recipes over the logs of a collection; else over logs */
 };
 
 struct plan {

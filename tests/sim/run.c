@@ -177,6 +177,55 @@ static void make_first(void)
 
 /* ---- events of a plan */
 
+/* A stored artefact is not any more what it was. */
+static void rot(unsigned host, uint64_t salt)
+{
+    char folder[32], name[128];
+    snprintf(folder, sizeof(folder), "%s/data/%s", world.host[host].name,
+             host == COORDINATOR_HOST ? "cas" : "cache");
+    disk_rot(world.host[host].disk, folder + strcspn(folder, "/") + 1, salt, name);
+    if (host == COORDINATOR_HOST && *name)
+        check_rotten(name);
+}
+
+/* Somebody has copied an agent's folder of keys to another machine: a second install under one key. It knows an agent's own
+ * place, so it may only come when the coordinator knows that. */
+static void twin_main(struct part *p)
+{
+    const struct agent_conf conf = { .data = "/sim/u/twin/data",
+                                     .connect = "tcp://sim:1",
+                                     .server_key = "/sim/u/coordinator.pub",
+                                     .key = "/sim/u/twin/key",
+                                     .cores = world.plan->cores,
+                                     .labels = "" };
+    struct err e = { 0 };
+    (void)agent_run(&conf, &e);
+    if (!p->dead)
+        log_info("twin ends: %s", e.text);
+}
+
+static void kill_event(void *arg, uint64_t n)
+{
+    (void)n;
+    struct part *p = arg;
+    if (p->fiber && !p->dead)
+        part_kill(p);
+}
+
+static void twin(unsigned host, uint64_t ms)
+{
+    CLEANUP(buf_clear) struct buf key = BUF_INIT(4096);
+    char path[64];
+    if (!check_welcomed(host))
+        return;
+    snprintf(path, sizeof(path), "/sim/%s/key", world.host[host].name);
+    if (file_read(path, &key, NULL) < 0 || dir_make("/sim/u/twin", 0700, NULL) < 0 ||
+        file_write("/sim/u/twin/key", key.data, key.len, 0600, true, NULL) < 0)
+        return;
+    struct part *p = part_start(PART_AGENT, USER_HOST, "twin", twin_main, NULL);
+    at_ms(world.now_ms + ms, kill_event, p, 0);
+}
+
 static void apply(void *arg, uint64_t n)
 {
     (void)arg;
@@ -190,6 +239,7 @@ static void apply(void *arg, uint64_t n)
     case PLAN_hold:
     case PLAN_retry:
     case PLAN_free:
+    case PLAN_collect:
     case PLAN_drain:
     case PLAN_exec:
         user_command(ev);
@@ -262,6 +312,12 @@ static void apply(void *arg, uint64_t n)
     case PLAN_wrong:
         h->wrong_until_ms = until;
         break;
+    case PLAN_rot:
+        rot((unsigned)a[0], (uint64_t)a[1]);
+        break;
+    case PLAN_twin:
+        twin((unsigned)a[0], (uint64_t)a[1]);
+        break;
     case PLAN_poison:
     case PLAN_VERB_COUNT:
         break;
@@ -283,7 +339,7 @@ static void quiet_event(void *arg, uint64_t n)
     net_mend();
 }
 
-/* Nobody waits for ever for what only a person can end. Hosts that came and went for other reasons put innocent tasks into
+/* What was found damaged at the coordinator and no agent has is brought once more by who had brought it. Nobody waits for ever for what only a person can end. Hosts that came and went for other reasons put innocent tasks into
  * quarantine: those are let go. Where a point does take its hosts along, the sweeps are cancelled. */
 static void person_event(void *arg, uint64_t n)
 {
@@ -292,6 +348,7 @@ static void person_event(void *arg, uint64_t n)
     (void)arg;
     if (!poison)
         user_command(&(struct plan_event){ .verb = PLAN_free });
+    user_bring();
     for (unsigned i = 0; poison && !n && i < p->n_sweeps; i++)
         user_command(&(struct plan_event){ .verb = PLAN_cancel, .arg = { i } });
     if (n)

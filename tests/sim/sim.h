@@ -130,6 +130,8 @@ uint64_t tasks_alive(unsigned host);
 
 int users_begin(struct err *e); /* artefacts and sweeps of the plan as files on the user's host */
 void user_command(const struct plan_event *ev);
+void user_bring(void);                     /* all files of the plan, once more */
+void user_log(unsigned no, struct buf *b); /* text of a log */
 bool users_waiting(void);
 void users_clear(void);
 
@@ -143,6 +145,8 @@ void check_part_over(const struct part *p);
 void check_submitted(const struct id *sweep, unsigned plan_sweep);
 void check_cancelled(unsigned plan_sweep, bool is); /* false: retried since */
 void check_lost(const char *job, const char *why);  /* a job is not known any more */
+void check_rotten(const char *file);                /* of the coordinator's store */
+bool check_welcomed(unsigned host);                 /* the coordinator knows its agent */
 void check_task_started(const char *dir, unsigned host);
 bool check_all_over(void); /* every sweep has ended and no agent holds anything */
 void check_end(void);

@@ -22,7 +22,7 @@ struct command {
     char job[ID_HEX_LEN]; /* once submitted */
     uint64_t undo_ms;     /* of a hold or a drain: when it is taken back; 0 = now */
     uint64_t since_ms;
-    bool done;
+    bool done, again, bring;
 };
 
 static struct {
@@ -34,16 +34,22 @@ static struct {
 
 /* ---- what users have on their disk */
 
+void user_log(unsigned no, struct buf *b)
+{
+    for (unsigned i = 0; i < 12; i++)
+        if (buf_addf(b,
+                     "vtd_iotlb_page_hit IOTLB page hit sid 0x%x iova 0x%x004 pmask "
+                     "0xfffffffffffff000 slpte 0x%x003 domain 0x%x\n",
+                     i % 2 ? 0x18u : 0x10u, 1 + i + no, 0x100 + i, 1 + i % 2) < 0)
+            abort();
+}
+
 static int put_log(unsigned no, uint64_t size_b, struct err *e)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(64 << 20);
     char path[64];
     int r = 0;
-    for (unsigned i = 0; i < 12 && r >= 0; i++)
-        r = buf_addf(&b,
-                     "vtd_iotlb_page_hit IOTLB page hit sid 0x%x iova 0x%x004 pmask "
-                     "0xfffffffffffff000 slpte 0x%x003 domain 0x%x\n",
-                     i % 2 ? 0x18u : 0x10u, 1 + i + no, 0x100 + i, 1 + i % 2);
+    user_log(no, &b);
     for (uint64_t k = 0; r >= 0 && b.len < size_b; k++) {
         uint8_t line[4096];
         struct rng rng = { k + no * 7919 };
@@ -72,6 +78,16 @@ static int put_trace(uint64_t seed, const char *path, struct err *e)
     return r;
 }
 
+/* A collection of some runs that take so long each. Two of the same name and time have the same runs. */
+static void collect_job_text(uint64_t runs, uint64_t ms, const char *name, char out[256])
+{
+    snprintf(
+        out, 256,
+        "{\"kind\":\"collect\",\"name\":\"%s\",\"timeout_ms\":60000,\"cores\":1,\"own_all\":true,"
+        "\"runs\":%u,\"files\":{},\"ini\":\"ms = %u\"}",
+        name, (unsigned)runs, (unsigned)ms);
+}
+
 static int make_sweep(unsigned no, const struct plan_sweep *w, struct err *e)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 16);
@@ -79,10 +95,13 @@ static int make_sweep(unsigned no, const struct plan_sweep *w, struct err *e)
                      (unsigned)w->retries, (unsigned)w->priority, (unsigned)(w->timeout_ms / 1000));
     if (r >= 0 && w->block)
         r = buf_addf(&b, "block = %u\n", (unsigned)w->block);
-    if (!w->by_id && r >= 0)
-        r = buf_addf(&b, "[trace t]\nlogs = /sim/u/log0, /sim/u/log1\nseed = %u..%u:+1\n",
-                     (unsigned)w->seed, (unsigned)(w->seed + w->recipes - 1));
-    for (uint64_t i = 0; w->by_id && i < w->recipes && r >= 0; i++) {
+    if (w->by_id == 2 && r >= 0)
+        r = buf_adds(&b, "[collect]\nrun = /sim/u/run.ini\n");
+    if (w->by_id != 1 && r >= 0)
+        r = buf_addf(&b, "[trace t]\nlogs = %s\nseed = %u..%u:+1\n",
+                     w->by_id ? "@collect" : "/sim/u/log0, /sim/u/log1", (unsigned)w->seed,
+                     (unsigned)(w->seed + w->recipes - 1));
+    for (uint64_t i = 0; w->by_id == 1 && i < w->recipes && r >= 0; i++) {
         char path[64];
         snprintf(path, sizeof(path), "/sim/u/t%u.trc", (unsigned)(w->seed + i));
         r = put_trace(w->seed + i, path, e);
@@ -99,6 +118,11 @@ static int make_sweep(unsigned no, const struct plan_sweep *w, struct err *e)
     if (r < 0)
         return r;
     json_t *j = sweep_json(users.sweep[no]);
+    if (w->by_id == 2) { /* goes along as the job that it is */
+        char job[256];
+        collect_job_text(2, 1000 + 10 * world.plan->point_ms, "sweep", job);
+        json_object_set_new(j, "collect", json_string(job));
+    }
     users.json[no] = j ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);
     return users.json[no] ? 0 : -ENOMEM;
@@ -111,6 +135,8 @@ int users_begin(struct err *e)
     int r = put_log(0, plan->log_b, e);
     if (r >= 0)
         r = put_log(1, 1, e);
+    if (r >= 0)
+        r = file_write("/sim/u/run.ini", "[collect]\n", 10, 0600, true, e);
     for (unsigned i = 0; i < plan->n_sweeps && r >= 0; i++)
         r = make_sweep(i, &plan->sweep[i], e);
     return r;
@@ -190,10 +216,13 @@ static int exec(struct client *c, struct command *cmd, struct err *e)
         char request[16], text[256];
         struct msg_submitted m;
         snprintf(request, sizeof(request), "j%u", cmd->no);
-        snprintf(text, sizeof(text),
-                 "{\"kind\":\"exec\",\"name\":\"%s\",\"timeout_ms\":30000,\"copy\":[\"out\"],"
-                 "\"argv\":[\"sim-command\",\"%d\",\"%d\",\"%d\"]}",
-                 request, (int)cmd->arg, (int)cmd->arg2, (int)cmd->arg3);
+        if (cmd->verb == PLAN_collect)
+            collect_job_text((uint64_t)cmd->arg, (uint64_t)cmd->arg2, request, text);
+        else
+            snprintf(text, sizeof(text),
+                     "{\"kind\":\"exec\",\"name\":\"%s\",\"timeout_ms\":30000,\"copy\":[\"out\"],"
+                     "\"argv\":[\"sim-command\",\"%d\",\"%d\",\"%d\"]}",
+                     request, (int)cmd->arg, (int)cmd->arg2, (int)cmd->arg3);
         int r = client_submit_job(c, request, text, strlen(text), &m, e);
         if (r < 0) /* no agent is there: that is an answer */
             return *client_refusal(c) && strcmp(client_refusal(c), "NO_SPACE") != 0 &&
@@ -209,6 +238,11 @@ static int exec(struct client *c, struct command *cmd, struct err *e)
         check_lost(cmd->job, e->text);
     if (r < 0 || !state)
         return r < 0 ? r : -EAGAIN;
+    if (!strcmp(state, "failed") && !cmd->again) { /* once more */
+        r = client_control(c, "retry-failed", cmd->job, NULL, e);
+        cmd->again = r >= 0;
+        return r < 0 ? r : -EAGAIN;
+    }
     return !strcmp(state, "done") || !strcmp(state, "failed") || !strcmp(state, "cancelled")
                ? 0
                : -EAGAIN;
@@ -243,6 +277,15 @@ static int free_all(struct client *c, struct err *e)
     return 0;
 }
 
+static int bring(struct client *c, struct err *e)
+{
+    struct upload u = { c, e };
+    int r = 0;
+    for (unsigned i = 0; r >= 0 && i < world.plan->n_sweeps; i++)
+        r = *users.id[i] ? sweep_files(users.sweep[i], upload, &u) : 0;
+    return r;
+}
+
 static void command_main(struct part *p)
 {
     struct command *cmd = p->arg;
@@ -254,10 +297,12 @@ static void command_main(struct part *p)
         struct err e = { 0 };
         int r = client_open(&opt, 0, NULL, &c, &e);
         if (r >= 0)
-            r = cmd->verb == PLAN_submit ? submit(c, (unsigned)cmd->arg, &e)
-                : cmd->verb == PLAN_exec ? exec(c, cmd, &e)
-                : cmd->verb == PLAN_free ? free_all(c, &e)
-                                         : control(c, cmd, &e);
+            r = cmd->bring                  ? bring(c, &e)
+                : cmd->verb == PLAN_submit  ? submit(c, (unsigned)cmd->arg, &e)
+                : cmd->verb == PLAN_exec    ? exec(c, cmd, &e)
+                : cmd->verb == PLAN_collect ? exec(c, cmd, &e)
+                : cmd->verb == PLAN_free    ? free_all(c, &e)
+                                            : control(c, cmd, &e);
         cmd->done = r >= 0 && !cmd->undo_ms;
         if (r < 0)
             log_info("user: %s", e.text);
@@ -272,23 +317,37 @@ static void command_main(struct part *p)
     users.running--;
 }
 
+static void begin(struct command *cmd)
+{
+    char name[16];
+    cmd->no = users.commands;
+    cmd->since_ms = world.now_ms;
+    snprintf(name, sizeof(name), "u%u", ++users.commands);
+    users.running++;
+    part_start(PART_USER, USER_HOST, name, command_main, cmd);
+}
+
+void user_bring(void)
+{
+    struct command *cmd = calloc(1, sizeof(*cmd));
+    if (!cmd)
+        abort();
+    cmd->bring = true;
+    begin(cmd);
+}
+
 void user_command(const struct plan_event *ev)
 {
     struct command *cmd = calloc(1, sizeof(*cmd));
-    char name[16];
     if (!cmd)
         abort();
     cmd->verb = ev->verb;
     cmd->arg = ev->arg[0];
     cmd->arg2 = ev->arg[1];
     cmd->arg3 = ev->arg[2];
-    cmd->no = users.commands;
-    cmd->since_ms = world.now_ms;
     if (ev->verb == PLAN_hold || ev->verb == PLAN_drain)
         cmd->undo_ms = world.now_ms + (uint64_t)ev->arg[1] + 1;
-    snprintf(name, sizeof(name), "u%u", ++users.commands);
-    users.running++;
-    part_start(PART_USER, USER_HOST, name, command_main, cmd);
+    begin(cmd);
 }
 
 bool users_waiting(void)

@@ -201,7 +201,8 @@ int products_store(struct products *p, struct cas *cas, struct err *e)
             json_object_set_new(x->at, "bytes", json_u64((uint64_t)st.st_size));
             continue;
         }
-        if (x->known && cas_check(cas, &x->id)) {
+        uint64_t bad;
+        if (x->known && cas_check(cas, &x->id) && cas_verify(cas, &x->id, &bad, NULL) == 0) {
             x->stored = true;
             continue;
         }

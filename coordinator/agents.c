@@ -403,6 +403,9 @@ static int trace_made(struct hub *h, const struct peer *p, const struct id *key,
     if (r < 0)
         return err_set(e, SF_EFORMAT, "task %" PRIu64 ": the end names no trace", m->task);
     if (!cas_has(h->cas, &id)) {
+        if (hub_spoiled(h, &id))
+            return err_set(e, SF_EINTEGRITY, "task %" PRIu64 ": its trace cannot be had whole",
+                           m->task);
         if (!xfers_busy(h->xfers, &id))
             xfers_fetch(h->xfers, p->id, 0, &id, clock_mono_ms(), e);
         e->code = 0;

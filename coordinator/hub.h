@@ -99,6 +99,9 @@ struct hub {
     /* artefacts that the store names and that are not here, or are damaged */
     struct hub_want *wants;
     size_t n_wants, room_wants;
+    struct id spoiled
+        [32]; /* what agents have made and cannot give whole; the newest take the place of the oldest */
+    size_t n_spoiled;
     struct id suspect[64]; /* to be hashed, one a turn */
     size_t n_suspects;
     uint64_t mend_ms;    /* not before */
@@ -194,7 +197,10 @@ bool hub_canary_declined(struct hub *h, struct hub_agent *a, const struct msg_de
 int hub_mend_start(struct hub *h, struct err *e);     /* looks for what is missing */
 void hub_suspect(struct hub *h, const struct id *id); /* somebody got damaged bytes of it */
 void hub_missing(struct hub *h, const struct id *id); /* its files are gone */
-void hub_mend(struct hub *h);                         /* once a turn: what is due */
+/* An agent could not give it: damaged there, or gone. Asked about once: what made it is then to be made again. */
+void hub_spoil(struct hub *h, const struct id *id);
+bool hub_spoiled(struct hub *h, const struct id *id);
+void hub_mend(struct hub *h); /* once a turn: what is due */
 /* A fetch ended; ok = it is here again. Returns whether it was one of these. */
 bool hub_mended(struct hub *h, const struct id *id, uint64_t peer, bool ok);
 void hub_unwant(struct hub *h, const struct id *id); /* it was removed on purpose */

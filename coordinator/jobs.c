@@ -369,7 +369,7 @@ int hub_load_jobs(struct hub *h, struct err *e)
 struct fetch {
     struct hub *h;
     uint64_t peer;
-    bool missing;
+    bool missing, spoiled;
 };
 
 static int fetch_missing(void *ctx, const struct id *id)
@@ -378,6 +378,7 @@ static int fetch_missing(void *ctx, const struct id *id)
     if (cas_has(f->h->cas, id))
         return 0;
     f->missing = true;
+    f->spoiled |= hub_spoiled(f->h, id);
     if (!xfers_busy(f->h->xfers, id))
         xfers_fetch(f->h->xfers, f->peer, 0, id, clock_mono_ms(), NULL);
     return 0;
@@ -387,13 +388,19 @@ int hub_job_end(struct hub *h, const struct peer *p, const struct hub_agent *a,
                 const struct sched_task *t, const struct msg_task_end *m, const char **cause,
                 struct err *e)
 {
-    struct fetch f = { h, p->id, false };
+    struct fetch f = { .h = h, .peer = p->id };
     CLEANUP(json_decrefp)
     json_t *info = m->info_len ? json_loadb((const char *)m->info, m->info_len, 0, NULL) : NULL;
     bool bad = m->info_len && !json_is_object(info);
     if (!bad && info && job_artefacts(info, fetch_missing, &f) < 0)
         bad = true;
-    if (f.missing && !bad)
+    if (f.spoiled && !bad) {
+        log_warn("agent '%s': task %" PRIu64 ": what it made cannot be had whole", a->info.name,
+                 m->task);
+        *cause = "integrity";
+        json_decref(info);
+        info = NULL;
+    } else if (f.missing && !bad)
         return 0; /* the agent says it again; by then they are here */
     if (bad || (!info && !strcmp(*cause, "done"))) {
         log_warn("agent '%s': task %" PRIu64 ": its answer is not readable", a->info.name, m->task);

@@ -81,6 +81,22 @@ void hub_missing(struct hub *h, const struct id *id)
         lost(h, id, "gone");
 }
 
+void hub_spoil(struct hub *h, const struct id *id)
+{
+    h->spoiled[h->n_spoiled++ % ARRAY_LEN(h->spoiled)] = *id;
+}
+
+bool hub_spoiled(struct hub *h, const struct id *id)
+{
+    bool is = false;
+    for (size_t i = 0; i < ARRAY_LEN(h->spoiled) && i < h->n_spoiled; i++)
+        if (id_eq(&h->spoiled[i], id)) {
+            h->spoiled[i] = (struct id){ { 0 } };
+            is = true;
+        }
+    return is;
+}
+
 void hub_suspect(struct hub *h, const struct id *id)
 {
     for (size_t i = 0; i < h->n_suspects; i++)

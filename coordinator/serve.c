@@ -100,10 +100,13 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
     if (end->dir != XFERS_IN)
         return 0;
     if (end->code) {
+        if (end->code == SF_EINTEGRITY || end->code == ENOENT)
+            hub_spoil(h, &end->id);
         if (!hub_mended(h, &end->id, end->peer, false))
             log_warn("artefact %.8s: not taken: %s", hex, end->text);
         return 0;
     }
+    hub_spoiled(h, &end->id); /* no more */
     bool known = store_artefact(h->store, hex, &old, NULL) == 0; /* it was here before */
     int r = note_artefact(h, &end->id, end->size_b, known ? old.kind : end->kind,
                           known ? old.name : end->name, e);

@@ -20,7 +20,8 @@ struct store {
     size_t n_cache;
     uint8_t *used; /* bit a trace: is noted as one that results were computed from */
     size_t n_used; /* bytes */
-    struct row_count { /* rows of this transaction that t_sweep does not count yet; sweep 0 = none */
+    struct
+        row_count { /* rows of this transaction that t_sweep does not count yet; sweep 0 = none */
         uint64_t sweep;
         int64_t done, failed, invalid, known, equal;
     } count;

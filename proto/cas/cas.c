@@ -964,9 +964,15 @@ int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_si
     cid_of_chunks(size, hashes, n, ret);
     if (ret_size)
         *ret_size = size;
+    uint64_t bad;
     if (cas_check(c, ret)) {
-        use(c, item(c, ret));
-        return 0;
+        if (cas_verify(c, ret, &bad, NULL) != -SF_EINTEGRITY) {
+            use(c, item(c, ret));
+            return 0;
+        }
+        r = remove_item(c, item(c, ret), e); /* it has rotted; here is what it was */
+        if (r < 0)
+            return r;
     }
     r = publish(c, ret, size, hashes, n, temp, out, e);
     return r < 0 ? r : 0;

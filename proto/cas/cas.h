@@ -109,7 +109,8 @@ int cas_commit(struct cas_put **p, struct err *e);
 void cas_put_close(struct cas_put **p, bool drop);
 
 /* Take a file in: shared blocks where the file system can (FICLONE), else copied; hashed while
- * streamed. The file may not change meanwhile. Already here: counts as a use. ret_size may be NULL.
+ * streamed. The file may not change meanwhile. Already here: hashed as well, and replaced when it is damaged, else it counts
+ * as a use. ret_size may be NULL.
  * -ENOSPC and -EFBIG as cas_begin(). */
 int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_size, struct err *e);
 

@@ -384,6 +384,16 @@ static struct sender *find_sender(struct xfers *x, uint64_t peer, const struct i
     return NULL;
 }
 
+/* It cannot be given. Damaged or gone, it never can: then an offer of it is over, too, or it would be made for ever. */
+static void cannot_give(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, int code,
+                        const char *text)
+{
+    xfers_send_fail(x, peer, req, id, code, text);
+    for (struct offer *o = x->offers; o && (code == SF_EINTEGRITY || code == ENOENT); o = o->next)
+        if (!o->dead && o->peer == peer && id_eq(&o->id, id))
+            offer_end(x, o, code, text);
+}
+
 static int sender_new(struct xfers *x, uint64_t peer, const struct id *id, struct sender **ret,
                       struct err *e)
 {
@@ -462,8 +472,8 @@ static int send_one(struct xfers *x, struct sender *s)
     } else {
         int r = prepare(x, &s->s.id, index, &e);
         if (r < 0) {
-            xfers_send_fail(x, s->peer, s->s.req, &s->s.id, -r, e.text);
             s->dead = true;
+            cannot_give(x, s->peer, s->s.req, &s->s.id, -r, e.text);
             return 1;
         }
         m.type = M_CHUNK;
@@ -534,7 +544,7 @@ static void on_get(struct xfers *x, uint64_t peer, const struct msg_get *g, uint
                     (unsigned long long)g->credit);
     }
     if (r < 0 && r != -EBUSY) /* busy: it will ask again */
-        xfers_send_fail(x, peer, g->req, &g->id, -r, e.text);
+        cannot_give(x, peer, g->req, &g->id, -r, e.text);
     for (struct offer *o = x->offers; o; o = o->next)
         if (!o->dead && o->peer == peer && id_eq(&o->id, &g->id)) {
             o->sent_ms = now_ms; /* it is being taken */

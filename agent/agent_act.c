@@ -125,7 +125,7 @@ static void do_save_end(struct agent *a, const struct core_action *act)
     if (r->spool)
         spool_sync(r->spool);
     /* without it a restarted agent looks at the status again, or calls the task lost: worse, not wrong */
-    if (spool_save_end(r->dir, &r->end, &e) < 0)
+    if (spool_save_end(r->dir, &r->end, r->g.kind != CORE_EXEC, &e) < 0)
         log_warn("task %" PRIu64 ": its end is not on disk: %s", r->g.key.task, e.text);
     if (act->cause != CAUSE_DONE)
         log_info("task %" PRIu64 " ended: %s", r->g.key.task, task_cause_name(act->cause));

@@ -155,7 +155,7 @@ void agent_look_at_runs(struct agent *a)
         if (!r->spool && r->dir)
             open_spool(r, NULL);
         if (r->adopting) {
-            int rc = run_adopt(r->dir, &r->pidfd, NULL);
+            int rc = run_adopt(r->dir, &r->pidfd);
             if (rc == -EAGAIN)
                 continue;
             r->adopting = false;
@@ -193,7 +193,7 @@ static void adopt(struct agent *a, const char *dir)
             agent_run_clear(a, r);
         /* its attempt is lost; the folder goes when nothing lives in it any more */
         CLEANUP(closep) int fd = -1;
-        if (run_adopt(dir, &fd, NULL) == 0)
+        if (run_adopt(dir, &fd) == 0)
             run_stop(fd, false);
         agent_sweep_soon(a);
         return;

@@ -52,17 +52,16 @@ void orphans_group(const char *base, const char *dir, char out[CGROUP_PATH_MAX])
 /* The group that the shim noted, if it is one of this task. */
 static void noted_group(const char *dir, char out[CGROUP_PATH_MAX])
 {
-    CLEANUP(freep) char *path = path_fmt("%s/pid", dir);
+    CLEANUP(freep) char *path = path_fmt("%s/lock", dir);
     CLEANUP(buf_clear) struct buf b = BUF_INIT(4096);
     const char *name = name_of(dir);
     out[0] = '\0';
     if (!path || file_read(path, &b, NULL) < 0 || !b.len)
         return;
-    char *at = strchr((char *)b.data, ' '), *end = at ? strchr(at, '\n') : NULL;
-    if (!end || (size_t)(end - at) > CGROUP_PATH_MAX)
+    char *at = strchr((char *)b.data, ' '), *end = at ? strchr(++at, ' ') : NULL;
+    if (!end || (size_t)(end - at) >= CGROUP_PATH_MAX)
         return;
     *end = '\0';
-    at++;
     size_t n = strlen(name), len = strlen(at);
     if (*at != '/' || len <= n || strcmp(at + len - n, name) != 0 || at[len - n - 1] != '-' ||
         !strstr(at, "/siofleet-"))

@@ -335,14 +335,19 @@ int run_start(const char *dir, const struct run_grant *g, const struct run_host 
     return 0;
 }
 
-int run_adopt(const char *dir, int *ret_pidfd, struct err *e)
+static long number_in(const char *dir, const char *name)
 {
-    CLEANUP(freep) char *path = path_fmt("%s/pid", dir);
+    CLEANUP(freep) char *path = path_fmt("%s/%s", dir, name);
     CLEANUP(buf_clear) struct buf b = BUF_INIT(4096);
-    if (!path)
-        return err_sys(e, ENOMEM, "%s", dir);
-    long pid = file_read(path, &b, NULL) == 0 && b.len ? strtol((char *)b.data, NULL, 10) : 0;
-    if (pid <= 0) /* not written yet, or the status stands there already */
+    return path && file_read(path, &b, NULL) == 0 && b.len ? strtol((char *)b.data, NULL, 10) : 0;
+}
+
+int run_adopt(const char *dir, int *ret_pidfd)
+{
+    long pid = number_in(dir, "lock");
+    if (pid <= 0)
+        pid = number_in(dir, "pid"); /* a shim of the release before */
+    if (pid <= 0)                    /* not written yet, or the status stands there already */
         return locked(dir) ? -EAGAIN : -ESRCH;
     CLEANUP(closep) int fd = pidfd_open_((pid_t)pid);
     /* only the shim writes its number and only it holds the lock: still held means that the number is still its own */

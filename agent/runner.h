@@ -4,7 +4,7 @@
  *     grant      JSON: what was granted, by which engine it runs, and in which boot of the host
  *     spec.json  the task itself, as granted
  *     run.json   made at its start: threads, where its inputs lie (not for a command)
- *     lock pid status stdout stderr   of siofleet-shim (shim.c)
+ *     lock status stdout stderr       of siofleet-shim (shim.c)
  *     rows acked end                  of spool.h
  *     product info.json               what a trace task made; info.json and out/ are a collection's
  *     tmp/       TMPDIR of the task
@@ -66,7 +66,7 @@ int run_start(const char *dir, const struct run_grant *g, const struct run_host 
               struct err *e);
 
 /* pidfd of a living shim that somebody else started. -EAGAIN: it lives, but has not said its number yet; -ESRCH. */
-int run_adopt(const char *dir, int *ret_pidfd, struct err *e);
+int run_adopt(const char *dir, int *ret_pidfd);
 
 /* Ask the shim to end its task; hard = do not wait for it. Nothing to do is no error. */
 void run_stop(int pidfd, bool hard);

@@ -6,8 +6,8 @@
  * DIR/stderr (ring.h), which are made with their first byte. When it has ended, nothing of its process tree is left and
  * DIR/status appears by rename.
  *
- *   DIR/lock    flock held while the shim lives: the one sure sign, since process numbers are reused
- *   DIR/pid     "SHIM [CGROUP]\n" and blanks: the room that the status takes at the end
+ *   DIR/lock    flock held while the shim lives: the one sure sign, since process numbers are reused. It holds
+ *               "SHIM [CGROUP]", blanks and LF: the room that the status takes at the end, when the file is renamed
  *   DIR/status  {"schema":"siofleet.task-status/1","cause":"done|exit|signal|oom|timeout|cancelled",...}
  *
  * SIGTERM or SIGINT cancels: the tree gets SIGTERM, after the grace time SIGKILL; a second one kills at once. What holds
@@ -67,7 +67,7 @@ struct shim {
     bool grouped;      /* the command runs in the group */
     uint64_t timeout_ms, grace_ms, cap_b, mark;
     struct cgroup_limits limits, limited; /* asked for; kept by the kernel */
-    int lock_fd, pid_fd;
+    int lock_fd;
     bool no_new_privs;
     struct stream out, err;
     pid_t child;
@@ -321,20 +321,18 @@ static void write_status(struct shim *s)
         (uint64_t)u.ru_stime.tv_sec * 1000 + (uint64_t)u.ru_stime.tv_usec / 1000, u.ru_maxrss,
         s->killed, s->left, s->out.total, s->err.total, s->grouped ? "true" : "false");
     /* over the number and the blanks: a disk that filled up meanwhile cannot hide how the task ended */
-    if (pwrite(s->pid_fd, text, (size_t)n, 0) == n && ftruncate(s->pid_fd, n) == 0)
-        rename("pid", "status");
+    if (pwrite(s->lock_fd, text, (size_t)n, 0) == n && ftruncate(s->lock_fd, n) == 0)
+        rename("lock", "status");
 }
 
-static int write_pid(struct shim *s)
+static int write_number(struct shim *s)
 {
     char text[STATUS_MAX];
     memset(text, ' ', sizeof(text));
     int n = snprintf(text, sizeof(text), "%ld %s", (long)getpid(), s->group ? s->group : "");
-    text[n] = '\n';
-    s->pid_fd = open("pid", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (s->pid_fd < 0)
-        return -errno;
-    ssize_t w = pwrite(s->pid_fd, text, sizeof(text), 0);
+    text[n] = ' ';
+    text[sizeof(text) - 1] = '\n';
+    ssize_t w = pwrite(s->lock_fd, text, sizeof(text), 0);
     return w == sizeof(text) ? 0 : w < 0 ? -errno : -ENOSPC;
 }
 
@@ -682,7 +680,7 @@ int main(int argc, char **argv)
     s.out.head = s.err.head = s.cap_b / 4;
     s.out.tail = s.err.tail = s.cap_b - s.cap_b / 4;
     make_group(&s);
-    r = write_pid(&s);
+    r = write_number(&s);
     if (r == 0) {
         s.start_ms = mono_ms();
         s.start_wall_ms = wall_ms();
@@ -691,7 +689,6 @@ int main(int argc, char **argv)
     if (r < 0) {
         if (s.group)
             cgroup_remove(s.group);
-        unlink("pid");
         return fail(1, s.dir, strerror(-r));
     }
     follow(&s, sig_fd);

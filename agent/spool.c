@@ -239,7 +239,7 @@ void spool_end_clear(struct spool_end *end)
     freep(&end->tail);
 }
 
-int spool_save_end(const char *dir, const struct spool_end *end, struct err *e)
+int spool_save_end(const char *dir, const struct spool_end *end, bool durable, struct err *e)
 {
     CLEANUP(json_decrefp) json_t *j = json_object();
     json_object_set_new(j, "cause", json_string(task_cause_name(end->cause)));
@@ -249,10 +249,16 @@ int spool_save_end(const char *dir, const struct spool_end *end, struct err *e)
     json_object_set_new(j, "info", json_str(end->info));
     json_object_set_new(j, "tail", json_str(end->tail));
     CLEANUP(freep) char *text = json_dumps(j, JSON_COMPACT);
-    CLEANUP(freep) char *path = path_fmt("%s/end", dir);
-    if (!text || !path)
+    CLEANUP(freep) char *path = path_fmt("%s/end", dir), *temp = path_fmt("%s/end.new", dir);
+    if (!text || !path || !temp)
         return err_sys(e, ENOMEM, "%s", dir);
-    return file_write(path, text, strlen(text), 0600, true, e);
+    if (durable)
+        return file_write(path, text, strlen(text), 0600, true, e);
+    CLEANUP(closep) int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int r = fd < 0 ? -errno : write_all(fd, text, strlen(text));
+    if (r == 0 && rename(temp, path) < 0)
+        r = -errno;
+    return r < 0 ? err_sys(e, -r, "%s", path) : 0;
 }
 
 static char *text_of(const json_t *j, const char *key)

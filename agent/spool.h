@@ -62,7 +62,7 @@ struct spool_end {
     char *tail; /* last lines of its stderr; NULL = none */
 };
 void spool_end_clear(struct spool_end *end);
-int spool_save_end(const char *dir, const struct spool_end *end,
-                   struct err *e); /* durable on return */
+/* durable: on the disk on return; else a power loss may take it, which loses the attempt. Never half of it. */
+int spool_save_end(const char *dir, const struct spool_end *end, bool durable, struct err *e);
 /* -ENOENT: not over yet. -SF_EINTEGRITY: not readable. */
 int spool_load_end(const char *dir, struct spool_end *ret, struct err *e);

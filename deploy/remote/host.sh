@@ -430,7 +430,7 @@ verb_status() { # more facts, of a service that runs
     fi
     tasks=0
     for t in "$data"/agent/tasks/*; do
-        if [ -f "$t/pid" ] && [ ! -e "$t/status" ] && [ ! -e "$t/end" ]; then tasks=$((tasks + 1)); fi
+        if [ -f "$t/lock" ] && [ ! -e "$t/status" ] && [ ! -e "$t/end" ]; then tasks=$((tasks + 1)); fi
     done
     echo "tasks $tasks"
     printf 'last_error %s\n' "$(words 500 | grep -E '^siofleet: |: warning: |^supervise: ended' | tail -n 1)"

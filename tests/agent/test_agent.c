@@ -386,7 +386,7 @@ static pid_t shim_of(uint64_t task)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(4096);
     uint64_t until = clock_mono_ms() + PATIENCE_MS;
-    while ((file_read(in("agent/tasks/%" PRIu64 "-1-1/pid", task), &b, NULL) < 0 || !b.len) &&
+    while ((file_read(in("agent/tasks/%" PRIu64 "-1-1/lock", task), &b, NULL) < 0 || !b.len) &&
            clock_mono_ms() < until)
         co_turn();
     cr_assert(b.len > 0);

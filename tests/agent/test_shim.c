@@ -287,13 +287,13 @@ Test(shim, outlives_its_starter)
         _exit(0);
     }
     wait_for("near");
-    wait_for("pid");
+    wait_for("lock");
     kill(starter, SIGKILL);
     waitpid(starter, NULL, 0);
     cr_assert(!gone(number_in("near")));
     CLEANUP(freep) char *go = path_fmt("%s/go", dir);
     close(open(go, O_WRONLY | O_CREAT, 0600));
-    wait_exit((pid_t)number_in("pid"));
+    wait_exit((pid_t)number_in("lock"));
     expect("exit", 5, 0);
     CLEANUP(freep) char *out = tail_of("stdout", 100);
     cr_assert_str_eq(out, "late\n");
@@ -528,7 +528,7 @@ Test(shim, wrong_use_is_exit_2_and_starts_nothing)
         }
         cr_assert_eq(wait_exit(pid), 2, "row %zu", i);
     }
-    cr_assert(!have("pid"));
+    cr_assert(!have("lock"));
 }
 
 Test(shim, folder_that_is_not_there_is_exit_1)

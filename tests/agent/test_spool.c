@@ -131,7 +131,7 @@ Test(spool, acknowledged_count_and_end_survive)
                              .tail = strdup("a\nb\xff\n") },
                      got;
     cr_assert(spool_load_end(dir, &got, &e) == -ENOENT);
-    cr_assert(spool_save_end(dir, &end, &e) == 0);
+    cr_assert(spool_save_end(dir, &end, true, &e) == 0);
     cr_assert(spool_load_end(dir, &got, &e) == 0);
     cr_assert_eq(got.cause, CAUSE_TIMEOUT);
     cr_assert_eq(got.exit, 3);

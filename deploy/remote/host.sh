@@ -31,6 +31,7 @@ is_unit() { [ -n "$unit" ] && [ -f "$unit" ]; }
 unit_word() { # as a word in a unit file: quoted, with nothing that systemd would expand
     printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g; s/\$/$$/g')"
 }
+# KillMode=process: tasks outlive their agent, which is back with them; told to stop, it ends them itself.
 unit_text() { # unit_text system|user; a user's manager knows no network
     echo "[Unit]"
     echo "Description=siofleet $(sed -n 1p "$data/args" 2>/dev/null || true)"
@@ -42,7 +43,7 @@ StartLimitIntervalSec=0
 ExecStart=/bin/sh $(unit_word "$data/current/run.sh") $(unit_word "$data")
 Restart=always
 RestartSec=2
-KillMode=mixed
+KillMode=process
 TimeoutStopSec=20
 LimitNOFILE=65536
 

@@ -12,9 +12,10 @@
 #include "proto/lib/zio.h"
 
 enum {
-    PACK_TRIES = 3,   /* chunks that are packed to see whether it pays */
-    LOOK_MS = 300,    /* how often a peer that waits for a chunk that is not here is looked at */
-    PACK_AGAIN = 128, /* and so many later again: the middle of a file may differ from its head */
+    PACK_TRIES = 3, /* chunks in a row that packing did not help: it does not pay */
+    LOOK_MS = 300,  /* how often a peer that waits for a chunk that is not here is looked at */
+    PACK_AGAIN =
+        128, /* then one in so many is tried: the middle of a file may differ from its head */
 };
 
 struct give {
@@ -25,8 +26,8 @@ struct give {
     size_t n_owed;
     uint8_t *raw, *packed;
     struct zio_packer *packer;
-    bool pays;
-    unsigned tries, raw_run;
+    unsigned losses,
+        raw_run; /* chunks in a row that packing did not help; sent since without a try */
 };
 
 /* Take in what was asked; wait for it when nothing is owed. */
@@ -68,20 +69,14 @@ static int listen_to(struct give *g, struct err *e)
 /* The bytes to send of the chunk in raw: *ret. Packed where that pays. */
 static size_t pack(struct give *g, size_t n, const uint8_t **ret, bool *ret_packed)
 {
-    bool trial = g->tries < PACK_TRIES || (!g->pays && g->raw_run >= PACK_AGAIN);
     *ret = g->raw;
     *ret_packed = false;
-    if (!g->pays && !trial) {
-        g->raw_run++;
+    if (g->losses >= PACK_TRIES && ++g->raw_run < PACK_AGAIN)
         return n;
-    }
+    g->raw_run = 0;
     ssize_t m = zio_packer_pack(g->packer, g->packed, CID_CHUNK, g->raw, n);
     bool less = m > 0 && (size_t)m < n - n / 8;
-    g->raw_run = 0;
-    if (trial) {
-        g->tries++;
-        g->pays = less;
-    }
+    g->losses = less ? 0 : g->losses + 1;
     if (!less)
         return n;
     *ret = g->packed;

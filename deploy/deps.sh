@@ -10,8 +10,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 build="gcc libc6-dev musl-tools make cmake ninja-build pkg-config libzmq3-dev libmsgpack-dev libssh2-1-dev libsqlite3-dev libzstd-dev
 libxxhash-dev libsodium-dev libjansson-dev libinih-dev libgomp1"
 test="$build libcriterion-dev clang libclang-rt-14-dev libfuzzer-14-dev libomp-14-dev python3 zstd sqlite3 jq iproute2 nftables
-shellcheck systemd openssh-server openssh-client slurmctld slurmd slurm-client munge valgrind procps util-linux mount ccache git
-faketime"
+iperf3 rsync shellcheck systemd openssh-server openssh-client slurmctld slurmd slurm-client munge valgrind procps util-linux mount
+ccache git faketime"
 
 usage() {
   echo "siofleet: deps.sh: usage: deploy/deps.sh [build|test|qemu]..." >&2

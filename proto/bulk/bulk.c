@@ -379,7 +379,11 @@ static int next(struct bulk *b, struct bulk_event *ret, struct bulk_stream **ret
         }
         if (s->state != STREAM_ENDED)
             continue;
-        *ret = (struct bulk_event){ .kind = BULK_END, .ctx = s->ctx, .stream = s, .r = s->end_r };
+        *ret = (struct bulk_event){ .kind = BULK_END,
+                                    .ctx = s->ctx,
+                                    .stream = s,
+                                    .moved_b = atomic_load(&s->moved_b),
+                                    .r = s->end_r };
         if (s->end_r < 0)
             memcpy(ret->text, s->end_text, sizeof(ret->text));
         *p = s->next;

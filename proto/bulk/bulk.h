@@ -127,6 +127,7 @@ struct bulk_event {
     void *ctx;
     struct bulk_stream *stream; /* gone after BULK_END */
     uint64_t index;             /* BULK_CHUNK */
+    uint64_t moved_b;           /* BULK_END: as bulk_moved() would say */
     int r;          /* BULK_CHUNK, BULK_SYNCED: of the sink. BULK_END: 0 = stopped, else -errno */
     char text[200]; /* when r < 0 */
 };

@@ -374,6 +374,12 @@ static void on_end(struct xfers *x, struct flow *f, const struct bulk_event *b, 
             log_warn("bulk: %s; artefacts go over the link for now", b->text);
         x->bulk_off_ms = now_ms + OFF_MS;
     }
+    if (!f->takes && f->up) {
+        char hex[ID_HEX_LEN];
+        id_hex(&f->id, hex);
+        log_info("artefact %.8s: %llu bytes given by bulk%s%s", hex, (unsigned long long)b->moved_b,
+                 b->r < 0 ? ", then it broke: " : "", b->text);
+    }
     if (in)
         in->flow = NULL;
     flow_free(x, f);

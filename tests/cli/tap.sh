@@ -6,6 +6,7 @@ set -u
 sf=${SIOFLEET_BIN:?SIOFLEET_BIN names the build folder}/siofleet
 src=${SIOFLEET_SRC:-$(cd "$(dirname "$0")/../.." && pwd)}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sf-cli-XXXXXX") || exit 1
+coordinator_args=() agent_args=() # more of them, for fleet_start
 tap_n=0 tap_bad=0 tap_plan=0 tap_pids=()
 rc=0
 
@@ -121,7 +122,7 @@ fleet_start() {
   mkdir -p "$dir"
   rm -f "$dir/ready"
   start coordinator "$sf" coordinator --data "$dir/c" --listen "${fleet_listen:-tcp://127.0.0.1:*}" \
-    --ready-file "$dir/ready" --heartbeat-ms 300 --lease-ms 3000
+    --ready-file "$dir/ready" --heartbeat-ms 300 --lease-ms 3000 ${coordinator_args[@]+"${coordinator_args[@]}"}
   coordinator_pid=$pid
   until_ok 30 test -f "$dir/ready" || return 1
   SIOFLEET_CONNECT=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["endpoint"])' "$dir/ready")
@@ -133,7 +134,8 @@ fleet_start() {
     "$sf" keys allow --data "$dir/c" "$dir/a$i.key.pub" || return 1
     rm -f "$dir/a$i.ready"
     start "a$i" "$sf" agent --data "$dir/a$i" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" \
-      --key "$dir/a$i.key" --name "a$i" --cores 1 --ready-file "$dir/a$i.ready"
+      --key "$dir/a$i.key" --name "a$i" --cores 1 --ready-file "$dir/a$i.ready" \
+      ${agent_args[@]+"${agent_args[@]}"}
     agent_pid=$pid
   done
   for i in $(seq "$1"); do

@@ -72,6 +72,11 @@ static void look_problems(struct job *j)
                     "start it (siofleet deploy coordinator, or siofleet coordinator --listen), and "
                     "open its port in the firewalls between",
                     "cannot connect to %s from there", j->p->hosts->coordinator);
+    else if (!strcmp(job_fact(j, "bulk_port"), "closed"))
+        job_note(j,
+                 "warning: cannot connect to bulk_port %u of the coordinator from there: large "
+                 "artefacts go over the slower link",
+                 (unsigned)j->p->hosts->bulk_port);
     if (!strcmp(job_fact(j, "exec"), "no"))
         job_problem(j, "exec", "mount it without noexec, or choose another data=",
                     "'%s' is mounted noexec: no program of it would run", job_fact(j, "above"));

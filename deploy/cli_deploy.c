@@ -75,7 +75,7 @@ static const struct opt upgrade_opts[] = {
     { 0 }
 };
 static const struct opt drain_opts[] = {
-    OPT_COMMON, OPT_DATA, CLIENT_OPTS(struct deploy_opts, fleet), { 0 }
+    OPT_COMMON, OPT_DRY, OPT_DATA, CLIENT_OPTS(struct deploy_opts, fleet), { 0 }
 };
 static const struct opt status_opts[] = { OPT_COMMON,
                                           { "watch", 0, NULL,
@@ -263,6 +263,14 @@ static void cell_time(struct table *t, const char *seconds)
         table_cell(t, "%lu h", s / 3600);
 }
 
+static void cell_mib(struct table *t, const char *kib)
+{
+    if (*kib)
+        table_cell(t, "%lu MiB", strtoul(kib, NULL, 10) / 1024);
+    else
+        table_cell(t, "%s", "");
+}
+
 static void print_table(enum place_verb verb, const struct call *k)
 {
     static const char *const checks[] = { "HOST",  "STATE", "CORES", "MEMORY", "FREE",
@@ -282,18 +290,18 @@ static void print_table(enum place_verb verb, const struct call *k)
         table_cell(t, "%s", place_status_name(r));
         if (verb == PLACE_CHECK) {
             table_cell(t, "%s", said(r, "cores"));
-            table_cell(t, "%ld MiB", atol(said(r, "memory_kib")) / 1024);
-            table_cell(t, "%ld MiB", atol(said(r, "free_kib")) / 1024);
+            cell_mib(t, said(r, "memory_kib"));
+            cell_mib(t, said(r, "free_kib"));
             table_cell(t, "%s", said(r, "glibc"));
             table_cell(t, "%s", said(r, "kvm"));
-            table_cell(t, "%s ms", said(r, "clock_offset_ms"));
-            table_cell(t, "%s", said(r, "release")[0] ? said(r, "agent") : "none");
+            table_cell(t, "%s%s", said(r, "clock_offset_ms"), r->facts ? " ms" : "");
+            table_cell(t, "%s", !r->facts ? "" : said(r, "release")[0] ? said(r, "agent") : "none");
         } else if (verb == PLACE_STATUS) {
             table_cell(t, "%s", r->version);
             cell_time(t, said(r, "uptime_s"));
             table_cell(t, "%s", said(r, "load"));
             table_cell(t, "%s", said(r, "tasks"));
-            table_cell(t, "%ld MiB", atol(said(r, "free_kib")) / 1024);
+            cell_mib(t, said(r, "free_kib"));
             table_cell(t, "%s", said(r, "last_error"));
         } else {
             table_cell(t, "%s", r->step);
@@ -334,9 +342,15 @@ static int report(struct cli *c, const struct deploy_opts *o, enum place_verb ve
         status = cli_flush(c);
         json_decref(doc);
     }
-    for (size_t i = 0; i < k->n; i++)
+    size_t skipped = 0;
+    for (size_t i = 0; i < k->n; i++) {
+        skipped += k->results[i].status == PLACE_SKIPPED;
         if (k->results[i].status == PLACE_FAILED)
             fprintf(stderr, "siofleet: %s: %s\n", k->list[i]->name, k->results[i].message);
+    }
+    if (skipped)
+        fprintf(stderr, "siofleet: %s: stopped after %u failures, %zu hosts are as they were\n",
+                name, failed, skipped);
     return status ? status : failed ? 1 : 0;
 }
 
@@ -487,7 +501,10 @@ static int drain(struct cli *c, struct deploy_opts *o, const char *path, const c
         struct place_result *r = &k.results[i];
         *r =
             (struct place_result){ .status = PLACE_CHANGED, .step = verb, .actions = json_array() };
-        if (client_control(cl, verb, k.list[i]->name, NULL, &e) < 0) {
+        if (o->dry_run) {
+            fprintf(stderr, "%s: would %s\n", k.list[i]->name, verb);
+            json_array_append_new(r->actions, json_string(verb));
+        } else if (client_control(cl, verb, k.list[i]->name, NULL, &e) < 0) {
             r->status = PLACE_FAILED;
             r->code = e.code;
             snprintf(r->message, sizeof(r->message), "%s", e.text);

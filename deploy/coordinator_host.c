@@ -79,9 +79,10 @@ static void user_name(char out[KEY_NAME_LEN])
         out[0] = '_';
 }
 
-static int write_settings(const struct hosts *h, const char *path, const char *key, json_t *actions,
-                          struct err *e)
+static int write_settings(const struct job_plan *plan, const char *path, const char *key,
+                          json_t *actions, struct err *e)
 {
+    const struct hosts *h = plan->hosts;
     char server[PATH_MAX];
     if (!realpath(h->server_key, server))
         return err_sys(e, errno, "%s", h->server_key);
@@ -92,9 +93,9 @@ static int write_settings(const struct hosts *h, const char *path, const char *k
     int r = file_read(path, &old, NULL);
     if (r == 0 && old.len && !strcmp((char *)old.data, (char *)text.data))
         return 0;
-    if (r == 0) {
-        json_array_append_new(actions, json_string("leave the client settings, which name another "
-                                                   "coordinator, as they are"));
+    if (r == 0) { /* nothing that is done: a second run says it again and has changed nothing */
+        if (plan->note)
+            plan->note(path, "names another coordinator and stays as it is");
         return 0;
     }
     r = file_write(path, text.data, text.len, 0600, false, e);
@@ -135,5 +136,5 @@ int coordinator_join(const struct job_plan *plan, const struct host *place, cons
         return r;
     if (r > 0)
         json_array_append_new(actions, json_string("allow your user key there"));
-    return write_settings(plan->hosts, ini, key, actions, e);
+    return write_settings(plan, ini, key, actions, e);
 }

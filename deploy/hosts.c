@@ -289,6 +289,8 @@ static int load_fleet(struct load *l, const struct ini_section *s)
             r = data_ok(k->value) ? (l->defaults.data = k->value, 0) : load_data(l, k, NULL);
         else if (!strcmp(k->name, "port"))
             r = num_u64(k->value, 1, 65535, place, &l->defaults.port, l->e);
+        else if (!strcmp(k->name, "bulk_port"))
+            r = num_u64(k->value, 1, 65535, place, &h->bulk_port, l->e);
         else if (!strcmp(k->name, "parallel"))
             r = num_u64(k->value, 1, 256, place, &h->parallel, l->e);
         else

@@ -1,6 +1,6 @@
 /* HOSTS.ini: which machines make the fleet, and what each class of them needs.
  *
- *     [fleet]   coordinator= server_key= user= port= identity= known_hosts= data= parallel=
+ *     [fleet]   coordinator= server_key= bulk_port= user= port= identity= known_hosts= data= parallel=
  *     [class X] labels= cores= memory= bulk_rate= collect= setup.NAME= setup.NAME.{sudo,reboot,timeout}=
  *               setup.NAME.secret.VAR=file:PATH|env:VARIABLE
  *     [host N]  address= port= user= class= data= hostkey=        N may hold one range: kvm[01-40].lab
@@ -51,6 +51,7 @@ struct hosts {
     char *path;
     char *coordinator;            /* endpoint for the agents */
     char *server_key;             /* file with the coordinator's public key */
+    uint64_t bulk_port;           /* of the coordinator, for large artefacts; 0 = any */
     char *identity, *known_hosts; /* NULL = ssh's own defaults */
     uint64_t parallel;
     struct host_class **classes; /* the first is "" (no class) */

@@ -313,6 +313,11 @@ int install_coordinator(struct job *j)
     a = a < 0 ? a : add_arg(&args, "--data", "%s/store", j->data);
     a = a < 0 ? a : add_arg(&args, "--listen", "%s", j->p->listen);
     a = a < 0 ? a : add_arg(&args, "--ready-file", "%s/run/ready", j->data);
+    if (j->p->hosts->bulk_port)
+        a = a < 0 ? a
+                  : add_arg(&args, "--bulk", "%.*s:%u",
+                            (int)(strrchr(j->p->listen, ':') - j->p->listen), j->p->listen,
+                            (unsigned)j->p->hosts->bulk_port);
     r = a < 0 ? job_failf(j, E2BIG, "configure", NULL, "its settings are too long")
               : install_args(j, (const char *)args.data);
     if (r == 0 && !j->p->dry_run) {

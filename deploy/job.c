@@ -319,11 +319,13 @@ int job_probe(struct job *j, enum place_verb verb)
 {
     CLEANUP(ssh_result_clear) struct ssh_result res = { 0 };
     struct words w = { .n = 0 };
-    char host[256] = "", port[8] = "";
+    char host[256] = "", port[8] = "", bulk[8] = "";
     words_add(&w, "probe", NULL);
     if (verb == PLACE_CHECK) {
         hosts_endpoint(j->p->hosts, host, port);
-        words_add(&w, "look", host, port, embed_kvm, NULL);
+        if (j->p->hosts->bulk_port)
+            snprintf(bulk, sizeof(bulk), "%u", (unsigned)j->p->hosts->bulk_port);
+        words_add(&w, "look", host, port, bulk, embed_kvm, NULL);
     } else if (verb == PLACE_STATUS) {
         words_add(&w, "status", NULL);
     }

@@ -82,7 +82,7 @@ static const struct {
     { "collect", "IOMMU logs from patched QEMU stacks" },
     { "vm", "running QEMU stacks" },
     { "keys", "keys of coordinators, agents and users" },
-    { "deploy", "agents on many hosts over SSH" },
+    { "deploy", "agents on many hosts, over SSH or in Slurm's allocations" },
     { "store", "the coordinator's artefacts" },
 };
 

@@ -51,8 +51,9 @@ LimitNOFILE=65536
 WantedBy=$(if [ "$1" = system ]; then echo multi-user.target; else echo default.target; fi)
 UNIT
 }
-alive() { # alive FILE: the process named in it runs; the file may go at any time
-    [ -s "$1" ] && kill -0 "$(cat "$1" 2>/dev/null)" 2>/dev/null
+alive() { # alive FILE: the process named in it runs, and in this folder: after a reboot another one may have its number
+    # shellcheck disable=SC3013 # dash, bash and busybox have -ef
+    [ -s "$1" ] && [ "/proc/$(cat "$1" 2>/dev/null)/cwd" -ef "$data" ]
 }
 tell() { # tell SIGNAL FILE
     kill "-$1" "$(cat "$2" 2>/dev/null)" 2>/dev/null || true
@@ -179,17 +180,20 @@ verb_probe() { # facts, one `key value` a line
     if [ -f "$data/run/ready" ]; then echo "ready $(tr -d '\n' <"$data/run/ready")"; fi
 }
 
-verb_look() { # look HOST PORT KVM_PROBE: can it do what an agent does? HOST and PORT are the coordinator's; "" = do not try
-    if [ -n "$1" ]; then
-        # shellcheck disable=SC2016 # for the inner shell
-        if ! command -v bash >/dev/null; then
-            echo "port unknown"
-        elif timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null; then
-            echo "port open"
-        else
-            echo "port closed"
-        fi
+try_port() { # try_port NAME HOST PORT: one fact; "" = do not try
+    [ -n "$2" ] && [ -n "$3" ] || return 0
+    # shellcheck disable=SC2016 # for the inner shell
+    if ! command -v bash >/dev/null; then
+        echo "$1 unknown"
+    elif timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3" 2>/dev/null; then
+        echo "$1 open"
+    else
+        echo "$1 closed"
     fi
+}
+verb_look() { # look HOST PORT BULK_PORT KVM_PROBE: can it do what an agent does? The first three are the coordinator's
+    try_port port "$1" "$2"
+    try_port bulk_port "$1" "$3"
     opts=$(while read -r _ dir _ opts _; do
         case $above/ in "${dir%/}"/*) echo "$opts" ;; esac
     done </proc/mounts | tail -n 1)
@@ -200,7 +204,7 @@ verb_look() { # look HOST PORT KVM_PROBE: can it do what an agent does? HOST and
         echo "kvm denied"
     elif [ "$(uname -m)" != x86_64 ] || ! command -v perl >/dev/null; then
         echo "kvm untried"
-    elif perl -e "$3" 2>/dev/null; then
+    elif perl -e "$4" 2>/dev/null; then
         echo "kvm usable"
     else
         echo "kvm unusable"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The life of a fleet deployed over SSH, its coordinator on one of the hosts: coordinator, check, up, again, drain, a host
 # that dies and comes back and an upgrade of all hosts in mid-sweep, a release that does not come up, down, nothing left.
-# shellcheck disable=SC2154,SC2155,SC2317,SC2086 # lab.sh sets lab_dir; functions are called by name
+# shellcheck disable=SC2154,SC2155,SC2317,SC2086,SC2016 # lab.sh sets lab_dir; functions are called by name
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/lab/lab.sh
@@ -13,7 +13,7 @@ files() { (cd "$lab_dir" && for i in $(seq 1 $hosts); do find "$i/root" -printf 
 before=$(files)
 ini=$lab_dir/hosts.ini
 {
-  printf '[fleet]\ncoordinator = tcp://%s:7700\nserver_key = %s/coordinator.pub\n' "$(lab_ip 1)" "$lab_dir"
+  printf '[fleet]\ncoordinator = tcp://%s:7700\nserver_key = %s/coordinator.pub\nbulk_port = 7701\n' "$(lab_ip 1)" "$lab_dir"
   lab_ini $'class = small\n'
   printf '[class small]\ncores = 1\nlabels = room=1\nsetup.note = echo done >> /root/setup-note\n'
 } >"$ini"
@@ -31,11 +31,22 @@ ok "and makes this machine its user" registered 0
 ok "with closed files" test "$(stat -c %a "$lab_dir/config/siofleet/client.key")$(stat -c %a "$lab_dir/config/siofleet/client.ini")" = 600600
 deploy coordinator "$ini"
 ok "again it changes nothing" lab_is '[.changed, .failed, .bytes_sent]' '[0,0,0]'
+mv "$lab_dir/config/siofleet/client.ini" "$lab_dir/client.ini"
+echo 'connect = tcp://elsewhere:1' >"$lab_dir/config/siofleet/client.ini"
+deploy coordinator "$ini"
+ok "nor with settings for another coordinator, which it names" lab_is '[.changed, .failed]' '[0,0]'
+ok "and leaves" eval 'grep -q "client.ini: names another coordinator" "$lab_dir/err" && grep -q elsewhere "$lab_dir/config/siofleet/client.ini"'
+mv "$lab_dir/client.ini" "$lab_dir/config/siofleet/client.ini"
 
 # ---- check, up
 with_coordinator=$(files)
 deploy check "$ini"
 ok "check finds every host fit" lab_is '[.failed, .unchanged, .hosts[0].facts.port, .hosts[0].facts.exec]' "[0,$hosts,\"open\",\"yes\"]"
+ok "and the port for large artefacts open" lab_is '[.hosts[].facts.bulk_port] | unique' '["open"]'
+sed 's/^bulk_port.*/bulk_port = 1/' "$ini" >"$lab_dir/bulk.ini"
+deploy check "$lab_dir/bulk.ini" --host h2
+ok "one that is closed is a warning" lab_is '[.failed, .hosts[0].facts.bulk_port]' '[0,"closed"]'
+ok "that says what comes of it" grep -q 'h2: warning: cannot connect to bulk_port 1 .*slower link' "$lab_dir/err"
 ok "check changes nothing" test "$(files)" = "$with_coordinator"
 deploy up "$ini" --dry-run
 ok "a dry run of up says each action" lab_is '[.hosts[1].actions[] | split(" ")[0]] | join(" ")' 'run send make switch start'
@@ -72,7 +83,11 @@ ok "until it is interrupted" test $? = 5
 ok "logs prints what the agents said" eval 'lab_sf deploy logs "$ini" --host h2 2>/dev/null | grep -q registered'
 # shellcheck disable=SC2016
 ok "and the coordinator" eval 'lab_sf deploy logs "$ini" --coordinator 2>/dev/null | grep -q .'
+drained() { lab_sf ls agents --json | jq -rc '[.items[] | select(.state | test("^drain")) | .name]'; }
+deploy drain "$ini" --host h2 --dry-run
+ok "a dry run of drain drains nobody" test "$(grep -c 'h2: would drain' "$lab_dir/err") $(drained)" = '1 []'
 deploy drain "$ini" --host h2
+ok "drain drains its agent" test "$(drained)" = '["h2"]'
 ok "drain is told to the coordinator" lab_is '.failed' 0
 deploy undrain "$ini" --host h2
 ok "undrain, too" lab_is '.failed' 0
@@ -93,7 +108,7 @@ ok "and registers" lab_until 30 registered $hosts
 
 # ---- a sweep, and all that happens under it: a host dies and comes back, then each is upgraded; nothing lost, nothing doubled
 log=$SIOFLEET_SRC/tests/data/real-log/e1000-24nic-tx3.log.zst
-long=$((3 * t_up + 6)) # seconds of work for five agents: enough for all of it, however slow this machine is
+long=$((3 * t_up + 10)) # seconds of work for five agents, which is mostly enough; what is left at the end waits for the upgrade
 printf '[sweep]\nname = under-load\npace_ms = 200\nblock = 2\n[trace t]\nlogs = %s\ntenants = 4,24\n[arch a]\niotlb_entries = 64\nlink_gbps = 100..%d:+1\n' \
   "$log" $((100 + long * 25 / 2)) >"$lab_dir/sweep.ini"
 lab_sf sweep run "$lab_dir/sweep.ini" --csv "$lab_dir/fleet.csv" >/dev/null 2>"$lab_dir/sweep.err" &
@@ -107,6 +122,9 @@ lab_kill 5
 rm -f "$lab_dir/5/sshd.pid"
 ok "a host dies in the middle of it" test -z "$(ip netns pids "$(lab_ns 5)")"
 lab_sshd 5
+cat "$lab_dir/5/sshd.pid" >"$(share 5)/run/service.pid" # as a reboot gives numbers anew
+deploy status "$ini" --host h5
+ok "another process with its number is not taken for the agent" lab_is '.hosts[0] | [.status, .message]' '["failed","the agent does not run"]'
 deploy up "$ini"
 ok "up brings the dead host back, and only it" lab_is '[.failed, .changed, .unchanged]' "[0,1,4]"
 ok "and it registers" lab_until 30 registered $hosts
@@ -115,8 +133,18 @@ mkdir "$lab_dir/new"
 cp "$SIOFLEET_BIN/siofleet" "$SIOFLEET_BIN/siofleet-shim" "$lab_dir/new/"
 echo "another build" >>"$lab_dir/new/siofleet"
 was=$(readlink "$(share 2)/current")
+left_of() { lab_sf ls sweeps --json | jq '[.items[] | .points - .done] | add'; }
+keep_some() {
+  while [ "$(left_of)" -gt 100 ]; do sleep 0.5; done
+  lab_sf hold under-load
+}
+keep_some >/dev/null 2>&1 &
+keeper=$!
 lab_bin=$lab_dir/new/siofleet deploy upgrade "$ini" --batch 2
-left=$(lab_sf ls sweeps --json | jq '[.items[] | .points - .done] | add')
+left=$(left_of)
+kill $keeper 2>/dev/null
+wait $keeper 2>/dev/null
+lab_sf release under-load >/dev/null 2>&1
 ok "a rolling upgrade changes every host" lab_is '[.failed, .changed]' "[0,$hosts]"
 ok "to another release" test "$(readlink "$(share 2)/current")" != "$was"
 ok "in the middle of the sweep ($left points are left)" test "$left" -gt 0
@@ -140,6 +168,7 @@ rc=$?
 ok "an upgrade stops at the first host whose agent does not come up" lab_is '[.failed, .changed, [.hosts[].status] == ["failed","skipped","skipped","skipped","skipped"]]' '[1,0,true]'
 ok "says why, and that it went back" lab_is '.hosts[0] | [(.message | test("agent.key.*back at work")), (.actions[-1] | test("^roll back"))]' '[true,true]'
 ok "with status 1" test $rc = 1
+ok "and how many were left alone" grep -q '^siofleet: upgrade: stopped after 1 failures, 4 hosts are as they were' "$lab_dir/err"
 ok "on the release of before" test "$(readlink "$(share 1)/current")" = "$good"
 ok "whose agents are all there" lab_until 30 registered $hosts
 

@@ -94,7 +94,10 @@ sig() { # sig WHO SIGNAL: tasks and shims come and go, so it may be the next one
   [ "$2" = CONT ] && { kill -CONT "$stopped"; return; }
   lab_until 20 sig_now "$1" "$2"
 }
-sig_now() { stopped=$(pid_of "$1") && kill -"$2" "$stopped"; }
+sig_now() {
+  stopped=$(pid_of "$1") && kill -"$2" "$stopped" || return 1
+  [ "$2" != KILL ] || lab_until 20 lab_fails kill -0 "$stopped"
+}
 host_kill() { lab_kill "$1"; } # all that runs on host I, at once
 # sever I in|out|both: nothing passes between host I and the others
 sever() {
@@ -161,6 +164,19 @@ halve() {
   local f
   for f in "$@"; do truncate -s "$(($(stat -c %s "$f") / 2))" "$f" || return 1; done
 }
+flip_page() { # flip_page FILE: one bit of each page's kind in a SQLite file; one of content would not show
+  python3 -c 'import os, sys
+f = open(sys.argv[1], "r+b")
+for at in range(4096, os.fstat(f.fileno()).st_size, 4096):
+    f.seek(at); b = f.read(1)[0]; f.seek(at); f.write(bytes([b ^ 16]))' "$1"
+}
+# put_by: a backup of a stopped coordinator's store; put_back
+put_by() { cp -p "$lab_dir/c/store.db" "$lab_dir/kept"; }
+put_back() { cp -p "$lab_dir/kept" "$lab_dir/c/store.db"; }
+fsck_finds() { # something that stays bad
+  "$lab_bin" fsck --data "$lab_dir/c" --json >"$lab_dir/fsck.json" 2>&1
+  [ $? = 4 ]
+}
 artefact() { # artefact c|aN KIND: its file there; KIND as in `siofleet ls artefacts`
   local id
   id=$(user ls artefacts --json | jq -r "[.items[] | select(.kind == \"$2\")][0].id") || return 1
@@ -219,12 +235,16 @@ INI
     "$lab_bin" perf sweep "$out/$n-fast.ini" --csv >"$out/$n.part" 2>/dev/null && mv "$out/$n.part" "$out/$n.csv" || return 1
   done
 }
-check() { # check WHAT CMD...: the first that fails ends the row
-  local what=$1
-  shift
+# check WHAT CMD...: the first that fails ends the row. try WHAT CMD...: so does this, but what it looks at is whether the fault
+# hit as it was meant to: on a busy machine a task may be over, or a lease gone, just then. Such a row is run again.
+check() { check_as 1 "$@"; }
+try() { check_as 3 "$@"; }
+check_as() {
+  local rc=$1 what=$2
+  shift 2
   "$@" >>"$lab_dir/check.log" 2>&1 && return
   echo "$what${1:+ ($*)}" >"$lab_dir/failed"
-  exit 1
+  exit "$rc"
 }
 ends() { # ends WHO: SIGTERM ends it within 10 s
   local p
@@ -239,7 +259,17 @@ facts() { # attempts, requeued; late, equal, foreign
   attempts=${csv%,*} requeued=${csv#*,}
   read -r late equal foreign < <(jq -r '[.late, .duplicate_equal, .foreign] | @tsv' "$lab_dir/audit.json") || return 1
 }
-# run_row I: in a subshell; exit 0 when it held. Its folder of logs, when it did not, is $out/NAME
+# run_row I: in a subshell; exit 0 when it held, 3 when the fault missed. Its folder of logs, when it did not, is $out/NAME
+run_until_hit() {
+  local n rc
+  for n in 1 2 3; do
+    run_row "$1"
+    rc=$?
+    [ $rc = 3 ] || return $rc
+    [ $n = 3 ] || echo "# ${names[$1]}: $(cat "$out/${names[$1]}/failed"); once more"
+  done
+  return 1
+}
 run_row() (
   local i=$1 name=${names[$1]} start rc id late equal foreign attempts requeued stopped='' submit
   lab_tag=sf$BASHPID
@@ -267,10 +297,10 @@ run_row() (
   case $when in
     submitting) check "the log is on its way up" lab_until 30 half_here "$lab_dir/c/cas" ;;
     fetching) check "the log is on its way down" lab_until 30 half_here "$lab_dir/a1/cache" ;;
-    middle) check "the sweep is in the middle" lab_until 60 in_the_middle ;;
+    middle) try "the sweep is in the middle" lab_until 60 in_the_middle ;;
   esac
-  [ "$when" = start ] || check "the fault" eval "${hurts[i]}"
-  [ -z "${heals[i]}" ] || check "what heals" eval "${heals[i]}"
+  [ "$when" = start ] || try "the fault" eval "${hurts[i]}"
+  [ -z "${heals[i]}" ] || try "what heals" eval "${heals[i]}"
   wait $submit
   check "the sweep is submitted" test -s "$lab_dir/id"
   id=$(cat "$lab_dir/id")
@@ -282,7 +312,7 @@ run_row() (
   check "misses none, doubles none" jq -e ".points == $points and .accepted == $points and .missing == [] and .differing == []" "$lab_dir/audit.json"
   check "figures" facts
   printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "$attempts" "$requeued" "$late" "$equal" $(((${EPOCHREALTIME/./} - start) / 100000)) >"$out/$name.row"
-  check "what it expects" eval "${wants[i]}"
+  try "what it expects" eval "${wants[i]}"
   for n in $(seq 1 "$agents"); do
     [[ " $absent " == *" $n "* ]] || check "SIGTERM ends agent $n" ends "a$n"
     check "nothing of a task is left on host $n" lab_until 10 lab_fails left_on "$n"
@@ -331,7 +361,7 @@ matrix() {
   [ ${#todo[@]} -gt 0 ] || { echo "Bail out! no such row: ${only[*]}"; exit 2; }
   for i in "${todo[@]}"; do
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n 2>/dev/null; done
-    run_row "$i" 2>"$out/${names[i]}.err" &
+    run_until_hit "$i" 2>"$out/${names[i]}.err" &
     pids[i]=$!
   done
   for i in "${todo[@]}"; do

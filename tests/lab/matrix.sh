@@ -23,26 +23,26 @@ row() {
 }
 
 # ---- the table
-row undisturbed '' '' '' '[ $requeued = 0 ] && [ $late = 0 ] && [ $equal = 0 ]'
+row undisturbed 'lease=8000' '' '' '[ $requeued = 0 ] && [ $late = 0 ] && [ $equal = 0 ]'
 
 row coordinator-kill '' 'sig c KILL' 'coordinator' 'epoch_is 2'
-row coordinator-stop-1s 'lease=4000' 'sig c STOP; nap 1' 'sig c CONT' '[ $requeued = 0 ]'
+row coordinator-stop-1s 'lease=8000' 'sig c STOP; nap 1' 'sig c CONT' '[ $requeued = 0 ]'
 row coordinator-stop-long '' 'sig c STOP; nap 2.5' 'sig c CONT' 'epoch_is 1'
-row agent-kill '' 'sig a1 KILL' 'agent 1' '[ $requeued = 0 ] && says a1 "taken over"'
+row agent-kill 'lease=8000' 'sig a1 KILL' 'agent 1' '[ $requeued = 0 ] && says c "boot 2, 1 cores, holds [12] tasks"'
 row agent-kill-long '' 'sig a1 KILL; nap 2.5' 'agent 1' '[ $requeued -ge 1 ]'
-row agent-stop-1s 'lease=4000' 'sig a1 STOP; nap 1' 'sig a1 CONT' '[ $requeued = 0 ]'
+row agent-stop-1s 'lease=8000' 'sig a1 STOP; nap 1' 'sig a1 CONT' '[ $requeued = 0 ]'
 row agent-stop-long '' 'sig a1 STOP; nap 2.5' 'sig a1 CONT' '[ $requeued -ge 1 ]'
 row shim-kill '' 'sig shim1 KILL' '' '[ $requeued -ge 1 ]'
-row shim-stop-1s '' 'sig shim1 STOP; nap 1' 'sig shim1 CONT' '[ $requeued = 0 ]'
+row shim-stop-1s 'lease=8000' 'sig shim1 STOP; nap 1' 'sig shim1 CONT' '[ $requeued = 0 ]'
 row shim-stop-long '' 'sig shim1 STOP; nap 2.5' 'sig shim1 CONT' '[ $requeued = 0 ]'
 row task-kill '' 'sig task1 KILL' '' '[ $requeued -ge 1 ]'
-row task-stop-1s '' 'sig task1 STOP; nap 1' 'sig task1 CONT' '[ $requeued = 0 ]'
+row task-stop-1s 'lease=8000' 'sig task1 STOP; nap 1' 'sig task1 CONT' '[ $requeued = 0 ]'
 row task-stop-long '' 'sig task1 STOP; nap 2.5' 'sig task1 CONT' '[ $requeued = 0 ]'
 row all-kill '' 'sig c KILL; sig a1 KILL; sig a2 KILL' 'agent_begin 1; agent_begin 2; coordinator; registered' 'epoch_is 2'
-row agent-kill-half-open 'lease=4000' 'sever 1 both; sig a1 KILL; mend 1' 'agent 1' '[ $requeued -le 1 ] && says a1 "taken over"' # one may have been granted meanwhile
+row agent-kill-half-open 'lease=8000' 'sever 1 both; sig a1 KILL; mend 1' 'agent 1' '[ $requeued -le 1 ]' # one may have been granted meanwhile
 row host-dies '' 'host_kill 1' 'agent 1' '[ $requeued -ge 1 ]'
 
-row cut-short 'lease=4000' 'sever 1 both; nap 1' 'mend 1' '[ $requeued = 0 ]'
+row cut-short 'lease=8000' 'sever 1 both; nap 1' 'mend 1' '[ $requeued = 0 ]'
 row cut-long '' 'sever 1 both; nap 2.5' 'mend 1' '[ $requeued -ge 1 ]'
 row cut-to-coordinator '' 'sever 1 out; nap 2.5' 'mend 1' '[ $requeued -ge 1 ]'
 row cut-to-agent '' 'sever 1 in; nap 2.5' 'mend 1' 'true'
@@ -64,6 +64,8 @@ row trace-halved 'absent=2' 'halve $(artefact c trace); agent 2' 'absent=' 'says
 row cached-trace-flipped '' 'flip $(artefact a1 trace)' '' 'true'
 row cached-trace-halved '' 'halve $(artefact a1 trace)' '' 'true'
 row rows-flipped '' 'sig a1 KILL; flip $lab_dir/a1/tasks/*/rows' 'agent 1' 'true'
+row store-halved '' 'ends c && put_by && halve $lab_dir/c/store.db && refused c 4 damaged && fsck_finds' 'put_back && coordinator' 'epoch_is 2'
+row store-flipped '' 'ends c && put_by && flip_page $lab_dir/c/store.db && fsck_finds' 'put_back && coordinator' 'epoch_is 2'
 
 row agent-older 'speaks[c]=2 speaks[a2]=2' '' '' 'says c "agent .a1. .*speaks protocol 1, this coordinator 2"'
 row agent-newer 'speaks[a1]=2' '' '' 'says c "agent .a1. .*speaks protocol 2" && says a1 "speaks protocol 1, this program 2"'

@@ -4,13 +4,15 @@
  *   load agents --data DIR --connect EP [--agents N] [--cores N] [--sweep INI] [--points N] [--seconds N] [--hold N]
  *               [--beat-ms N] [--collect] [--ready-file F]
  *   load latency --data DIR --connect EP --sweep INI [--runs N] [--gap-ms N]
+ *   load queue --data DIR --connect EP [--jobs N] [--tasks N]     jobs of so many tasks that fit no agent
  *   load stamp                              CLOCK_MONOTONIC in ns, for tasks that say when they started
  *
  * Each agent is a DEALER with a key of its own, put into the allow-list of the coordinator in DIR. A block of points is
  * answered with one row a point (status done, statistics all zero) and its end, as a real agent's messages; a block counts
  * when end_ack came, a row when rows_ack came, which the coordinator sends after its commit. --sweep names the sweep's INI:
  * the ids of its points are made before the clock runs, as a real agent's task makes them elsewhere. --hold keeps the first
- * N tasks of each agent for ever, named as running in each beat. JSON on stdout; exit 1 with one line when something is
+ * N tasks of each agent for ever, named as running in each beat. SIGUSR1: the coordinator was started anew; every connection is
+ * made again, as a real agent does when its own breaks, and --ready-file appears again when all are back. JSON on stdout; exit 1 with one line when something is
  * refused, lost or late.
  */
 #include <errno.h>
@@ -55,10 +57,12 @@ struct agent {
 
 static struct {
     const char *data, *ep, *sweep_ini, *ready_file;
-    uint64_t agents, cores, points, seconds, hold, beat_ms, runs, gap_ms;
+    uint64_t agents, cores, points, seconds, hold, beat_ms, runs, gap_ms, jobs, tasks;
     bool collect;
     bool fail; /* rows say that their point failed: it stays unknown and can be asked for again */
-} opt = { .agents = 1, .cores = 16, .beat_ms = 2000, .runs = 200, .gap_ms = 5 };
+} opt = {
+    .agents = 1, .cores = 16, .beat_ms = 2000, .runs = 200, .gap_ms = 5, .jobs = 1, .tasks = 1000
+};
 
 static struct {
     uint64_t welcomed, hellos, grants, rows_sent, rows_acked, ends_acked, beats, beat_acks, drops,
@@ -74,7 +78,7 @@ static struct id *point_id;
 static uint64_t n_points;
 static uint32_t *sample; /* us */
 static size_t n_samples;
-static volatile sig_atomic_t stop;
+static volatile sig_atomic_t stop, anew;
 static struct buf frame;
 
 static void die(const char *place, const char *text)
@@ -85,8 +89,10 @@ static void die(const char *place, const char *text)
 
 static void on_signal(int sig)
 {
-    (void)sig;
-    stop = 1;
+    if (sig == SIGUSR1)
+        anew = 1;
+    else
+        stop = 1;
 }
 
 static void note_sample(uint64_t ns)
@@ -451,6 +457,7 @@ static void set_up(void)
     struct sigaction sa = { .sa_handler = on_signal };
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGUSR1, &sa, NULL);
 }
 
 static void open_agents(void)
@@ -491,6 +498,15 @@ static int run_agents(void)
     bool told = false;
     while (!stop && clock_mono_ms() < end_ms && (!opt.points || sum.rows_acked < opt.points)) {
         struct epoll_event ev[256];
+        if (anew) {
+            anew = 0;
+            while (n) {
+                zmq_close(agents[--n].sock); /* its descriptor leaves the epoll set with it */
+                agents[n].welcome = false;
+            }
+            sum.welcomed = 0;
+            told = false;
+        }
         connect_some(&n);
         int k = epoll_wait(ep_fd, ev, 256, n < opt.agents ? 1 : 10);
         for (int i = 0; i < k; i++)
@@ -609,6 +625,43 @@ static int run_latency(void)
     return 0;
 }
 
+/* ---- a long queue */
+
+static int run_queue(void)
+{
+    struct key_pair key;
+    char name[32], job[256];
+    opt.agents = 1;
+    set_up();
+    snprintf(name, sizeof(name), "queue%d", (int)getpid());
+    make_key(&key, ROLE_USER, name);
+    void *sock = connect_as(&key);
+    for (uint64_t i = 1; i <= opt.jobs && !stop; i++) {
+        int n =
+            snprintf(job, sizeof(job),
+                     "{\"kind\":\"collect\",\"name\":\"queue\",\"ini\":\"x%" PRIu64
+                     "\",\"runs\":%" PRIu64 ",\"files\":{},\"again\":true,\"labels\":\"no=such\"}",
+                     i, opt.tasks);
+        struct msg m = { .type = M_SUBMIT_JOB,
+                         .submit_job = { .req = i,
+                                         .request_id = "",
+                                         .job = (const uint8_t *)job,
+                                         .job_len = (size_t)n } };
+        send_msg(sock, &m);
+        zmq_msg_t z;
+        struct err e = { 0 };
+        zmq_msg_init(&z);
+        if (zmq_msg_recv(&z, sock, 0) < 0)
+            die("queue", zmq_strerror(errno));
+        if (msg_decode(zmq_msg_data(&z), zmq_msg_size(&z), &m, &e) < 0 || m.type != M_SUBMITTED)
+            die("queue", m.type == M_REFUSE ? m.refuse.text : e.text);
+        msg_clear(&m);
+        zmq_msg_close(&z);
+    }
+    printf("{\"schema\":\"siofleet.bench_queue/1\",\"tasks\":%" PRIu64 "}\n", opt.jobs * opt.tasks);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option longs[] = { { "data", 1, 0, 'd' },    { "connect", 1, 0, 'e' },
@@ -617,7 +670,8 @@ int main(int argc, char **argv)
                                            { "seconds", 1, 0, 't' }, { "hold", 1, 0, 'h' },
                                            { "beat-ms", 1, 0, 'b' }, { "runs", 1, 0, 'r' },
                                            { "gap-ms", 1, 0, 'g' },  { "ready-file", 1, 0, 'f' },
-                                           { "collect", 0, 0, 'k' }, { 0 } };
+                                           { "collect", 0, 0, 'k' }, { "jobs", 1, 0, 'j' },
+                                           { "tasks", 1, 0, 'q' },   { 0 } };
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "stamp")) {
         printf("%" PRIu64 "\n", clock_mono_ns());
@@ -659,6 +713,12 @@ int main(int argc, char **argv)
         case 'r':
             opt.runs = v;
             break;
+        case 'j':
+            opt.jobs = v;
+            break;
+        case 'q':
+            opt.tasks = v;
+            break;
         case 'g':
             opt.gap_ms = v;
             break;
@@ -671,13 +731,15 @@ int main(int argc, char **argv)
     }
     if (!opt.data || !opt.ep || !opt.agents || !opt.beat_ms || opt.hold > TASKS_MAX) {
         fprintf(stderr,
-                "load: agents|latency --data DIR --connect EP ...; see the head of load.c\n");
+                "load: agents|latency|queue --data DIR --connect EP ...; see the head of load.c\n");
         return 2;
     }
     if (!strcmp(what, "agents"))
         return run_agents();
     if (!strcmp(what, "latency") && opt.sweep_ini)
         return run_latency();
-    fprintf(stderr, "load: agents or latency (with --sweep)\n");
+    if (!strcmp(what, "queue"))
+        return run_queue();
+    fprintf(stderr, "load: agents, latency (with --sweep) or queue\n");
     return 2;
 }

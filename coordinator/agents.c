@@ -35,6 +35,8 @@ static struct hub_agent *agent_of(struct hub *h, const struct peer *p)
     struct hub_agent *a = map_get(&h->agent_of_peer, p->id);
     if (!a) /* exit 1: it may go on, once it has said hello */
         link_refuse(h->link, p->id, 0, 1, "HELLO_FIRST", "say agent_hello first");
+    else if (a->hello && !hub_commit(h)) /* the scheduler must know it first */
+        return map_get(&h->agent_of_peer, p->id);
     return a;
 }
 
@@ -45,7 +47,7 @@ static void refuse_agent(struct hub *h, const struct peer *p, const char *code, 
     link_refuse(h->link, p->id, 0, 3, code, text);
 }
 
-static void set_peer(struct hub *h, struct hub_agent *a, uint64_t peer)
+void hub_set_peer(struct hub *h, struct hub_agent *a, uint64_t peer)
 {
     if (a->peer)
         map_del(&h->agent_of_peer, a->peer);
@@ -80,21 +82,34 @@ static bool another_session(const struct hub_agent *a, const struct msg_agent_he
            memcmp(a->session, m->session, sizeof(none)) != 0;
 }
 
+static uint64_t install_key(const uint8_t install[16])
+{
+    uint64_t k;
+    memcpy(&k, install, sizeof(k)); /* random: any eight bytes serve */
+    return k;
+}
+
+static uint64_t name_key(const char *name)
+{
+    return hash_fast(name, strlen(name), 0);
+}
+
 void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m)
 {
     struct err e = { 0 };
     char text[512];
     const struct sched_agent *known = sched_agent(&h->sched, m->install);
-    struct hub_agent *a = NULL;
-    for (struct hub_agent *i = h->agents; i; i = i->next) {
-        if (!memcmp(i->info.install, m->install, 16))
-            a = i;
-        else if (!strcmp(i->info.name, m->name) && i->peer) {
-            snprintf(text, sizeof(text),
-                     "the name '%s' is taken by another agent that is connected", m->name);
-            refuse_agent(h, p, "NAME_TAKEN", text);
-            return;
-        }
+    struct hub_agent *a = map_get(&h->agent_of_install, install_key(m->install));
+    if (a && memcmp(a->info.install, m->install, 16) != 0)
+        a = NULL;
+    if (a && a->hello && !hub_commit(h)) /* said twice within a turn: one after the other */
+        return;
+    const struct hub_agent *other = map_get(&h->agent_of_name, name_key(m->name));
+    if (other && other != a && other->peer && !strcmp(other->info.name, m->name)) {
+        snprintf(text, sizeof(text), "the name '%s' is taken by another agent that is connected",
+                 m->name);
+        refuse_agent(h, p, "NAME_TAKEN", text);
+        return;
     }
     if (known && m->boot < known->boot) {
         snprintf(text, sizeof(text),
@@ -145,16 +160,21 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
         r = hub_engine(h, &m->engine, &engine, &e);
     if (r >= 0)
         r = store_event(h->store, info.last_seen_ms, "agent", info.name, "registered", &e);
+    struct sched_ref *refs = calloc(m->n_running + 1, sizeof(*refs));
+    if (r >= 0 && !refs)
+        r = err_sys(&e, ENOMEM, "agent '%s'", info.name);
     if (!a && r >= 0) {
         a = calloc(1, sizeof(*a));
         if (a) {
             a->next = h->agents;
             h->agents = a;
+            map_put(&h->agent_of_install, install_key(m->install), a);
         } else {
             r = err_sys(&e, ENOMEM, "agent '%s'", info.name);
         }
     }
     if (r < 0) {
+        free(refs);
         hub_fail(h, &e);
         return;
     }
@@ -163,28 +183,19 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
     memset(a->session, 0, sizeof(a->session));
     if (m->session_len == sizeof(a->session))
         memcpy(a->session, m->session, sizeof(a->session));
+    map_del(&h->agent_of_name, name_key(info.name));
+    map_put(&h->agent_of_name, name_key(info.name), a);
     a->reg = reg;
     a->engine = engine;
     a->last_seen_ms = info.last_seen_ms;
-    bool known_here = a->peer == p->id; /* a hello that was doubled on its way */
-    set_peer(h, a, p->id);
+    a->here = a->peer == p->id; /* a hello that was doubled on its way */
+    a->hello = true;
+    hub_set_peer(h, a, p->id);
     log_info("agent '%s' registered: boot %" PRIu64 ", %" PRIu64 " cores, holds %zu tasks",
              info.name, info.boot, info.cores, m->n_running);
-    /* refs belong to the message: the scheduler hears now, after a commit of its own */
-    struct sched_ref *refs = calloc(m->n_running + 1, sizeof(*refs));
-    if (!refs) {
-        hub_fail(h, &(struct err){ .code = ENOMEM, .text = "agents: no memory" });
-        return;
-    }
     for (size_t i = 0; i < m->n_running; i++)
         refs[i] = (struct sched_ref){ m->running[i].task, m->running[i].epoch, m->running[i].n,
                                       (unsigned)m->running[i].state };
-    if (!hub_commit(h)) { /* not noted, not registered: it says hello again */
-        if (!known_here)
-            set_peer(h, a, 0);
-        free(refs);
-        return;
-    }
     struct sched_event ev = { .type = EV_HELLO,
                               .agent = { .boot = m->boot,
                                          .cores = (uint32_t)m->cores,
@@ -193,16 +204,14 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
                                          .collect = labels_have(info.labels, "collect=no")
                                                         ? COLLECT_NO
                                                         : collect_of(facts),
-                                         .labels = info.labels,
+                                         .labels = a->info.labels,
                                          .accept = true,
                                          .drained = info.drained,
                                          .refs = refs,
                                          .n_refs = m->n_running,
                                          .user = a } };
     memcpy(ev.agent.install, m->install, 16);
-    hub_step(h, &ev);
-    free(refs);
-    hub_canary_begin(h, a);
+    hub_event(h, &ev);
 }
 
 void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m)

@@ -35,6 +35,8 @@ struct hub_agent {
     uint8_t session[16]; /* 0 = not told */
     uint64_t reg, engine;
     uint64_t last_seen_ms; /* wall */
+    bool hello;            /* said, and not committed yet: the scheduler does not know */
+    bool here;             /* it was on this connection before that hello, too */
     struct {
         uint64_t task; /* 0 = none runs */
         uint64_t sweep, index;
@@ -75,9 +77,10 @@ struct hub {
     struct sched_actions out;  /* of the steps of this turn */
     struct sched_actions kept; /* not stored yet: the disk is full */
     struct hub_agent *agents;
-    struct map agent_of_peer; /* connection -> hub_agent */
-    struct map live;          /* seq -> live */
-    struct live **lives;      /* the same, as a list */
+    struct map agent_of_peer;                   /* connection -> hub_agent */
+    struct map agent_of_install, agent_of_name; /* hashes of them -> hub_agent */
+    struct map live;                            /* seq -> live */
+    struct live **lives;                        /* the same, as a list */
     size_t n_lives, room_lives;
     struct map jobs; /* seq -> job */
     bool jobs_over;  /* since the last look at the sweeps that wait for one */
@@ -113,8 +116,8 @@ struct hub {
 };
 
 /* turn.c */
-void hub_event(struct hub *h,
-               const struct sched_event *ev); /* to the scheduler, after the commit */
+/* To the scheduler, after the commit. refs of an EV_HELLO: taken. */
+void hub_event(struct hub *h, const struct sched_event *ev);
 /* Owed to a peer after the commit. m's pointers must live until then: static, or `text` (copied; m.ok/refuse text). */
 void hub_answer(struct hub *h, uint64_t peer, uint64_t req, const struct msg *m, const char *text);
 /* The same, for what only the scheduler's actions make durable: sent at the end of the next hub_tick(). */
@@ -130,6 +133,7 @@ bool hub_write(struct hub *h); /* opens the transaction; false when the turn has
 void hub_clear(struct hub *h);
 
 /* agents.c: messages of agents */
+void hub_set_peer(struct hub *h, struct hub_agent *a, uint64_t peer); /* 0 = none */
 void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m);
 void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m);
 void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m);

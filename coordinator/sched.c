@@ -104,8 +104,23 @@ void sched_clear(struct sched *s)
     *s = (struct sched){ 0 };
 }
 
-int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
-               struct sched_actions *out, struct err *e)
+/* Whether a beat changes nothing but leases: thousands of agents send one every other second. */
+static bool only_renews(const struct sched *s, const struct sched_event *ev)
+{
+    const struct sched_agent *a = sched_agent(s, ev->agent.install);
+    if (!a || !a->alive || a->accept != ev->agent.accept || !ev->agent.accept)
+        return false;
+    for (size_t i = 0; i < ev->agent.n_refs; i++) {
+        const struct sched_ref *r = &ev->agent.refs[i];
+        const struct sched_task *t = sched_task(s, r->task);
+        if (!sched_same(t, r->epoch, r->n) || t->agent != a || t->state != TASK_LEASED)
+            return false;
+    }
+    return true;
+}
+
+static int step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
+                struct sched_actions *out, struct err *e)
 {
     struct sched_sweep *w;
     struct sched_task *t;
@@ -228,7 +243,7 @@ static void sooner(const struct sched *s, uint64_t *next, uint64_t ms)
         *next = ms;
 }
 
-uint64_t sched_next_ms(const struct sched *s)
+static uint64_t next_ms(const struct sched *s)
 {
     uint64_t next = UINT64_MAX;
     LIST_EACH(q, m, &s->agent_list)
@@ -255,6 +270,30 @@ uint64_t sched_next_ms(const struct sched *s)
     if (!list_empty(&s->job_list)) /* then pinned tasks of agents that did not come are given up */
         sooner(s, &next, s->start_ms + s->cfg.lease_ms + 1);
     return next;
+}
+
+uint64_t sched_next_ms(const struct sched *s)
+{
+    return s->moved ? next_ms(s) : s->next_ms;
+}
+
+int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
+               struct sched_actions *out, struct err *e)
+{
+    enum { LOOK_MS = 500 }; /* at least so often, whatever next_ms() may have forgotten */
+    if (ev->type != EV_TICK) {
+        if (!s->moved)
+            s->moved = ev->type != EV_BEAT || !only_renews(s, ev);
+        return step(s, ev, now_ms, out, e);
+    }
+    if (!s->moved && now_ms >= s->tick_ms && now_ms < s->next_ms && now_ms < s->tick_ms + LOOK_MS)
+        return 0;
+    size_t n = out->n;
+    int r = step(s, ev, now_ms, out, e);
+    s->moved = r < 0 || out->n > n; /* what it did may lead to more */
+    if (!s->moved)
+        s->next_ms = next_ms(s);
+    return r;
 }
 
 uint64_t sched_eta_ms(const struct sched *s, const struct sched_sweep *w)

@@ -219,7 +219,9 @@ struct sched {
     size_t n_order, room_order;
     uint64_t *gone; /* noted tasks that ended: the store forgets them at the next tick */
     size_t n_gone, room_gone;
-    uint64_t tick_ms;   /* of the last tick */
+    uint64_t tick_ms; /* of the last tick that looked */
+    uint64_t next_ms; /* when the next one has to, unless something moved since */
+    bool moved;
     uint64_t bad_moves; /* moves that the table does not allow: always 0 */
     bool draining;      /* this coordinator is about to stop: nothing new is granted */
 };
@@ -249,8 +251,8 @@ enum sched_event_type {
     EV_CANCEL_JOB, /* job.seq */
     EV_HOLD_JOB,   /* job.seq, job.held */
     EV_STOP,       /* this coordinator ends: grant nothing more */
-    EV_TICK, /* leases, back-offs, grants. After each group of events, and at least every few 100 ms
-              */
+    EV_TICK, /* leases, back-offs, grants. After each group of events, and at least every few 100 ms. Costs nothing
+                unless something moved or is due */
 };
 
 struct sched_ref {

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -435,6 +436,9 @@ static void on_gone(struct hub *h, const struct peer *p)
     xfers_gone(h->xfers, p->id, false);
     map_del(&h->features, p->id);
     struct hub_agent *a = map_get(&h->agent_of_peer, p->id);
+    if (a && a->hello)
+        hub_commit(h);
+    a = map_get(&h->agent_of_peer, p->id);
     if (!a)
         return;
     map_del(&h->agent_of_peer, p->id);
@@ -577,6 +581,16 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
     return hub_mend_start(h, e);
 }
 
+/* A connection is a descriptor: the soft limit, often 1024 for the sake of select(), is no limit of ours. */
+static void more_files(void)
+{
+    struct rlimit lim;
+    if (getrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur == lim.rlim_max)
+        return;
+    lim.rlim_cur = lim.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &lim);
+}
+
 int coordinator_run(const struct coordinator_conf *conf, struct err *e)
 {
     sigset_t set;
@@ -585,6 +599,7 @@ int coordinator_run(const struct coordinator_conf *conf, struct err *e)
     sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    more_files();
     CLEANUP(closep) int sig = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (sig < 0)
         return err_sys(e, errno, "signalfd");

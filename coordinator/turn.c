@@ -24,6 +24,8 @@ void hub_event(struct hub *h, const struct sched_event *ev)
 {
     struct sched_event *v = grown(h->events, h->n_events, &h->room_events, sizeof(*v));
     if (!v) {
+        if (ev->type == EV_HELLO)
+            free((void *)(uintptr_t)ev->agent.refs);
         hub_fail(h, &(struct err){ .code = ENOMEM, .text = "coordinator: no memory" });
         return;
     }
@@ -132,12 +134,22 @@ static void forget_events(struct hub *h)
         if (h->events[i].type == EV_SWEEP && h->events[i].sweep.todo) {
             spans_clear(h->events[i].sweep.todo);
             free(h->events[i].sweep.todo);
+        } else if (h->events[i].type == EV_HELLO) {
+            free((void *)(uintptr_t)h->events[i].agent.refs);
         } else if (h->events[i].type == EV_END) {
             free((char *)(uintptr_t)h->events[i].end.cause);
             free((char *)(uintptr_t)h->events[i].end.text);
         }
     h->n_events = 0;
     h->failed = false;
+}
+
+/* Not noted, not registered: it says hello again. */
+static void hello_undone(struct hub *h, struct hub_agent *a)
+{
+    a->hello = false;
+    if (!a->here)
+        hub_set_peer(h, a, 0);
 }
 
 bool hub_commit(struct hub *h)
@@ -151,12 +163,20 @@ bool hub_commit(struct hub *h)
                 hub_drop_live(h, h->events[i].sweep.user);
             else if (h->events[i].type == EV_JOB)
                 hub_drop_job(h, h->events[i].job.user);
+            else if (h->events[i].type == EV_HELLO)
+                hello_undone(h, h->events[i].agent.user);
         refuse_answers(h);
         forget_events(h);
         return false;
     }
-    for (size_t i = 0; i < h->n_events; i++)
+    for (size_t i = 0; i < h->n_events; i++) {
+        struct hub_agent *a = h->events[i].type == EV_HELLO ? h->events[i].agent.user : NULL;
         hub_step(h, &h->events[i]);
+        if (a) {
+            a->hello = false;
+            hub_canary_begin(h, a);
+        }
+    }
     send_answers(h, false);
     forget_events(h);
     return true;
@@ -745,6 +765,8 @@ void hub_clear(struct hub *h)
     refs_clear(&h->refs);
     map_clear(&h->live);
     map_clear(&h->agent_of_peer);
+    map_clear(&h->agent_of_install);
+    map_clear(&h->agent_of_name);
     while (h->agents) {
         struct hub_agent *a = h->agents;
         h->agents = a->next;

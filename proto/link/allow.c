@@ -6,7 +6,10 @@
 #include <sys/stat.h>
 
 #include "proto/base/clean.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
+
+enum { ALLOW_WHOLE_MS = 250 }; /* at least between two looks at every file */
 
 static void closedirp(DIR **d)
 {
@@ -60,11 +63,34 @@ void allow_clear(struct allow *a)
     *a = (struct allow){ 0 };
 }
 
+static int by_key(const void *x, const void *y)
+{
+    return strcmp(((const struct key_pub *)x)->z85, ((const struct key_pub *)y)->z85);
+}
+
+/* Whether the folder may be another one than at the last look. A change in the same tick of the file system's clock as that
+ * look does not show, so what changed just before it counts as changed still. */
+static bool folder_moved(struct allow *a)
+{
+    enum { TICK_NS = 20000000 };
+    struct stat st;
+    uint64_t then = a->changed_ns, looked = a->looked_ns;
+    a->looked_ns = clock_wall_ms() * 1000000;
+    a->changed_ns = stat(a->dir, &st) < 0
+                        ? 1
+                        : (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec;
+    return then != a->changed_ns || then + TICK_NS >= looked;
+}
+
 int allow_refresh(struct allow *a)
 {
-    uint64_t mark = 0;
+    uint64_t mark = 0, now = clock_mono_ms();
     struct err e;
+    if (!folder_moved(a) && a->mark && now < a->whole_ms)
+        return 0;
+    uint64_t start = clock_mono_ns();
     int r = folder_mark(a->dir, &mark);
+    a->whole_ms = now + ALLOW_WHOLE_MS + (clock_mono_ns() - start) * 50 / 1000000;
     if (r < 0)
         return r;
     if (mark == a->mark)
@@ -78,6 +104,8 @@ int allow_refresh(struct allow *a)
         log_error("%s, the keys known before stay allowed", e.text);
         return r;
     }
+    if (n)
+        qsort(list, n, sizeof(*list), by_key);
     free(a->list);
     a->list = list;
     a->n = n;
@@ -86,8 +114,9 @@ int allow_refresh(struct allow *a)
 
 const struct key_pub *allow_find(const struct allow *a, const char *z85)
 {
-    for (size_t i = 0; i < a->n; i++)
-        if (!strcmp(a->list[i].z85, z85))
-            return &a->list[i];
-    return NULL;
+    struct key_pub want;
+    if (!a->n || strlen(z85) >= sizeof(want.z85))
+        return NULL;
+    strcpy(want.z85, z85);
+    return bsearch(&want, a->list, a->n, sizeof(want), by_key);
 }

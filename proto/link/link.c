@@ -3,6 +3,8 @@
  *
  * - The monitor's queue is unlimited on purpose: libzmq's I/O thread blocks on a full one, for ever. It holds a few bytes
  *   a connection and is emptied in each link_poll().
+ * - No heartbeats of libzmq's: each message cancels their timers, and a timer is cancelled by walking along all of them. The
+ *   kernel's keep-alive notices a dead connection as well, and ten thousand of them cost nothing.
  * - A monitor is stopped before its reading end is closed, else the I/O thread waits for a reader that is gone.
  */
 #include "proto/link/link_in.h"
@@ -55,10 +57,11 @@ int link_options(void *s, int rcvhwm)
     r |= link_set_int(s, ZMQ_SNDHWM, LINK_QUEUE);
     r |= link_set_int(s, ZMQ_RCVHWM, rcvhwm);
     r |= link_set_int(s, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS);
-    r |= link_set_int(s, ZMQ_HEARTBEAT_IVL, BEAT_MS);
-    r |= link_set_int(s, ZMQ_HEARTBEAT_TIMEOUT, BEAT_LOST_MS);
-    r |= link_set_int(s, ZMQ_HEARTBEAT_TTL, BEAT_LOST_MS);
     r |= link_set_int(s, ZMQ_TCP_KEEPALIVE, 1);
+    r |= link_set_int(s, ZMQ_TCP_KEEPALIVE_IDLE, IDLE_S);
+    r |= link_set_int(s, ZMQ_TCP_KEEPALIVE_INTVL, PROBE_S);
+    r |= link_set_int(s, ZMQ_TCP_KEEPALIVE_CNT, 3);
+    r |= link_set_int(s, ZMQ_TCP_MAXRT, DEAD_MS);
     return r ? -errno : 0;
 }
 

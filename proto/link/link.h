@@ -11,8 +11,8 @@
  * each way and peer, FRAME_MAX bytes a message.
  *
  * Limits   a server holds 32 unread messages of a peer (the rest waits in its TCP) and at most
- *          LINK_PEERS_MAX connections or half the descriptors of the process; it closes what goes
- *          over, and a peer after 1000 refused messages. Not bounded, since libzmq cannot: a peer
+ *          LINK_PEERS_MAX connections or three quarters of the descriptors that the process may have
+ *          open (RLIMIT_NOFILE); it closes what goes over, and a peer after 1000 refused messages. Not bounded, since libzmq cannot: a peer
  *          with a listed key and a ZMTP of its own sending one message of endless parts.
  * Threads  a link belongs to one thread. libzmq's I/O thread is inside; block signals that you want
  *          from signalfd before making the first link.
@@ -29,7 +29,7 @@
 #include "proto/link/keys.h"
 #include "proto/wire/msg.h"
 
-enum { LINK_QUEUE = 128, LINK_PEERS_MAX = 4096, LINK_ADDR_LEN = 64 };
+enum { LINK_QUEUE = 128, LINK_PEERS_MAX = 16384, LINK_ADDR_LEN = 64 };
 
 struct link;
 

@@ -8,13 +8,14 @@
 #include "proto/link/link.h"
 
 enum {
-    BUCKETS = 1024,
+    BUCKETS = 8192,
     EPS_MAX = 16,
     EXTRA_MAX = 1024,
     SERVER_RCVHWM = 32, /* messages of one peer that wait to be read; the rest waits in TCP */
     HANDSHAKE_MS = 10000,
-    BEAT_MS = 2000, /* libzmq's own heartbeat: notices a dead TCP connection */
-    BEAT_LOST_MS = 10000,
+    IDLE_S = 5, /* without a word, until the kernel asks whether the other end is there: notices a dead TCP connection */
+    PROBE_S = 2,
+    DEAD_MS = 10000, /* what was sent or asked is not acknowledged for so long: closed */
     ALLOW_CHECK_MS = 300, /* how soon a revoked key is dropped */
     RETRY_MIN_MS = 100,
     RETRY_MAX_MS = 2000,
@@ -36,7 +37,7 @@ struct limit {
 
 /* A connection as the server knows it, from its first message to its LINK_GONE. */
 struct conn {
-    struct conn *next_rid, *next_id, *next_gone;
+    struct conn *next_rid, *next_id, *next_gone, *next_fd;
     uint8_t rid[255];
     uint8_t rid_len;
     bool gone;    /* waits in link.gone */
@@ -52,6 +53,7 @@ struct conn {
 /* What is known of an accepted descriptor; index = the descriptor. */
 struct fd_info {
     bool live;
+    struct conn *conns; /* heard through it */
     char addr[LINK_ADDR_LEN];
 };
 

@@ -46,6 +46,11 @@ struct conn *server_conn(const struct link *l, uint64_t id)
     return c;
 }
 
+static bool has_fd(const struct link *l, int fd)
+{
+    return fd >= 0 && (size_t)fd < l->n_fds;
+}
+
 static void conn_free(struct link *l, struct conn *c)
 {
     struct conn **p = &l->by_rid[rid_bucket(c->rid, c->rid_len)];
@@ -56,6 +61,13 @@ static void conn_free(struct link *l, struct conn *c)
     while (*p != c)
         p = &(*p)->next_id;
     *p = c->next_id;
+    if (has_fd(l, c->fd)) {
+        p = &l->fds[c->fd].conns;
+        while (*p && *p != c)
+            p = &(*p)->next_fd;
+        if (*p)
+            *p = c->next_fd;
+    }
     l->n_conns--;
     free(c);
 }
@@ -73,8 +85,11 @@ static struct conn *conn_new(struct link *l, const uint8_t *rid, size_t n, int f
     c->peer.role = k->role;
     memcpy(c->peer.name, k->name, sizeof(k->name));
     memcpy(c->peer.key, k->z85, sizeof(k->z85));
-    if (fd >= 0 && (size_t)fd < l->n_fds)
+    if (has_fd(l, fd)) {
         memcpy(c->peer.addr, l->fds[fd].addr, sizeof(c->peer.addr));
+        c->next_fd = l->fds[fd].conns;
+        l->fds[fd].conns = c;
+    }
     struct conn **b = &l->by_rid[rid_bucket(rid, n)];
     c->next_rid = *b;
     *b = c;
@@ -121,7 +136,7 @@ static void fd_addr(int fd, char out[LINK_ADDR_LEN])
 static void fd_shut(const struct link *l, int fd)
 {
     char now[LINK_ADDR_LEN];
-    if (fd < 0 || (size_t)fd >= l->n_fds || !l->fds[fd].live || !l->fds[fd].addr[0])
+    if (!has_fd(l, fd) || !l->fds[fd].live || !l->fds[fd].addr[0])
         return;
     fd_addr(fd, now);
     if (!strcmp(now, l->fds[fd].addr))
@@ -133,7 +148,7 @@ static void fd_accepted(struct link *l, int fd)
     if (fd < 0)
         return;
     if ((size_t)fd >= l->n_fds) {
-        size_t n = (size_t)fd + 64;
+        size_t n = (size_t)fd * 2 + 64;
         struct fd_info *p = realloc(l->fds, n * sizeof(*p));
         if (!p)
             return;
@@ -158,14 +173,12 @@ static void fd_accepted(struct link *l, int fd)
 
 static void fd_closed(struct link *l, int fd)
 {
-    if (fd < 0 || (size_t)fd >= l->n_fds || !l->fds[fd].live)
+    if (!has_fd(l, fd) || !l->fds[fd].live)
         return;
     l->fds[fd].live = false;
     l->n_live--;
-    for (size_t b = 0; b < BUCKETS; b++)
-        for (struct conn *c = l->by_id[b]; c; c = c->next_id)
-            if (c->fd == fd && !c->gone)
-                server_gone(l, c, "connection closed");
+    for (struct conn *c = l->fds[fd].conns; c; c = c->next_fd)
+        server_gone(l, c, "connection closed");
 }
 
 static void server_monitor(struct link *l)
@@ -187,8 +200,7 @@ static void server_monitor(struct link *l)
             int fd = (int)value;
             if (l->failed_event && link_limit(&l->lines, LINES_S, clock_mono_ms()))
                 log_warn("link: %s%s: handshake failed, %s; connection refused%s", "peer ",
-                         fd >= 0 && (size_t)fd < l->n_fds && l->fds[fd].addr[0] ? l->fds[fd].addr
-                                                                                : "(unknown)",
+                         has_fd(l, fd) && l->fds[fd].addr[0] ? l->fds[fd].addr : "(unknown)",
                          l->failed_event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL
                              ? "it closed or fell silent"
                          : l->failed_value == ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
@@ -278,6 +290,15 @@ static void zap_serve(struct link *l)
     }
 }
 
+/* As many connections as descriptors allow; the store, transfers and everything else have a quarter of them. */
+static size_t peers_max(void)
+{
+    struct rlimit lim;
+    return getrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur / 4 * 3 > LINK_PEERS_MAX
+               ? LINK_PEERS_MAX
+               : lim.rlim_cur / 4 * 3;
+}
+
 int link_server(const char *const eps[], size_t n, const struct key_pair *key, const char *allowed,
                 struct link **ret, struct err *e)
 {
@@ -296,10 +317,7 @@ int link_server(const char *const eps[], size_t n, const struct key_pair *key, c
     l->server = true;
     l->gone_tail = &l->gone;
     buf_init(&l->out, FRAME_MAX + 4096);
-    struct rlimit lim;
-    l->live_max = LINK_PEERS_MAX;
-    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur / 2 < l->live_max)
-        l->live_max = lim.rlim_cur / 2; /* the store needs descriptors, too */
+    l->live_max = peers_max();
     r = allow_init(&l->allow, allowed, e);
     if (r < 0)
         goto fail;
@@ -499,7 +517,7 @@ static int recv_server(struct link *l, struct link_event *ev, struct err *e)
             fd_shut(l, fd);
             goto out;
         }
-        if (fd < 0 || (size_t)fd >= l->n_fds || !l->fds[fd].live)
+        if (!has_fd(l, fd) || !l->fds[fd].live)
             server_gone(l, c, "connection closed");
     }
     if (c->revoked) {

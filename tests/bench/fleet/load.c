@@ -7,7 +7,8 @@
  *   load queue --data DIR --connect EP [--jobs N] [--tasks N]     jobs of so many tasks that fit no agent
  *   load stamp                              CLOCK_MONOTONIC in ns, for tasks that say when they started
  *
- * Each agent is a DEALER with a key of its own, put into the allow-list of the coordinator in DIR. A block of points is
+ * Each agent is a connection with a key of its own, put into the allow-list of the coordinator in DIR; all hang on one ROUTER,
+ * so that each costs one descriptor. A block of points is
  * answered with one row a point (status done, statistics all zero) and its end, as a real agent's messages; a block counts
  * when end_ack came, a row when rows_ack came, which the coordinator sends after its commit. --sweep names the sweep's INI:
  * the ids of its points are made before the clock runs, as a real agent's task makes them elsewhere. --hold keeps the first
@@ -22,7 +23,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -46,7 +46,6 @@ struct held {
 };
 
 struct agent {
-    void *sock;
     struct key_pair key;
     uint8_t install[16];
     uint64_t beat_at_ms, beat_ns, seq;
@@ -72,8 +71,7 @@ static struct {
 
 static char server_key[KEY_Z85_LEN];
 static struct agent *agents;
-static void *ctx;
-static int ep_fd = -1;
+static void *ctx, *hub; /* hub: all agents */
 static struct id *point_id;
 static uint64_t n_points;
 static uint32_t *sample; /* us */
@@ -114,36 +112,51 @@ static uint32_t percentile(double p)
 
 /* ---- connections */
 
-static void send_msg(void *sock, const struct msg *m)
+struct name { /* of a connection, as our ROUTER knows it */
+    char a;
+    uint32_t i;
+} __attribute__((packed));
+
+static void pack(const struct msg *m)
 {
     struct err e = { 0 };
     if (msg_encode(m, &frame, &e) < 0)
         die("message", e.text);
-    while (zmq_send(sock, frame.data, frame.len, ZMQ_DONTWAIT) < 0)
-        if (errno != EINTR)
-            die("send", zmq_strerror(errno));
 }
 
-static void *connect_as(const struct key_pair *k)
+static void send_msg(void *sock, const struct msg *m)
 {
-    void *s = zmq_socket(ctx, ZMQ_DEALER);
+    pack(m);
+    if (zmq_send(sock, frame.data, frame.len, 0) < 0)
+        die("send", zmq_strerror(errno));
+}
+
+static void agent_send(const struct agent *a, const struct msg *m)
+{
+    struct name name = { 'a', (uint32_t)(a - agents) };
+    pack(m);
+    if (zmq_send(hub, &name, sizeof(name), ZMQ_SNDMORE) < 0 ||
+        zmq_send(hub, frame.data, frame.len, 0) < 0)
+        die(a->key.pub.name, zmq_strerror(errno));
+}
+
+static void *new_socket(int type)
+{
+    void *s = zmq_socket(ctx, type);
     int zero = 0;
     if (!s || zmq_setsockopt(s, ZMQ_LINGER, &zero, sizeof(zero)) ||
         zmq_setsockopt(s, ZMQ_SNDHWM, &zero, sizeof(zero)) ||
-        zmq_setsockopt(s, ZMQ_CURVE_SERVERKEY, server_key, KEY_Z85_LEN) ||
-        zmq_setsockopt(s, ZMQ_CURVE_PUBLICKEY, k->pub.z85, KEY_Z85_LEN) ||
-        zmq_setsockopt(s, ZMQ_CURVE_SECRETKEY, k->secret, KEY_Z85_LEN) || zmq_connect(s, opt.ep))
-        die(opt.ep, zmq_strerror(errno));
+        zmq_setsockopt(s, ZMQ_RCVHWM, &zero, sizeof(zero)) ||
+        zmq_setsockopt(s, ZMQ_CURVE_SERVERKEY, server_key, KEY_Z85_LEN))
+        die("socket", zmq_strerror(errno));
     return s;
 }
 
-static void watch(void *sock, uint64_t tag)
+static void connect_as(void *s, const struct key_pair *k)
 {
-    int fd;
-    size_t n = sizeof(fd);
-    struct epoll_event ev = { .events = EPOLLIN, .data = { .u64 = tag } };
-    if (zmq_getsockopt(sock, ZMQ_FD, &fd, &n) || epoll_ctl(ep_fd, EPOLL_CTL_ADD, fd, &ev))
-        die("epoll", strerror(errno));
+    if (zmq_setsockopt(s, ZMQ_CURVE_PUBLICKEY, k->pub.z85, KEY_Z85_LEN) ||
+        zmq_setsockopt(s, ZMQ_CURVE_SECRETKEY, k->secret, KEY_Z85_LEN) || zmq_connect(s, opt.ep))
+        die(opt.ep, zmq_strerror(errno));
 }
 
 static void say_hello(struct agent *a)
@@ -171,7 +184,7 @@ static void say_hello(struct agent *a)
                                       .running = refs,
                                       .n_running = a->n_held } };
     memset(m.agent_hello.engine.b, 7, sizeof(m.agent_hello.engine.b));
-    send_msg(a->sock, &m);
+    agent_send(a, &m);
     sum.hellos++;
     a->welcome = false;
 }
@@ -189,7 +202,7 @@ static void beat(struct agent *a)
         .beat = { .boot = 1, .seq = ++a->seq, .accept = 1, .tasks = refs, .n_tasks = a->n_held }
     };
     a->beat_ns = clock_mono_ns();
-    send_msg(a->sock, &m);
+    agent_send(a, &m);
     sum.beats++;
 }
 
@@ -215,7 +228,7 @@ static void end_task(struct agent *a, const struct held *h, const struct id *swe
                                    .cause = cause,
                                    .info = (const uint8_t *)info,
                                    .info_len = strlen(info) } };
-    send_msg(a->sock, &m);
+    agent_send(a, &m);
 }
 
 /* The text behind "key":" in a spec. */
@@ -262,7 +275,7 @@ static void run_points(struct agent *a, struct held *h, const struct msg_grant *
                                        .duration_us = 1 };
     }
     m.rows.n_rows = n;
-    send_msg(a->sock, &m);
+    agent_send(a, &m);
     sum.rows_sent += n;
     h->rows = (unsigned)n;
     h->ended = true;
@@ -336,17 +349,22 @@ static void on_message(struct agent *a, const struct msg *m)
     }
 }
 
-/* Everything that one socket has. */
-static void drain(struct agent *a)
+/* Everything that came. */
+static void drain(void)
 {
     zmq_msg_t z;
+    struct name name;
     zmq_msg_init(&z);
-    while (zmq_msg_recv(&z, a->sock, ZMQ_DONTWAIT) >= 0) {
+    while (zmq_msg_recv(&z, hub, ZMQ_DONTWAIT) >= 0) {
         struct msg m;
         struct err e = { 0 };
-        if (msg_decode(zmq_msg_data(&z), zmq_msg_size(&z), &m, &e) < 0)
+        if (zmq_msg_size(&z) != sizeof(name) || !zmq_msg_more(&z))
+            die("message", "not of a connection of ours");
+        memcpy(&name, zmq_msg_data(&z), sizeof(name));
+        if (zmq_msg_recv(&z, hub, 0) < 0 ||
+            msg_decode(zmq_msg_data(&z), zmq_msg_size(&z), &m, &e) < 0)
             die("message", e.text);
-        on_message(a, &m);
+        on_message(&agents[name.i], &m);
         msg_clear(&m);
     }
     zmq_msg_close(&z);
@@ -425,11 +443,10 @@ static void make_points(struct sweep **ret)
         sweep_free(&s);
 }
 
-/* Two descriptors a connection: the socket and what wakes its owner. */
 static void more_files(void)
 {
     struct rlimit lim;
-    rlim_t want = opt.agents * 2 + 256;
+    rlim_t want = opt.agents + 256;
     getrlimit(RLIMIT_NOFILE, &lim);
     if (lim.rlim_cur >= want)
         return;
@@ -437,7 +454,7 @@ static void more_files(void)
     if (lim.rlim_max < want)
         lim.rlim_max = want;
     if (setrlimit(RLIMIT_NOFILE, &lim))
-        die("--agents", "not enough open files are allowed (2 a connection)");
+        die("--agents", "not enough open files are allowed (1 a connection)");
 }
 
 static void set_up(void)
@@ -447,9 +464,8 @@ static void set_up(void)
     buf_init(&frame, FRAME_MAX + 4096);
     sample = malloc(SAMPLES_MAX * sizeof(*sample));
     ctx = zmq_ctx_new();
-    if (!sample || !ctx || zmq_ctx_set(ctx, ZMQ_MAX_SOCKETS, (int)opt.agents + 64))
+    if (!sample || !ctx)
         die("set-up", "no memory");
-    ep_fd = epoll_create1(EPOLL_CLOEXEC);
     read_server_key();
     CLEANUP(freep) char *dir = keys_dir(opt.data);
     if (!dir || dir_make(dir, 0700, &e) < 0)
@@ -458,6 +474,14 @@ static void set_up(void)
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGUSR1, &sa, NULL);
+}
+
+static void open_hub(void)
+{
+    int one = 1;
+    hub = new_socket(ZMQ_ROUTER);
+    if (zmq_setsockopt(hub, ZMQ_ROUTER_MANDATORY, &one, sizeof(one)))
+        die("socket", zmq_strerror(errno));
 }
 
 static void open_agents(void)
@@ -471,6 +495,7 @@ static void open_agents(void)
         make_key(&agents[i].key, ROLE_AGENT, name);
         random_bytes(agents[i].install, 16);
     }
+    open_hub();
     sum.start_ns = clock_mono_ns();
 }
 
@@ -479,10 +504,11 @@ static void connect_some(uint64_t *n)
 {
     for (int k = 0; k < 64 && *n < opt.agents && *n < sum.welcomed + 256; k++) {
         struct agent *a = &agents[*n];
-        a->sock = connect_as(&a->key);
-        watch(a->sock, *n);
+        struct name name = { 'a', (uint32_t)*n };
+        if (zmq_setsockopt(hub, ZMQ_CONNECT_ROUTING_ID, &name, sizeof(name)))
+            die("socket", zmq_strerror(errno));
+        connect_as(hub, &a->key);
         say_hello(a);
-        drain(a); /* libzmq's descriptor wakes only who has looked and found nothing */
         a->beat_at_ms = clock_mono_ms() + opt.beat_ms + *n % opt.beat_ms;
         ++*n;
     }
@@ -497,27 +523,26 @@ static int run_agents(void)
     uint64_t end_ms = opt.seconds ? clock_mono_ms() + opt.seconds * 1000 : UINT64_MAX, n = 0;
     bool told = false;
     while (!stop && clock_mono_ms() < end_ms && (!opt.points || sum.rows_acked < opt.points)) {
-        struct epoll_event ev[256];
+        zmq_pollitem_t poll = { .socket = hub, .events = ZMQ_POLLIN };
         if (anew) {
             anew = 0;
-            while (n) {
-                zmq_close(agents[--n].sock); /* its descriptor leaves the epoll set with it */
+            zmq_close(hub);
+            open_hub();
+            for (n = 0; n < opt.agents; n++)
                 agents[n].welcome = false;
-            }
+            n = 0;
             sum.welcomed = 0;
             told = false;
         }
         connect_some(&n);
-        int k = epoll_wait(ep_fd, ev, 256, n < opt.agents ? 1 : 10);
-        for (int i = 0; i < k; i++)
-            drain(&agents[ev[i].data.u64]);
+        zmq_poll(&poll, 1, n < opt.agents ? 1 : 5);
+        drain();
         uint64_t now = clock_mono_ms();
         static uint64_t looked;
         for (uint64_t i = 0; now != looked && i < n; i++)
             if (agents[i].welcome && now >= agents[i].beat_at_ms) {
                 agents[i].beat_at_ms += opt.beat_ms;
                 beat(&agents[i]);
-                drain(&agents[i]); /* sending may have eaten the wake-up */
             }
         looked = now;
         if (!told && sum.welcomed == opt.agents && opt.ready_file) {
@@ -547,16 +572,18 @@ static int run_latency(void)
     set_up();
     make_points(&s);
     open_agents();
-    struct agent *a = &agents[0], user = { 0 };
+    struct agent *a = &agents[0];
+    struct key_pair user_key;
     uint64_t n = 0;
     connect_some(&n);
-    make_key(&user.key, ROLE_USER, "load-user");
-    user.sock = connect_as(&user.key);
+    make_key(&user_key, ROLE_USER, "load-user");
+    void *user = new_socket(ZMQ_DEALER);
+    connect_as(user, &user_key);
     json_t *j = sweep_json(s);
     CLEANUP(freep) char *text = json_dumps(j, JSON_COMPACT);
     json_decref(j);
-    zmq_pollitem_t poll[2] = { { .socket = a->sock, .events = ZMQ_POLLIN },
-                               { .socket = user.sock, .events = ZMQ_POLLIN } };
+    zmq_pollitem_t poll[2] = { { .socket = hub, .events = ZMQ_POLLIN },
+                               { .socket = user, .events = ZMQ_POLLIN } };
     uint64_t end_ms = clock_mono_ms() + 60000 + opt.runs * (opt.gap_ms + 100), sent_ns = 0,
              next_ms = 0, run = 0;
     uint64_t beat_ms = clock_mono_ms() + opt.beat_ms;
@@ -572,7 +599,7 @@ static int run_latency(void)
                                                                  .epoch = a->held[i].epoch,
                                                                  .n = a->held[i].n,
                                                                  .state = 3 };
-            send_msg(a->sock, &m);
+            agent_send(a, &m);
             beat_ms = now + opt.beat_ms;
         }
         if (a->welcome && !open && !a->n_held && now >= next_ms) {
@@ -584,20 +611,20 @@ static int run_latency(void)
                                          .sweep = (const uint8_t *)text,
                                          .sweep_len = strlen(text) } };
             sent_ns = clock_mono_ns();
-            send_msg(user.sock, &m);
+            send_msg(user, &m);
             open = true;
             granted = answered = false;
         }
         zmq_poll(poll, 2, 1);
         uint64_t grants = sum.grants;
-        drain(a);
+        drain();
         if (sum.grants > grants && open && !granted) {
             granted = true;
             note_sample(clock_mono_ns() - sent_ns);
         }
         zmq_msg_t z;
         zmq_msg_init(&z);
-        while (zmq_msg_recv(&z, user.sock, ZMQ_DONTWAIT) >= 0) {
+        while (zmq_msg_recv(&z, user, ZMQ_DONTWAIT) >= 0) {
             struct msg m;
             struct err e = { 0 };
             if (msg_decode(zmq_msg_data(&z), zmq_msg_size(&z), &m, &e) < 0)
@@ -635,7 +662,8 @@ static int run_queue(void)
     set_up();
     snprintf(name, sizeof(name), "queue%d", (int)getpid());
     make_key(&key, ROLE_USER, name);
-    void *sock = connect_as(&key);
+    void *sock = new_socket(ZMQ_DEALER);
+    connect_as(sock, &key);
     for (uint64_t i = 1; i <= opt.jobs && !stop; i++) {
         int n =
             snprintf(job, sizeof(job),

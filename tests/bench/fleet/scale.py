@@ -296,17 +296,21 @@ def restart(a, fleet):
             "all_back_s": round(back, 3), "asked_back": d["drops"]}
 
 
-def exec_row(a):
+def probe(a, *shim):
     d = tempfile.mkdtemp(prefix="sf-probe-", dir=a.dir)
     try:
-        shim = os.path.join(a.bin, "siofleet-shim")
-        return json.loads(subprocess.run([a.probe, d, shim], check=True, stdout=subprocess.PIPE).stdout)
+        return json.loads(subprocess.run([a.probe, d, *shim], check=True, stdout=subprocess.PIPE).stdout)
     finally:
         shutil.rmtree(d, ignore_errors=True)
 
 
+def exec_row(a):
+    load = os.getloadavg()[0]
+    return {**probe(a, os.path.join(a.bin, "siofleet-shim")), "load": [round(load, 1), round(os.getloadavg()[0], 1)]}
+
+
 ROWS = {"dispatch": dispatch, "latency": latency, "memory": memory, "agents": agents, "connections": connections,
-        "restart": restart}
+        "restart": restart, "exec": exec_row}
 
 
 def smoke(a):
@@ -337,7 +341,7 @@ def flat(d, prefix=""):
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--bin", default=os.environ.get("SIOFLEET_BIN"), required="SIOFLEET_BIN" not in os.environ)
-    ap.add_argument("--only", default=",".join([*ROWS, "exec"]))
+    ap.add_argument("--only", default=",".join(ROWS))
     ap.add_argument("--points", type=int, default=200000)
     ap.add_argument("--queued", type=int, default=1000000)
     ap.add_argument("--running", type=int, default=10000)
@@ -359,13 +363,13 @@ def main():
     if a.smoke:
         smoke(a)
         return
-    result = {"schema": "siofleet.bench_scale/1", "cores": os.cpu_count(), "probes": exec_row(a)}
+    result = {"schema": "siofleet.bench_scale/1", "cores": os.cpu_count(), "probes": probe(a)}
     for row in a.only.split(","):
         if row in ROWS:
             print(f"scale.py: {row} ...", file=sys.stderr)
             result[row] = ROWS[row](a)
-        elif row != "exec":
-            fail(f"--only: {row} is none of {', '.join(ROWS)}, exec")
+        else:
+            fail(f"--only: {row} is none of {', '.join(ROWS)}")
     if a.others:
         sys.path.insert(0, HERE)
         import others

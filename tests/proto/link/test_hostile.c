@@ -365,7 +365,7 @@ Test(hostile, more_connections_than_there_is_room_for_are_closed)
     struct rlimit was, small;
     getrlimit(RLIMIT_NOFILE, &was);
     small = was;
-    small.rlim_cur = 256; /* room for 128 */
+    small.rlim_cur = 256; /* room for 192 */
     setrlimit(RLIMIT_NOFILE, &small);
     rig_start(&g);
     setrlimit(RLIMIT_NOFILE, &was);
@@ -373,7 +373,7 @@ Test(hostile, more_connections_than_there_is_room_for_are_closed)
     rig_key(&g, "n1", ROLE_AGENT, "n1", true, &k);
     struct link *c = rig_client(&g, &k), *both[] = { g.server, c };
     rig_expect(both, 2, 1, LINK_UP, 0, &ev);
-    int fds[200];
+    int fds[264];
     for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
         fds[i] = raw_tcp(&g);
         link_poll(g.server, NULL, 0, 0, NULL);

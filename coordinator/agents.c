@@ -552,7 +552,7 @@ void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end
     if (!open)
         return;
     char text[200];
-    say_cause(cause, m, t->timeout_ms, line, text);
+    say_cause(cause, m, sched_timeout_ms(t), line, text);
     hub_event(h, &(struct sched_event){ .type = EV_END,
                                         .end = { m->task, m->epoch, m->n, cause, text } });
 }

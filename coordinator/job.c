@@ -19,6 +19,15 @@ void job_free(struct job **pj)
     free(j);
 }
 
+void job_forget_tasks(struct job *j)
+{
+    if (!j)
+        return;
+    free(j->tasks);
+    j->tasks = NULL;
+    j->n_tasks = 0;
+}
+
 static int number(const json_t *doc, const char *key, uint64_t most, uint64_t *ret, struct err *e)
 {
     const json_t *v = json_object_get(doc, key);

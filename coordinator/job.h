@@ -24,6 +24,8 @@ struct job {
 /* doc: borrowed. -SF_EUSAGE for what is no job. The forms stand in proto/wire/README.md, "Jobs". */
 int job_new(json_t *doc, struct job **ret, struct err *e);
 void job_free(struct job **j);
+/* The scheduler has them now: ten thousand take a megabyte. Accepts NULL. */
+void job_forget_tasks(struct job *j);
 /* Spec of the task with this index: as in proto/wire/README.md. Owned; NULL without memory. */
 char *job_spec(const struct job *j, uint64_t index);
 /* What makes two runs of collections the same. */

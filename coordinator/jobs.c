@@ -37,7 +37,7 @@ static void log_job(const struct job *j, const char *what)
 static struct sched_job_task *next_task(struct job *j, size_t room)
 {
     if (!j->tasks)
-        j->tasks = calloc(room + 1, sizeof(*j->tasks));
+        j->tasks = calloc(room + 1, sizeof(*j->tasks)); /* untouched pages cost nothing */
     if (!j->tasks || j->n_tasks >= room)
         return NULL;
     struct sched_job_task *t = &j->tasks[j->n_tasks++];
@@ -346,8 +346,10 @@ int hub_load_job(struct hub *h, uint64_t seq, bool fresh, struct err *e)
         j->tasks[i].fails = 0; /* asked for by somebody: it has all its tries again */
     struct sched_event ev;
     job_event(j, w.held, &ev);
+    r = sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, e);
+    job_forget_tasks(j);
     j = NULL; /* the scheduler's user from here on */
-    return sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, e);
+    return r;
 }
 
 static int load_one(void *ctx, const struct store_job *w)

@@ -4,7 +4,7 @@
 #include "coordinator/store.h"
 #include "perf/sweep.h"
 
-enum { LIVE_TRACES_MAX = 65536, LIVE_CHECK_MAX = 1000000 };
+enum { LIVE_TRACES_MAX = 65536, LIVE_CHECK_MAX = 100000 };
 
 struct live {
     uint64_t seq;

@@ -195,7 +195,8 @@ static int step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
             return err_set(e, ENOENT, "task %llu: is over", (unsigned long long)ev->end.task);
         if (ev->type == EV_CANCEL_TASK)
             return t->job ? sched_cancel_job_task(s, t, out) : sched_cancel_task(s, t, out);
-        t->not_before_ms = 0;
+        if (task_waits(t))
+            t->not_before_ms = 0;
         return t->state == TASK_QUARANTINED ? sched_free_quarantine(s, t, out) : 0;
     case EV_CANARY:
         return sched_ev_canary(s, ev, now_ms, out, e);
@@ -265,8 +266,7 @@ static uint64_t next_ms(const struct sched *s)
     LIST_EACH(p, n, &s->trace_tasks)
     sooner(s, &next, LIST_OF(p, struct sched_task, by_sweep)->not_before_ms);
     LIST_EACH(j, k, &s->job_list)
-    LIST_EACH(p, n, &LIST_OF(j, struct sched_job, all)->tasks)
-    sooner(s, &next, LIST_OF(p, struct sched_task, by_sweep)->not_before_ms);
+    sooner(s, &next, LIST_OF(j, struct sched_job, all)->soon_ms);
     if (!list_empty(&s->job_list)) /* then pinned tasks of agents that did not come are given up */
         sooner(s, &next, s->start_ms + s->cfg.lease_ms + 1);
     return next;

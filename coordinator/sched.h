@@ -124,6 +124,9 @@ struct sched_job {
     enum task_kind kind;
     uint32_t retries;
     bool held, cancelled;
+    struct sched_needs needs; /* of each of its tasks, but for the host */
+    uint64_t
+        soon_ms; /* not later than the first end of a back-off among its tasks; UINT64_MAX = none */
     struct list tasks; /* that are not over */
     struct list all;
     void *user;
@@ -134,6 +137,7 @@ struct sched_trace {
     bool build, ready, failed;
     uint32_t users;          /* sweeps that name it */
     uint64_t point_us;       /* one core's time for a point, smoothed; 0 = not known */
+    uint64_t timeout_ms;     /* of the task that makes it */
     struct sched_task *task; /* making it, or NULL */
     char why[200];           /* when failed */
 };
@@ -157,25 +161,31 @@ struct sched_past {
     char why[160];                              /* of the last attempt that failed */
 };
 
+/* Millions of them wait: what follows from the owner (its time limit) is not kept here. */
 struct sched_task {
-    uint64_t num, epoch, n;
-    enum task_kind kind;
-    enum task_state state;
-    struct sched_sweep *sweep;      /* of a points task, else NULL */
-    struct sched_trace *trace;      /* of a points or trace task */
-    struct sched_job *job;          /* of a task of a job */
-    struct sched_needs needs;       /* likewise */
-    struct sched_agent *agent;      /* while leased, orphan or stopping */
+    uint64_t num;
+    uint32_t epoch, n;
+    uint8_t kind;   /* enum task_kind */
+    uint8_t state;  /* enum task_state */
+    bool cancelled; /* by name: what is left of it is given up */
+    bool runs;      /* its agent says that it runs, and does not only hold it */
+    bool noted;     /* the store has a note of it (ACT_NOTE) */
+    uint16_t retries;
+    uint32_t fails, total;     /* total: points */
+    struct sched_sweep *sweep; /* of a points task, else NULL */
+    struct sched_trace *trace; /* of a points or trace task */
+    struct sched_job *job;     /* of a task of a job */
+    const struct sched_needs
+        *needs;                /* likewise: the job's, or its own (freed with it) when pinned */
+    struct sched_agent *agent; /* while leased, orphan or stopping */
     struct list by_agent, by_sweep; /* by_sweep: or in the list of trace tasks */
     uint64_t
         boot; /* of the agent that it was granted to; 0 = not known. Claimed, it may run under a later one */
-    uint64_t lease_ms, not_before_ms, timeout_ms;
-    uint32_t fails, retries;
-    bool cancelled;    /* by name: what is left of it is given up */
-    bool runs;         /* its agent says that it runs, and does not only hold it */
-    bool noted;        /* the store has a note of it (ACT_NOTE) */
-    struct spans left; /* points without an accepted result */
-    uint64_t total;
+    union {
+        uint64_t lease_ms;      /* while an agent has it */
+        uint64_t not_before_ms; /* while it waits */
+    };
+    struct spans left;       /* points without an accepted result */
     struct sched_past *past; /* owned; NULL = nothing went wrong yet */
 };
 
@@ -410,6 +420,7 @@ int sched_step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
 uint64_t sched_next_ms(const struct sched *s);
 
 struct sched_task *sched_task(const struct sched *s, uint64_t num);
+uint64_t sched_timeout_ms(const struct sched_task *t); /* of an attempt; 0 = none */
 struct sched_sweep *sched_sweep(const struct sched *s, uint64_t seq);
 struct sched_agent *sched_agent(const struct sched *s, const uint8_t install[16]);
 uint64_t sched_left(const struct sched_sweep *w); /* points without a result */

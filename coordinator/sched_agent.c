@@ -206,12 +206,12 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
         r = sched_new_task(s, ev->restore.kind, w, tr, ev->restore.task, &t);
         if (r < 0)
             return r;
-        t->retries = w ? w->retries : SCHED_RETRIES;
+        t->retries = w ? (uint16_t)w->retries : SCHED_RETRIES;
     }
-    t->total = ev->restore.total;
+    t->total = (uint32_t)ev->restore.total;
     t->fails = ev->restore.fails;
-    if (!t->job || ev->restore.open)
-        t->timeout_ms = ev->restore.timeout_ms;
+    if (t->kind == TASK_TRACE)
+        tr->timeout_ms = ev->restore.timeout_ms;
     t->noted = ev->restore.noted;
     if (ev->restore.n_kills || (ev->restore.why && *ev->restore.why)) {
         struct sched_past *p = sched_past(t);
@@ -224,8 +224,8 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
         snprintf(p->why, sizeof(p->why), "%s", ev->restore.why ? ev->restore.why : "");
     }
     if (a) {
-        t->epoch = ev->restore.epoch;
-        t->n = ev->restore.n;
+        t->epoch = (uint32_t)ev->restore.epoch;
+        t->n = (uint32_t)ev->restore.n;
         t->boot = ev->restore.boot;
         t->state = TASK_ORPHAN;
         t->lease_ms = s->start_ms + s->cfg.lease_ms > now ? s->start_ms + s->cfg.lease_ms : now;
@@ -233,8 +233,9 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
     } else if (ev->restore.quarantined && sched_past(t)) {
         t->state = TASK_QUARANTINED;
     } else { /* how long it had waited is not known: it waits its whole time again */
-        t->n = ev->restore.n;
+        t->n = (uint32_t)ev->restore.n;
         t->not_before_ms = now + sched_back_off(&s->rng, t->fails);
+        sched_job_soon(t);
     }
     if (w) {
         /* only what still waits may be in it: results and other tasks come first */

@@ -92,7 +92,8 @@ int sched_check(const struct sched *s, struct err *e)
                 return r;
             if (t->job != j || t->kind < TASK_EXEC || t->left.total)
                 return broken(e, "a job lists its own tasks, which hold no points", t->num);
-            if (t->agent && t->needs.pinned && memcmp(t->agent->install, t->needs.install, 16) != 0)
+            if (t->agent && t->needs->pinned &&
+                memcmp(t->agent->install, t->needs->install, 16) != 0)
                 return broken(e, "a task for one host runs there", t->num);
         }
     }

@@ -39,8 +39,8 @@ static int want_traces(struct sched *s, struct sched_sweep *w, struct sched_acti
                     r = sched_new_task(s, TASK_TRACE, NULL, tr, 0, &t);
                     if (r < 0)
                         return r;
-                    t->retries = w->retries;
-                    t->timeout_ms = w->timeout_ms;
+                    t->retries = (uint16_t)w->retries;
+                    tr->timeout_ms = w->timeout_ms;
                 }
             }
             lo = end;
@@ -89,7 +89,7 @@ bool sched_better_elsewhere(const struct sched *s, const struct sched_task *t,
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *o = LIST_OF(q, struct sched_agent, all);
-        if (sched_takes(o, now) && !had(p, o) && (!t->job || sched_agent_fits(o, &t->needs)))
+        if (sched_takes(o, now) && !had(p, o) && (!t->job || sched_agent_fits(o, t->needs)))
             return true;
     }
     return false;
@@ -104,7 +104,7 @@ int sched_grant(struct sched *s, struct sched_task *t, struct sched_agent *a, ui
         return r;
     sched_move(s, t, MOVE_GRANT);
     sched_join(t, a);
-    t->epoch = s->cfg.epoch;
+    t->epoch = (uint32_t)s->cfg.epoch;
     t->n++;
     t->boot = a->boot;
     t->runs = false;
@@ -114,7 +114,7 @@ int sched_grant(struct sched *s, struct sched_task *t, struct sched_agent *a, ui
     g->epoch = t->epoch;
     g->n = t->n;
     g->kind = t->kind;
-    g->timeout_ms = t->timeout_ms;
+    g->timeout_ms = sched_timeout_ms(t);
     g->sweep = t->sweep ? t->sweep->seq : t->job ? t->job->seq : 0;
     if (t->trace)
         g->key = t->trace->key;
@@ -310,14 +310,13 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
                 r = sched_new_task(s, TASK_POINTS, w, tr, 0, &t);
                 if (r < 0)
                     return r;
-                t->retries = w->retries;
-                t->timeout_ms = w->timeout_ms;
+                t->retries = (uint16_t)w->retries;
                 r = spans_add(&t->left, lo, end);
                 if (r < 0) {
                     sched_end_task(s, t);
                     return r;
                 }
-                t->total = t->left.total;
+                t->total = (uint32_t)t->left.total;
                 w->in_tasks += t->total;
                 if (spans_del(&w->todo, lo, end) < 0)
                     return -ENOMEM;

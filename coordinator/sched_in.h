@@ -26,6 +26,7 @@ int sched_new_task(struct sched *s, enum task_kind kind, struct sched_sweep *w,
 /* One without a place yet: the caller puts it into the list of its job. */
 int sched_bare_task(struct sched *s, enum task_kind kind, uint64_t num, struct sched_task **ret);
 void sched_free_task(struct sched_task *t);
+extern const struct sched_needs sched_no_needs;
 /* n_kills has changed: the list of suspects follows. */
 void sched_suspect(struct sched *s, struct sched_task *t);
 void sched_free_trace(struct sched *s, struct sched_trace *t);
@@ -82,6 +83,7 @@ int sched_job_over(struct sched *s, struct sched_task *t, const char *text, bool
 /* An attempt of one is over without success. count: it was the task's own fault. */
 int sched_job_again(struct sched *s, struct sched_task *t, bool count, const char *text,
                     uint64_t now, struct sched_actions *out);
+void sched_job_soon(struct sched_task *t); /* its back-off was set */
 int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out);
 /* Agents that an exclusive task has to itself take nothing else in this round. */
 void sched_reserve_agents(struct sched *s);

@@ -80,6 +80,7 @@ int sched_ev_job(struct sched *s, const struct sched_event *ev, struct sched_act
                              .kind = ev->job.kind,
                              .retries = ev->job.retries,
                              .held = ev->job.held,
+                             .soon_ms = UINT64_MAX,
                              .user = ev->job.user };
     list_init(&j->tasks);
     list_init(&j->all);
@@ -96,12 +97,20 @@ int sched_ev_job(struct sched *s, const struct sched_event *ev, struct sched_act
         if (r < 0)
             return r;
         t->job = j;
-        t->n = x->n;
+        t->n = (uint32_t)x->n;
         t->fails = x->fails;
-        t->needs = x->needs;
-        t->timeout_ms = j->timeout_ms;
-        t->retries = j->retries;
+        t->retries = (uint16_t)j->retries;
         list_add(&j->tasks, &t->by_sweep);
+        if (!x->needs.pinned) {
+            j->needs = x->needs;
+            t->needs = &j->needs;
+            continue;
+        }
+        struct sched_needs *own = malloc(sizeof(*own));
+        if (!own)
+            return -ENOMEM;
+        *own = x->needs;
+        t->needs = own;
     }
     return settle(s, j, out);
 }
@@ -148,6 +157,12 @@ bool sched_job_final(const struct sched_task *t, const char *cause)
     return !is_loss(cause) && t->fails >= t->retries;
 }
 
+void sched_job_soon(struct sched_task *t)
+{
+    if (t->job && t->not_before_ms < t->job->soon_ms)
+        t->job->soon_ms = t->not_before_ms;
+}
+
 int sched_job_again(struct sched *s, struct sched_task *t, bool count, const char *text,
                     uint64_t now, struct sched_actions *out)
 {
@@ -162,6 +177,7 @@ int sched_job_again(struct sched *s, struct sched_task *t, bool count, const cha
     sched_move(s, t, MOVE_REQUEUE);
     uint32_t tries = count ? t->fails : t->past ? t->past->n_kills : 0;
     t->not_before_ms = tries ? now + sched_back_off(&s->rng, tries) : now;
+    sched_job_soon(t);
     return 0;
 }
 
@@ -244,8 +260,8 @@ static void held(const struct sched_agent *a, uint64_t *cores, uint64_t *memory_
     LIST_EACH(p, n, &a->tasks)
     {
         const struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
-        *cores += cores_on(a, &t->needs);
-        *memory_mib += t->needs.memory_mib;
+        *cores += cores_on(a, t->needs);
+        *memory_mib += t->needs->memory_mib;
         *exclusive |= sched_alone(t);
     }
 }
@@ -262,7 +278,7 @@ void sched_reserve_agents(struct sched *s)
 
 static bool has_room(const struct sched_agent *a, const struct sched_task *t)
 {
-    const struct sched_needs *n = &t->needs;
+    const struct sched_needs *n = t->needs;
     uint64_t cores, memory_mib;
     bool exclusive;
     held(a, &cores, &memory_mib, &exclusive);
@@ -284,7 +300,7 @@ static bool better(const struct sched_task *t, const struct sched_agent *a,
 {
     if (!b)
         return true;
-    if (t->needs.collect && a->collect != b->collect)
+    if (t->needs->collect && a->collect != b->collect)
         return a->collect > b->collect;
     return (uint64_t)beside(a, t) * b->cores < (uint64_t)beside(b, t) * a->cores;
 }
@@ -296,7 +312,7 @@ int sched_place(struct sched *s, struct sched_task *t, bool ready_only, uint64_t
     LIST_EACH(q, m, &s->agent_list)
     {
         struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
-        if (!sched_takes(a, now) || !sched_agent_fits(a, &t->needs) ||
+        if (!sched_takes(a, now) || !sched_agent_fits(a, t->needs) ||
             (ready_only && a->collect != COLLECT_READY) || sched_better_elsewhere(s, t, a, now))
             continue;
         if (has_room(a, t) && better(t, a, best))
@@ -329,10 +345,22 @@ static bool some_ready(const struct sched *s, const struct sched_needs *n)
 /* A task for one host, and that host is not there. */
 static bool host_gone(const struct sched *s, const struct sched_task *t, uint64_t now)
 {
-    if (!t->needs.pinned || now <= s->start_ms + s->cfg.lease_ms)
+    if (!t->needs->pinned || now <= s->start_ms + s->cfg.lease_ms)
         return false; /* after a start agents have a lease to come back */
-    const struct sched_agent *a = sched_agent(s, t->needs.install);
+    const struct sched_agent *a = sched_agent(s, t->needs->install);
     return !a || !a->alive;
+}
+
+/* A back-off ended: which one is next? */
+static void find_soon(struct sched_job *j, uint64_t now)
+{
+    j->soon_ms = UINT64_MAX;
+    LIST_EACH(p, n, &j->tasks)
+    {
+        struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+        if (task_waits(t) && t->not_before_ms > now)
+            sched_job_soon(t);
+    }
 }
 
 int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
@@ -341,6 +369,8 @@ int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
     LIST_EACH(i, next, &s->job_list)
     {
         struct sched_job *j = LIST_OF(i, struct sched_job, all);
+        if (now >= j->soon_ms)
+            find_soon(j, now);
         if (j->held)
             continue;
         LIST_EACH(p, n, &j->tasks)
@@ -358,10 +388,10 @@ int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
             }
             if (now < t->not_before_ms)
                 continue;
-            r = sched_place(s, t, t->needs.collect && some_ready(s, &t->needs), now, out);
+            r = sched_place(s, t, t->needs->collect && some_ready(s, t->needs), now, out);
             if (r < 0)
                 return r;
-            if (r == 0 && !t->needs.pinned && sched_alone(t) == t->needs.exclusive)
+            if (r == 0 && !t->needs->pinned && sched_alone(t) == t->needs->exclusive)
                 break; /* its other tasks need the same; those of a suspect need less */
         }
     }
@@ -370,7 +400,7 @@ int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
 
 void sched_job_why(const struct sched *s, const struct sched_task *t, char out[200])
 {
-    const struct sched_needs *n = &t->needs;
+    const struct sched_needs *n = t->needs;
     size_t there = 0, fit = 0, cores = 0, memory = 0, kvm = 0, collect = 0, labels = 0;
     if (t->state == TASK_QUARANTINED) {
         snprintf(out, 200,

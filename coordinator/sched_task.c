@@ -98,6 +98,13 @@ int sched_act_ref(struct sched_actions *o, struct sched_action *a, const struct 
 
 /* ---- moves of a task */
 
+const struct sched_needs sched_no_needs;
+
+uint64_t sched_timeout_ms(const struct sched_task *t)
+{
+    return t->sweep ? t->sweep->timeout_ms : t->job ? t->job->timeout_ms : t->trace->timeout_ms;
+}
+
 void sched_free_task(struct sched_task *t)
 {
     spans_clear(&t->left);
@@ -113,7 +120,7 @@ void sched_move(struct sched *s, struct sched_task *t, enum task_move m)
     if (to < 0)
         s->bad_moves++; /* sched_check() tells */
     else
-        t->state = (enum task_state)to;
+        t->state = (uint8_t)to;
 }
 
 void sched_leave(struct sched_task *t)
@@ -167,8 +174,9 @@ int sched_bare_task(struct sched *s, enum task_kind kind, uint64_t num, struct s
     if (!t)
         return -ENOMEM;
     t->num = num ? num : s->cfg.next_task;
-    t->kind = kind;
+    t->kind = (uint8_t)kind;
     t->state = TASK_QUEUED;
+    t->needs = &sched_no_needs;
     int r = map_put(&s->tasks, t->num, t);
     if (r < 0) {
         free(t);
@@ -279,7 +287,7 @@ void sched_suspect(struct sched *s, struct sched_task *t)
 
 bool sched_alone(const struct sched_task *t)
 {
-    return t->needs.exclusive || (t->past && t->past->n_kills);
+    return t->needs->exclusive || (t->past && t->past->n_kills);
 }
 
 int sched_note(struct sched_task *t, bool news, struct sched_actions *out)
@@ -452,7 +460,6 @@ static int halve(struct sched *s, struct sched_task *t, struct sched_actions *ou
     int r = sched_new_task(s, TASK_POINTS, t->sweep, t->trace, 0, &half);
     if (r < 0)
         return r;
-    half->timeout_ms = t->timeout_ms;
     half->retries = t->retries;
     half->not_before_ms = t->not_before_ms;
     if (t->past) {
@@ -467,8 +474,8 @@ static int halve(struct sched *s, struct sched_task *t, struct sched_actions *ou
         sched_suspect(s, half);
     }
     r = spans_halve(&t->left, &half->left);
-    t->total = t->left.total;
-    half->total = half->left.total;
+    t->total = (uint32_t)t->left.total;
+    half->total = (uint32_t)half->left.total;
     t->fails = half->fails = 1;
     return r < 0 ? r : sched_note(half, false, out);
 }
@@ -490,6 +497,7 @@ static int again_job(struct sched *s, struct sched_task *t, enum fault fault, co
     if (killed && fault == FAULT_LOST && stays) {
         sched_leave(t);
         sched_move(s, t, MOVE_QUARANTINE);
+        t->not_before_ms = 0;
         return sched_note(t, true, out);
     }
     bool note = stays && fault == FAULT_LOST && t->past && t->past->n_kills;
@@ -529,6 +537,7 @@ static int again(struct sched *s, struct sched_task *t, enum fault fault, const 
     sched_leave(t);
     if (killed && !count) {
         sched_move(s, t, MOVE_QUARANTINE);
+        t->not_before_ms = 0;
         return sched_note(t, true, out);
     }
     sched_move(s, t, MOVE_REQUEUE);
@@ -653,8 +662,9 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
         text = "ended without all of its rows";
     }
     if (t->sweep) /* what failed has cost time, too: as much as it would have, or was allowed to */
-        sched_charge(t->sweep, !strcmp(cause, "timeout") ? t->timeout_ms * 1000 * t->agent->cores
-                                                         : t->left.total * t->sweep->point_us);
+        sched_charge(t->sweep, !strcmp(cause, "timeout")
+                                   ? sched_timeout_ms(t) * 1000 * t->agent->cores
+                                   : t->left.total * t->sweep->point_us);
     enum fault fault = !strcmp(cause, "cancelled") ? FAULT_NONE : FAULT_OWN;
     if (!strcmp(
             cause,

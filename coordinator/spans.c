@@ -28,14 +28,16 @@ static int room_for(struct spans *s, size_t n)
 {
     if (n <= s->room)
         return 0;
-    size_t room = s->room ? s->room * 2 : 2;
+    size_t room = s->room ? (size_t)s->room * 2 : 2;
     while (room < n)
         room *= 2;
+    if (room > UINT32_MAX)
+        return -ENOMEM;
     struct span *v = realloc(s->v, room * sizeof(*v));
     if (!v)
         return -ENOMEM;
     s->v = v;
-    s->room = room;
+    s->room = (uint32_t)room;
     return 0;
 }
 
@@ -61,7 +63,7 @@ int spans_add(struct spans *s, uint64_t lo, uint64_t hi)
     }
     memmove(&s->v[a + 1], &s->v[b], (s->n - b) * sizeof(*s->v));
     s->v[a] = merged;
-    s->n = s->n - (b - a) + 1;
+    s->n = (uint32_t)(s->n - (b - a) + 1);
     s->total += merged.hi - merged.lo - gone;
     return 0;
 }
@@ -110,7 +112,7 @@ int64_t spans_del(struct spans *s, uint64_t lo, uint64_t hi)
         s->v[b].lo = hi;
     }
     memmove(&s->v[a], &s->v[b], (s->n - b) * sizeof(*s->v));
-    s->n -= b - a;
+    s->n -= (uint32_t)(b - a);
     s->total -= gone;
     return (int64_t)gone;
 }

@@ -10,9 +10,9 @@ struct span {
 };
 
 struct spans {
-    struct span *v; /* owned */
-    size_t n, room;
-    uint64_t total; /* numbers in the set */
+    struct span *v;   /* owned */
+    uint32_t n, room; /* ranges */
+    uint64_t total;   /* numbers in the set */
 };
 
 void spans_clear(struct spans *s);

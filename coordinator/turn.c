@@ -172,6 +172,8 @@ bool hub_commit(struct hub *h)
     for (size_t i = 0; i < h->n_events; i++) {
         struct hub_agent *a = h->events[i].type == EV_HELLO ? h->events[i].agent.user : NULL;
         hub_step(h, &h->events[i]);
+        if (h->events[i].type == EV_JOB)
+            job_forget_tasks(map_get(&h->jobs, h->events[i].job.seq));
         if (a) {
             a->hello = false;
             hub_canary_begin(h, a);

@@ -94,10 +94,12 @@ class Fleet:
         if not os.path.exists(self.path("t.trc")):
             log = os.path.join(SRC, "tests/data/real-log/e1000-24nic-rx3.log.zst")
             self.run("trace", "build", "--log", log, "--tenants", "4", "-o", self.path("t.trc"))
-        n = max(1, points // 1000)
+        link = min(max(1, points // 100), 1000)
+        queue = min(max(1, points // 100 // link), 1000)
+        history = max(10, points // 10 // link // queue)
         open(self.path(name + ".ini"), "w").write(
-            f"[sweep]\nname={name}\nblock={block}\n[trace t]\nfile=t.trc\n[arch x]\nlink_gbps=1..{min(n, 10000)}:+1\n"
-            f"queue=1..{10 * max(1, n // 10000)}:+1\npf_distance=1..10:+1\npf_history=1..10:+1\n")
+            f"[sweep]\nname={name}\nblock={block}\n[trace t]\nfile=t.trc\n[arch x]\nlink_gbps=1..{link}:+1\n"
+            f"queue=1..{queue}:+1\npf_distance=1..10:+1\npf_history=1..{history}:+1\n")
         return self.path(name + ".ini")
 
     def submit(self, ini):

@@ -305,21 +305,35 @@ void hub_submit_job(struct hub *h, const struct peer *p, const struct msg_submit
 
 /* ---- from the store, at a start and when failed tasks are to run again */
 
-static int load_task(void *ctx, const struct store_job_task *t)
+static int load_task(void *ctx, uint64_t task, const uint8_t install[16])
 {
-    struct job *j = ctx;
-    if (t->state > SWEEP_RUNNING)
-        return 0;
-    struct sched_job_task *x = next_task(j, JOB_TASKS_MAX);
+    static const uint8_t any[16];
+    struct sched_job_task *x = next_task(ctx, JOB_TASKS_MAX);
     if (!x)
         return -ENOMEM;
-    x->num = t->task;
-    x->n = t->n;
-    x->fails = (uint32_t)t->fails;
-    static const uint8_t any[16];
-    x->needs.pinned = memcmp(t->install, any, sizeof(any)) != 0;
-    memcpy(x->needs.install, t->install, 16);
+    x->num = task;
+    x->needs.pinned = install && memcmp(install, any, sizeof(any)) != 0;
+    if (install)
+        memcpy(x->needs.install, install, 16);
     return 0;
+}
+
+static int by_num(const void *x, const void *y)
+{
+    const struct sched_job_task *a = x, *b = y;
+    return a->num < b->num ? -1 : a->num > b->num;
+}
+
+static void load_tried(void *ctx, uint64_t task, uint64_t n, uint64_t fails)
+{
+    struct job *j = ctx;
+    struct sched_job_task want = { .num = task }, *x = NULL;
+    if (j->n_tasks)
+        x = bsearch(&want, j->tasks, j->n_tasks, sizeof(want), by_num);
+    if (!x)
+        return;
+    x->n = n;
+    x->fails = (uint32_t)fails;
 }
 
 int hub_load_job(struct hub *h, uint64_t seq, bool fresh, struct err *e)
@@ -327,7 +341,7 @@ int hub_load_job(struct hub *h, uint64_t seq, bool fresh, struct err *e)
     struct store_job w;
     CLEANUP(freep) char *json = NULL;
     CLEANUP(job_free) struct job *j = NULL;
-    int r = store_job(h->store, seq, &w, &json, e);
+    int r = store_job_head(h->store, seq, &w, &json, e);
     if (r < 0)
         return r;
     CLEANUP(json_decrefp) json_t *doc = json_loads(json, 0, NULL);
@@ -337,7 +351,7 @@ int hub_load_job(struct hub *h, uint64_t seq, bool fresh, struct err *e)
         return r;
     j->seq = seq;
     j->id = w.id;
-    r = store_job_tasks(h->store, seq, 0, load_task, j, e);
+    r = store_waiting_tasks(h->store, seq, load_task, load_tried, j, e);
     if (r >= 0)
         r = map_put(&h->jobs, seq, j);
     if (r < 0)

@@ -246,6 +246,7 @@ int store_open(const char *dir, struct store **ret, struct err *e)
     int r = dir_make(dir, 0700, e);
     if (r < 0)
         return r;
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* counting its memory takes a lock an allocation */
     CLEANUP(store_free) struct store *st = store_new(dir);
     if (!st)
         return err_sys(e, ENOMEM, "%s", dir);
@@ -260,7 +261,7 @@ int store_open(const char *dir, struct store **ret, struct err *e)
     sqlite3_busy_timeout(st->db, 2000); /* a reader that ends may checkpoint */
     r = db_exec(st,
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
-                "PRAGMA wal_autocheckpoint = 4000",
+                "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536", /* 64 MiB */
                 e, "open");
     if (r >= 0)
         r = db_migrate(st, e);

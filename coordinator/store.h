@@ -343,9 +343,13 @@ int store_add_job_task(struct store *st, const struct store_job_task *t, struct 
 /* *ret_json owned; may be NULL. -ENOENT. */
 int store_job(struct store *st, uint64_t seq, struct store_job *ret, char **ret_json,
               struct err *e);
+/* The same without counting its tasks: tasks, done, failed, cancelled and known are 0. */
+int store_job_head(struct store *st, uint64_t seq, struct store_job *ret, char **ret_json,
+                   struct err *e);
 int store_job_by_request(struct store *st, const char *request_id, struct store_job *ret,
                          struct err *e);
 int store_find_job(struct store *st, const char *text, struct store_job *ret, struct err *e);
+/* open_only: those queued or running, uncounted. */
 int store_jobs(struct store *st, uint64_t from, bool open_only,
                int (*cb)(void *ctx, const struct store_job *j), void *ctx, struct err *e);
 int store_job_state(struct store *st, uint64_t seq, enum sweep_state state, uint64_t ended_ms,
@@ -353,6 +357,12 @@ int store_job_state(struct store *st, uint64_t seq, enum sweep_state state, uint
 /* The job and all its tasks that are not over. */
 int store_cancel_job(struct store *st, uint64_t seq, uint64_t ended_ms, struct err *e);
 int store_job_held(struct store *st, uint64_t seq, bool held, struct err *e);
+/* Those of a job that are not over, by number, then what each was tried: how often, and how many of these were its own
+ * failures. install: NULL = not bound to a host. The callbacks may not use the store. */
+int store_waiting_tasks(struct store *st, uint64_t job,
+                        int (*task)(void *ctx, uint64_t task, const uint8_t install[16]),
+                        void (*tried)(void *ctx, uint64_t task, uint64_t n, uint64_t fails),
+                        void *ctx, struct err *e);
 /* Tasks of a job from an index on; cb returns 0 to go on, and may use the store. */
 int store_job_tasks(struct store *st, uint64_t job, uint64_t from,
                     int (*cb)(void *ctx, const struct store_job_task *t), void *ctx, struct err *e);

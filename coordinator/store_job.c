@@ -8,13 +8,16 @@
 
 #include "proto/base/clean.h"
 
+#define JOB_HEAD                                                                                   \
+    "j.seq,j.id,j.kind,j.name,j.request_id,j.state,j.held,j.priority,j.submitted_ms,j.ended_ms,"
 #define JOB_COLS                                                                                   \
-    "j.seq,j.id,j.kind,j.name,j.request_id,j.state,j.held,j.priority,j.submitted_ms,j.ended_ms,"   \
-    "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq),"                                      \
-    "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq AND t.state = 2),"                      \
-    "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq AND t.state = 3),"                      \
-    "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq AND t.state = 4),"                      \
-    "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq AND t.state = 2 AND t.cause = 'known')"
+    JOB_HEAD "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq),"                             \
+             "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq AND t.state = 2),"             \
+             "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq AND t.state = 3),"             \
+             "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq AND t.state = 4),"             \
+             "(SELECT count(*) FROM t_jobtask t WHERE t.job = j.seq AND t.state = 2"               \
+             " AND t.cause = 'known')"
+#define JOB_UNCOUNTED JOB_HEAD "0,0,0,0,0"
 enum { N_JOB_COLS = 15 };
 
 static enum sweep_state state_of(uint64_t v)
@@ -114,6 +117,17 @@ int store_job(struct store *st, uint64_t seq, struct store_job *ret, char **ret_
     return r == -ENOENT ? err_set(e, ENOENT, "job %" PRIu64 ": none", seq) : r;
 }
 
+int store_job_head(struct store *st, uint64_t seq, struct store_job *ret, char **ret_json,
+                   struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "SELECT " JOB_UNCOUNTED ",j.json FROM t_job j WHERE j.seq = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", seq);
+    int r = one_job(st, s, ret, ret_json, e);
+    return r == -ENOENT ? err_set(e, ENOENT, "job %" PRIu64 ": none", seq) : r;
+}
+
 int store_job_by_request(struct store *st, const char *request_id, struct store_job *ret,
                          struct err *e)
 {
@@ -162,14 +176,17 @@ int store_jobs(struct store *st, uint64_t from, bool open_only,
 {
     for (;;) { /* one statement a job: the callback may use the store */
         sqlite3_stmt *s =
-            db_use(st,
-                   "SELECT " JOB_COLS
-                   " FROM t_job j WHERE j.seq >= ?1 AND (?2 = 0 OR j.state <= 1) ORDER BY j.seq"
-                   " LIMIT 1",
-                   e);
+            open_only
+                ? db_use(st,
+                         "SELECT " JOB_UNCOUNTED
+                         " FROM t_job j WHERE j.seq >= ? AND j.state <= 1 ORDER BY j.seq LIMIT 1",
+                         e)
+                : db_use(st,
+                         "SELECT " JOB_COLS " FROM t_job j WHERE j.seq >= ? ORDER BY j.seq LIMIT 1",
+                         e);
         if (!s)
             return -EIO;
-        db_bind(s, "uu", from, (uint64_t)open_only);
+        db_bind(s, "u", from);
         struct store_job j;
         int r = one_job(st, s, &j, NULL, e);
         if (r < 0)
@@ -275,6 +292,52 @@ int store_job_tasks(struct store *st, uint64_t job, uint64_t from,
             return r == -ENOENT ? 0 : r;
         from = index + 1;
     }
+}
+
+/* Two passes over neighbouring rows: asking for each task on its own took most of a start with a long queue. */
+int store_waiting_tasks(struct store *st, uint64_t job,
+                        int (*task)(void *ctx, uint64_t task, const uint8_t install[16]),
+                        void (*tried)(void *ctx, uint64_t task, uint64_t n, uint64_t fails),
+                        void *ctx, struct err *e)
+{
+    sqlite3_stmt *s =
+        db_use(st,
+               "SELECT (SELECT task FROM t_jobtask WHERE job = ?1 ORDER BY idx LIMIT 1),"
+               " (SELECT task FROM t_jobtask WHERE job = ?1 ORDER BY idx DESC LIMIT 1)",
+               e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "u", job);
+    int r = db_step(st, s, e, "read");
+    uint64_t first = r == 1 ? db_u64(s, 0) : 0, last = r == 1 ? db_u64(s, 1) : 0;
+    sqlite3_reset(s);
+    if (r < 0)
+        return r;
+    s = db_use(st,
+               "SELECT task, install FROM t_jobtask WHERE task BETWEEN ? AND ? AND job = ? AND"
+               " state <= 1 ORDER BY task",
+               e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uuu", first, last, job);
+    int bad = 0;
+    while ((r = db_step(st, s, e, "read")) == 1 && bad >= 0)
+        bad = task(ctx, db_u64(s, 0),
+                   sqlite3_column_bytes(s, 1) == 16 ? sqlite3_column_blob(s, 1) : NULL);
+    sqlite3_reset(s);
+    if (r < 0 || bad < 0)
+        return r < 0 ? r : err_sys(e, -bad, "job %" PRIu64, job);
+    s = db_use(st,
+               "SELECT task, max(n), coalesce(sum(cause NOT IN ('done','lost','cancelled',"
+               "'declined','unsent','store')), 0) FROM t_attempt WHERE task BETWEEN ? AND ?"
+               " GROUP BY task",
+               e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uu", first, last);
+    while ((r = db_step(st, s, e, "read")) == 1)
+        tried(ctx, db_u64(s, 0), db_u64(s, 1), db_u64(s, 2));
+    return r;
 }
 
 int store_job_task(struct store *st, uint64_t task,

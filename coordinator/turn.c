@@ -326,7 +326,7 @@ static int take_job_grant(struct hub *h, const struct sched_action *a, struct tu
     at.key = j->id;
     r = store_add_attempt(h->store, &at, e);
     if (r >= 0)
-        r = store_job(h->store, j->seq, &w, NULL, e);
+        r = store_job_head(h->store, j->seq, &w, NULL, e);
     if (r >= 0 && w.state == SWEEP_QUEUED)
         r = store_job_state(h->store, j->seq, SWEEP_RUNNING, 0, e);
     return r < 0 ? r : add_sending(turn, a, &j->id, false, &spec);

@@ -95,7 +95,8 @@ struct hub {
     size_t n_answers, room_answers;
     struct sched_event *events; /* for after the commit */
     size_t n_events, room_events;
-    bool failed; /* the turn cannot be stored */
+    uint64_t tick_ms; /* the scheduler's clock rests until then; monotonic */
+    bool failed;      /* the turn cannot be stored */
     struct err why;
     bool full_told;
     uint64_t full_told_ms, tried_ms;

@@ -147,6 +147,7 @@ static void name_sweep(struct sched_actions *out, const struct sched_sweep *w)
  * their jobs. */
 static int grant_suspects(struct sched *s, uint64_t now, struct sched_actions *out)
 {
+    unsigned tries = 0;
     LIST_EACH(p, n, &s->suspects)
     {
         struct sched_task *t = LIST_OF(p, struct sched_past, by_suspicion)->task;
@@ -158,6 +159,8 @@ static int grant_suspects(struct sched *s, uint64_t now, struct sched_actions *o
         int r = sched_place(s, t, false, now, out);
         if (r < 0)
             return r;
+        if (r == 0 && ++tries == SCHED_TRACE_WINDOW)
+            break; /* no room for so many: hardly for the next */
         if (r == 1 && !t->sweep)
             name_sweep(out, w);
     }

@@ -494,7 +494,8 @@ static int loop(struct hub *h, int sig, struct err *e)
 {
     int64_t xfer_ms = -1;
     for (;;) {
-        uint64_t now = clock_mono_ms(), next = sched_next_ms(&h->sched);
+        uint64_t now = clock_mono_ms(),
+                 next = now < h->tick_ms ? h->tick_ms : sched_next_ms(&h->sched);
         int64_t wait = next <= now                ? 0
                        : next - now < POLL_MAX_MS ? (int64_t)(next - now)
                                                   : POLL_MAX_MS;
@@ -512,6 +513,7 @@ static int loop(struct hub *h, int sig, struct err *e)
             hub_step(h, &(struct sched_event){ .type = EV_STOP });
             r = take_messages(h, e); /* what is here already is still answered */
             hub_commit(h);
+            h->tick_ms = 0;
             hub_tick(h);
             return take_signals(sig) ? -ECANCELED : r;
         }

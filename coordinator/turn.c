@@ -7,7 +7,13 @@
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 
-enum { FULL_TELL_MS = 30000, TRY_MS = 1000, TURNS_MAX = 64 };
+enum {
+    FULL_TELL_MS = 30000,
+    TRY_MS = 1000,
+    TURNS_MAX = 64,
+    TICK_LONG_MS =
+        2, /* a tick over thousands of agents: then messages come first for ten times as long */
+};
 
 static void *grown(void *v, size_t n, size_t *room, size_t size)
 {
@@ -730,15 +736,22 @@ static void try_store(struct hub *h)
 
 void hub_tick(struct hub *h)
 {
+    uint64_t start = clock_mono_ms(), cost = 0;
+    bool rest = start < h->tick_ms;
     try_store(h);
     for (int turn = 0; turn < TURNS_MAX; turn++) {
-        hub_step(h, &(struct sched_event){ .type = EV_TICK });
+        uint64_t t = clock_mono_ms();
+        if (!rest)
+            hub_step(h, &(struct sched_event){ .type = EV_TICK });
+        cost += clock_mono_ms() - t;
         if (!h->out.n && !h->kept.n)
             break;
         if (!do_actions(h) && !h->out.n)
             break;
     }
     send_answers(h, true);
+    if (!rest)
+        h->tick_ms = cost < TICK_LONG_MS ? 0 : clock_mono_ms() + (cost < 20 ? cost * 10 : 200);
 }
 
 void hub_clear(struct hub *h)

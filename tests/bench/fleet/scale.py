@@ -100,6 +100,7 @@ class Fleet:
         open(self.path(name + ".ini"), "w").write(
             f"[sweep]\nname={name}\nblock={block}\n[trace t]\nfile=t.trc\n[arch x]\nlink_gbps=1..{link}:+1\n"
             f"queue=1..{queue}:+1\npf_distance=1..10:+1\npf_history=1..{history}:+1\n")
+        self.points = link * queue * 10 * history
         return self.path(name + ".ini")
 
     def submit(self, ini):
@@ -149,6 +150,7 @@ def with_fleet(f):
 
 def push_points(fleet, name, points, agents):
     ini = fleet.sweep(name, points, 1024)
+    points = fleet.points
     fleet.submit(ini)
     cpu = cpu_s(fleet.coord.pid)
     d = fleet.result(fleet.load("agents", "--agents", agents, "--sweep", ini, "--points", points, "--seconds", 300), 400)
@@ -277,11 +279,9 @@ def restart(a, fleet):
                       "--seconds", 600)
     until("agents", lambda: os.path.exists(ready), 300, load)
 
-    def running():
-        return sum(i["state"] == "running" for i in json.loads(fleet.run("ls", "tasks", "--json"))["items"])
     sql = "SELECT count(*) AS n FROM attempts WHERE ended IS NULL AND kind = 'points'"
     until("running tasks", lambda: json.loads(fleet.run("results", "query", "--sql", sql, "--json"))["rows"][0][0] >=
-          a.running, 120)
+          a.running, 120, load)
     fleet.coord.kill()
     fleet.coord.wait()
     os.remove(fleet.path("ready"))
@@ -316,18 +316,43 @@ ROWS = {"dispatch": dispatch, "latency": latency, "memory": memory, "agents": ag
 
 
 def smoke(a):
-    """What CI asserts: everything is answered once, nothing is lost, also over a restart."""
-    fleet = Fleet(a)
+    """What CI asserts: everything is answered once and nothing is lost, beside a long queue and over a kill -9."""
+    fleet = Fleet(a, "--lease-ms", "6000")
     try:
-        queue_tasks(fleet, 2, 1000)
-        ini = fleet.sweep("smoke", 5000, 256)
-        fleet.submit(ini)
+        queue_tasks(fleet, 3, 1000)
+        ini = fleet.sweep("smoke", 4000, 256)
+        sweep = fleet.submit(ini)
         ready = fleet.path("load.ready")
-        hold = fleet.load("agents", "--agents", 150, "--hold", 0, "--ready-file", ready, "--seconds", 60)
-        until("150 connections", lambda: os.path.exists(ready), 30, hold)
-        hold.send_signal(signal.SIGTERM)
-        d = fleet.result(hold, 20)
-        assert d["welcomed"] == 150 and d["drops"] == 0, d
+        load = fleet.load("agents", "--agents", 60, "--hold", 1, "--sweep", ini, "--ready-file", ready, "--seconds", 100,
+                          "--beat-ms", 500)
+        until("agents", lambda: os.path.exists(ready), 60, load)
+        until("tasks", lambda: json.loads(fleet.run("results", "query", "--sql", "SELECT count(*) AS n FROM attempts",
+                                                    "--json"))["rows"][0][0] >= 16, 60, load)
+        fleet.coord.kill()
+        fleet.coord.wait()
+        os.remove(fleet.path("ready"))
+        os.remove(ready)
+        load.send_signal(signal.SIGUSR1)
+        fleet.start()
+        until("agents back", lambda: os.path.exists(ready), 60, load)
+        load.send_signal(signal.SIGTERM)
+        d = fleet.result(load, 60)
+        if d["welcomed"] != 60 or d["hellos"] < 120 or d["drops"]:
+            fail(f"after a restart: {d}")
+        work = fleet.load("agents", "--agents", 4, "--sweep", ini, "--seconds", 100, "--beat-ms", 500)
+        doc = json.loads(fleet.run("sweep", "wait", sweep, "--timeout", "90s", "--json"))
+        work.send_signal(signal.SIGTERM)
+        d = fleet.result(work, 60)
+        audit = json.loads(fleet.run("audit", sweep, "--json"))
+        if doc["done"] != fleet.points or audit["accepted"] != fleet.points or audit["missing"] or audit["differing"]:
+            fail(f"points were lost: {doc} {audit}")
+        if d["rows_acked"] != d["rows_sent"] or d["drops"]:
+            fail(f"rows were lost: {d}")
+        jobs = json.loads(fleet.run("results", "query", "--sql", "SELECT count(*) AS n FROM sweeps", "--json"))
+        tasks = json.loads(fleet.run("ls", "tasks", "--json"))["items"]
+        if jobs["rows"][0][0] != 1 or sum(i["state"] == "queued" for i in tasks) < 3000:
+            fail("the queue is not what it was")
+        print("smoke: 60 connections back after kill -9, 4000 points accepted once, 3000 tasks wait")
     finally:
         fleet.end()
 

@@ -5,6 +5,7 @@
  *               [--beat-ms N] [--collect] [--ready-file F]
  *   load latency --data DIR --connect EP --sweep INI [--runs N] [--gap-ms N]
  *   load queue --data DIR --connect EP [--jobs N] [--tasks N]     jobs of so many tasks that fit no agent
+ *   load queue --data DIR --connect EP [--jobs N] --exec AGENT    so many commands `true` for one agent
  *   load stamp                              CLOCK_MONOTONIC in ns, for tasks that say when they started
  *
  * Each agent is a connection with a key of its own, put into the allow-list of the coordinator in DIR; all hang on one ROUTER,
@@ -55,7 +56,7 @@ struct agent {
 };
 
 static struct {
-    const char *data, *ep, *sweep_ini, *ready_file;
+    const char *data, *ep, *sweep_ini, *ready_file, *exec;
     uint64_t agents, cores, points, seconds, hold, beat_ms, runs, gap_ms, jobs, tasks;
     bool collect;
     bool fail; /* rows say that their point failed: it stays unknown and can be asked for again */
@@ -690,14 +691,23 @@ static int run_queue(void)
 
 int main(int argc, char **argv)
 {
-    static const struct option longs[] = { { "data", 1, 0, 'd' },    { "connect", 1, 0, 'e' },
-                                           { "agents", 1, 0, 'n' },  { "cores", 1, 0, 'c' },
-                                           { "sweep", 1, 0, 's' },   { "points", 1, 0, 'p' },
-                                           { "seconds", 1, 0, 't' }, { "hold", 1, 0, 'h' },
-                                           { "beat-ms", 1, 0, 'b' }, { "runs", 1, 0, 'r' },
-                                           { "gap-ms", 1, 0, 'g' },  { "ready-file", 1, 0, 'f' },
-                                           { "collect", 0, 0, 'k' }, { "jobs", 1, 0, 'j' },
-                                           { "tasks", 1, 0, 'q' },   { 0 } };
+    static const struct option longs[] = { { "data", 1, 0, 'd' },
+                                           { "connect", 1, 0, 'e' },
+                                           { "agents", 1, 0, 'n' },
+                                           { "cores", 1, 0, 'c' },
+                                           { "sweep", 1, 0, 's' },
+                                           { "points", 1, 0, 'p' },
+                                           { "seconds", 1, 0, 't' },
+                                           { "hold", 1, 0, 'h' },
+                                           { "beat-ms", 1, 0, 'b' },
+                                           { "runs", 1, 0, 'r' },
+                                           { "gap-ms", 1, 0, 'g' },
+                                           { "ready-file", 1, 0, 'f' },
+                                           { "collect", 0, 0, 'k' },
+                                           { "jobs", 1, 0, 'j' },
+                                           { "tasks", 1, 0, 'q' },
+                                           { "exec", 1, 0, 'x' },
+                                           { 0 } };
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "stamp")) {
         printf("%" PRIu64 "\n", clock_mono_ns());
@@ -738,6 +748,9 @@ int main(int argc, char **argv)
             break;
         case 'r':
             opt.runs = v;
+            break;
+        case 'x':
+            opt.exec = optarg;
             break;
         case 'j':
             opt.jobs = v;

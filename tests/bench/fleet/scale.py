@@ -225,7 +225,7 @@ def start_agent(fleet, i, *more):
     fleet.run("keys", "new", fleet.path(f"k{i}"), "--role", "agent", "--name", f"b{i}")
     fleet.run("keys", "allow", "--data", fleet.path("c"), fleet.path(f"k{i}.pub"))
     fleet.spawn("agents", fleet.a.sf, "agent", "--data", fleet.path(f"a{i}"), "--connect", fleet.ep, "--server-key",
-                fleet.path("c/keys/coordinator.pub"), "--key", fleet.path(f"k{i}"), "--cores", "1", *more)
+                fleet.path("c/keys/coordinator.pub"), "--key", fleet.path(f"k{i}"), *(more or ("--cores", "1")))
 
 
 def n_agents(fleet):
@@ -306,9 +306,17 @@ def probe(a, *shim):
         shutil.rmtree(d, ignore_errors=True)
 
 
-def exec_row(a):
-    load = os.getloadavg()[0]
-    return {**probe(a, os.path.join(a.bin, "siofleet-shim")), "load": [round(load, 1), round(os.getloadavg()[0], 1)]}
+@with_fleet
+def exec_row(a, fleet):
+    r = probe(a, os.path.join(a.bin, "siofleet-shim"))
+    start_agent(fleet, 0, "--cores", "2")
+    until("agent", lambda: n_agents(fleet) == 1, 60)
+    t = time.monotonic()
+    fleet.result(fleet.load("queue", "--jobs", 200, "--exec", "b0"), 60)
+    sql = "SELECT count(*) AS n FROM attempts WHERE cause = 'done'"
+    until("commands", lambda: json.loads(fleet.run("results", "query", "--sql", sql, "--json"))["rows"][0][0] >= 200, 120)
+    r["fleet_exec_per_s"] = round(200 / (time.monotonic() - t), 1)
+    return r
 
 
 ROWS = {"dispatch": dispatch, "latency": latency, "memory": memory, "agents": agents, "connections": connections,
@@ -398,9 +406,9 @@ def main():
         else:
             fail(f"--only: {row} is none of {', '.join(ROWS)}")
     if a.others:
-        sys.path.insert(0, HERE)
-        import others
-        result["others"] = others.measure(a)
+        out = subprocess.run([os.path.join(HERE, "others.sh"), *(["--install"] if a.install else []), "1000"], check=True,
+                             stdout=subprocess.PIPE, text=True).stdout
+        result["others"] = [json.loads(x) for x in out.splitlines()]
     text = json.dumps(result, indent=1) + "\n"
     if a.out:
         open(a.out, "w").write(text)

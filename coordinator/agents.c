@@ -98,12 +98,12 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
 {
     struct err e = { 0 };
     char text[512];
-    const struct sched_agent *known = sched_agent(&h->sched, m->install);
     struct hub_agent *a = map_get(&h->agent_of_install, install_key(m->install));
     if (a && memcmp(a->info.install, m->install, 16) != 0)
         a = NULL;
     if (a && a->hello && !hub_commit(h)) /* said twice within a turn: one after the other */
         return;
+    const struct sched_agent *known = sched_agent(&h->sched, m->install);
     const struct hub_agent *other = map_get(&h->agent_of_name, name_key(m->name));
     if (other && other != a && other->peer && !strcmp(other->info.name, m->name)) {
         snprintf(text, sizeof(text), "the name '%s' is taken by another agent that is connected",

@@ -261,7 +261,7 @@ int store_open(const char *dir, struct store **ret, struct err *e)
     sqlite3_busy_timeout(st->db, 2000); /* a reader that ends may checkpoint */
     r = db_exec(st,
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
-                "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536", /* 64 MiB */
+                "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192", /* 8 MiB */
                 e, "open");
     if (r >= 0)
         r = db_migrate(st, e);

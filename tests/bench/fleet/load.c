@@ -316,7 +316,7 @@ static void on_message(struct agent *a, const struct msg *m)
     case M_BEAT_ACK:
         sum.beat_acks++;
         sum.drops += m->beat_ack.n_drop;
-        if (m->beat_ack.seq == a->seq)
+        if (a->beat_ns && m->beat_ack.seq == a->seq)
             note_sample(clock_mono_ns() - a->beat_ns);
         break;
     case M_GRANT:

@@ -1,11 +1,10 @@
 /* Moves one file through a bulk connection of this process with itself and prints bytes and seconds: what the threads and
- * the cipher can do, without a coordinator. Usage: bench_bulk [FILE OUT [xchacha]]; without a file, 32 MiB of noise. */
+ * the cipher can do, without a coordinator. Usage: bench_bulk FILE OUT [xchacha] */
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,20 +31,6 @@ static int check(void *ctx, uint64_t index, const void *p, size_t n, struct err 
     return id_eq(&got, &hashes[index]) ? 0 : err_set(e, SF_EINTEGRITY, "chunk");
 }
 
-static int noise(void)
-{
-    static uint8_t b[1 << 20];
-    int fd = memfd_create("in", MFD_CLOEXEC);
-    for (int i = 0; i < 32 && fd >= 0; i++) {
-        memset(b, i, sizeof(b)); /* every second chunk can be packed */
-        if (i % 2)
-            random_bytes(b, sizeof(b));
-        if (pwrite_all(fd, b, sizeof(b), (off_t)i << 20) < 0)
-            return -1;
-    }
-    return fd;
-}
-
 int main(int argc, char **argv)
 {
     struct bulk_conf conf = { .listen = "tcp://127.0.0.1:*" };
@@ -57,10 +42,8 @@ int main(int argc, char **argv)
     struct bulk_sink sink = { .write = put, .verify = check };
     struct id id = { { 7 } };
     char to[64];
-    int in = argc == 1 ? noise() : argc > 2 ? open(argv[1], O_RDONLY) : -1;
-    out = argc == 1  ? memfd_create("out", MFD_CLOEXEC)
-          : argc > 2 ? open(argv[2], O_RDWR | O_CREAT | O_TRUNC, 0600)
-                     : -1;
+    int in = argc > 2 ? open(argv[1], O_RDONLY) : -1;
+    out = argc > 2 ? open(argv[2], O_RDWR | O_CREAT | O_TRUNC, 0600) : -1;
     if (in < 0 || out < 0 || fstat(in, &st) < 0 || bulk_new(&conf, &b, &e) < 0)
         return fprintf(stderr, "usage: bench_bulk FILE OUT [xchacha] %s\n", e.text), 2;
     uint64_t size = (uint64_t)st.st_size, n = (size + CID_CHUNK - 1) / CID_CHUNK, asked = 0,

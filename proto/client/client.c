@@ -24,6 +24,7 @@ struct client {
     struct xfers *xfers; /* while a file moves */
     struct bulk *bulk;   /* made with the first file; NULL = none */
     uint64_t features;   /* of the coordinator, as of its last welcome */
+    uint64_t heard_ms;   /* when it last said something about the file that moves */
     const volatile sig_atomic_t *stop;
     char *ep;
     uint64_t last_req, hello_req;
@@ -189,8 +190,10 @@ static int work(struct client *c, int64_t wait_ms, uint64_t want, struct msg *re
         if (m->type == M_REFUSE &&
             (m->refuse.req == c->hello_req || m->refuse.req == 0 || m->refuse.req == want))
             return refusal(c, &m->refuse, e);
-        if (c->xfers && xfers_msg(c->xfers, 1, m, clock_mono_ms()))
+        if (c->xfers && xfers_msg(c->xfers, 1, m, clock_mono_ms())) {
+            c->heard_ms = clock_mono_ms();
             return 0;
+        }
         if (want && req && *req == want) {
             *ret = *m;
             m->block = NULL; /* taken */
@@ -684,7 +687,8 @@ static int move(struct client *c, struct one_file *f, const struct xfer_store *t
              : xfers_fetch(c->xfers, 1, req, &f->id, now, e);
     while (r >= 0 && !f->done) {
         now = clock_mono_ms();
-        if (now - f->moved_ms > XFER_STALL_MS)
+        /* one that waits for its turn hears of it */
+        if (now - (f->moved_ms > c->heard_ms ? f->moved_ms : c->heard_ms) > XFER_STALL_MS)
             r = c->ready ? err_set(e, ETIMEDOUT, "%s: nothing moved for %d s", f->path,
                                    XFER_STALL_MS / 1000)
                          : err_set(e, SF_ENOFLEET, "%s: the coordinator went away", c->ep);

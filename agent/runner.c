@@ -392,6 +392,8 @@ void run_finish(const char *dir, const struct run_host *h, int pidfd, struct spo
     enum task_cause cause = task_cause_parse(json_string_value(json_object_get(j, "cause")));
     if (cause == CAUSE_NONE) {
         orphans_kill(h->groups, dir);
+        if (!ret->tail)
+            ret->tail = strdup("siofleet: its shim was killed, or its host went down\n");
         return;
     }
     ret->exit = number_of(j, "exit");

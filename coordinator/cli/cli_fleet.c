@@ -382,13 +382,15 @@ static const struct opt exec_opts[] = {
       .off = offsetof(struct exec_opt, label) },
     { .name = "cores",
       .arg = "N",
-      .help = "cores of the agent that count as taken meanwhile",
+      .help = "cores of the agent that count as taken meanwhile; it gets no more where the agent "
+              "has control groups for it",
       .kind = OPT_U64,
       .off = offsetof(struct exec_opt, cores),
       .max = 4096 },
     { .name = "memory",
       .arg = "SIZE",
-      .help = "memory of the agent that counts as taken meanwhile",
+      .help = "memory of the agent that counts as taken meanwhile; likewise, and above it the "
+              "command is killed (oom)",
       .kind = OPT_SIZE,
       .off = offsetof(struct exec_opt, memory) },
     { .name = "kvm",

@@ -1,6 +1,7 @@
 /* siofleet-shim from outside: it is a program, so it is run. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -377,6 +378,40 @@ Test(shim, signal_goes_to_the_process_that_was_looked_at_or_to_none)
     int st;
     cr_assert(waitpid(pid, &st, 0) == pid && WIFSIGNALED(st));
     cr_assert(proc_signal(&p, SIGKILL) < 0);
+}
+
+/* The same for a user without any rights: what root may do is no help then. */
+Test(shim, all_of_a_tree_is_ended_without_rights)
+{
+    enum { NOBODY = 65534 };
+    char own[] = "/tmp/sf-shim-XXXXXX", opts[64];
+    struct err e;
+    if (getuid() != 0)
+        return; /* all tests here run without rights then */
+    teardown(); /* its own folder lies where other users cannot look */
+    cr_assert(mkdtemp(own) && chown(own, NOBODY, NOBODY) == 0);
+    snprintf(dir, sizeof(dir), "%s", own);
+    pid_t user = fork();
+    if (user == 0) {
+        if (setgroups(0, NULL) < 0 || setgid(NOBODY) < 0 || setuid(NOBODY) < 0)
+            _exit(90);
+        if (access(shim, X_OK) < 0)
+            _exit(77); /* a build folder that nobody else may look into */
+        snprintf(opts, sizeof(opts), "--mark %llu", (unsigned long long)orphans_mark(dir));
+        kill_shim(spawn(opts, RUNAWAY "while :; do sleep 0.1; done"));
+        if (orphans_kill(NULL, dir) < 1)
+            _exit(91);
+        long far = number_in("far");
+        for (int i = 0; i < 2000 && !gone(far); i++)
+            nap();
+        _exit(gone(far) ? 0 : 92);
+    }
+    int code = wait_exit(user);
+    cr_assert(dir_remove(own, &e) == 0, "%s", e.text);
+    cr_assert(mkdir(own, 0700) == 0); /* for the end of the test */
+    if (code == 77)
+        cr_skip_test("%s is not to be seen by other users", shim);
+    cr_assert_eq(code, 0);
 }
 
 /* ---- limits */

@@ -61,8 +61,9 @@ def timed(argv, env=None):
 
 
 def cpu_of(pid):
+    """Processor seconds of a process and of its children that ended."""
     f = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(f[11]) + int(f[12])) / TICK
+    return sum(int(x) for x in f[11:15]) / TICK
 
 
 def peak_mib(pid):
@@ -147,13 +148,13 @@ class Bench:
         open(f"{d}/conf", "w").write(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {d}/host\nAuthorizedKeysFile {d}/authorized\nStrictModes no\n"
             f"PidFile {d}/pid\nUsePAM no\nPermitRootLogin yes\nSubsystem sftp internal-sftp\n")
-        self.popen(["/usr/sbin/sshd", "-D", "-f", f"{d}/conf"], stderr=subprocess.DEVNULL)
+        server = self.popen(["/usr/sbin/sshd", "-D", "-f", f"{d}/conf"], stderr=subprocess.DEVNULL)
 
         def up():
             with socket.socket() as s:
                 return s.connect_ex(("127.0.0.1", port)) == 0
         wait_for("sshd", up)
-        return port, ["-i", f"{d}/user", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
+        return server, port, ["-i", f"{d}/user", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
                       "LogLevel=ERROR"]
 
     def tmpfs(self):
@@ -164,19 +165,22 @@ class Bench:
                 f.write(os.urandom(1 << 20))
         coord, env = self.coordinator("c")
         art = self.put(env, path)
-        port, opts = self.sshd()
+        server, port, opts = self.sshd()
         user = os.environ.get("USER") or "root"
         out = f"{self.work}/copy"
 
-        def scp(cipher=()):
-            r = timed(["scp", "-q", "-P", str(port), *cipher, *opts, f"{user}@127.0.0.1:{path}", out])
+        def by_ssh(argv):
+            c = cpu_of(server.pid)
+            wall, cpu, _ = timed([*argv, f"{user}@127.0.0.1:{path}", out])
             os.unlink(out)
-            return r[:2]
+            time.sleep(0.3)  # the server's end of it is counted once it is reaped
+            return wall, cpu + cpu_of(server.pid) - c
+
+        def scp(cipher=()):
+            return by_ssh(["scp", "-q", "-P", str(port), *cipher, *opts])
 
         def rsync():
-            r = timed(["rsync", "-W", "--inplace", "-e", f"ssh -p {port} " + " ".join(opts), f"{user}@127.0.0.1:{path}", out])
-            os.unlink(out)
-            return r[:2]
+            return by_ssh(["rsync", "-W", "--inplace", "-e", f"ssh -p {port} " + " ".join(opts)])
 
         kinds = {"siofleet": lambda: self.get(coord, env, art, size), "scp": scp,
                  "scp_aes": lambda: scp(["-c", "aes256-gcm@openssh.com"]), "rsync": rsync}

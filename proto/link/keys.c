@@ -13,7 +13,7 @@
 #include "proto/base/file.h"
 #include "proto/base/log.h"
 
-enum { KEY_FILE_MAX = 512, KEYS_MAX = 10000 };
+enum { KEY_FILE_MAX = 512, KEYS_MAX = 65536 };
 
 static bool name_ok(const char *s)
 {

@@ -100,6 +100,7 @@ static void on_welcome(struct agent *a, const struct msg_welcome *m)
     a->features = m->features;
     xfers_up(a->xfers, COORDINATOR, clock_mono_ms());
     agent_grow_up(a);
+    agent_holds_up(a);
     log_info("registered with %s, epoch %" PRIu64 ", boot %" PRIu64, a->conf->connect, m->epoch,
              a->boot);
     if (!a->welcomed)
@@ -452,6 +453,7 @@ static int64_t wait_ms(struct agent *a, int64_t xfer_ms)
 static int turn(struct agent *a, struct err *e)
 {
     int64_t xfer_ms = xfers_tick(a->xfers, clock_mono_ms());
+    agent_holds_tell(a);
     int64_t grow_ms = agent_grow_pump(a);
     if (xfer_ms < 0 || (grow_ms >= 0 && grow_ms < xfer_ms))
         xfer_ms = grow_ms;
@@ -507,6 +509,7 @@ static void stop(struct agent *a)
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
         agent_run_clear(a, &a->runs[i]);
     cas_free(&a->cas);
+    agent_holds_clear(a);
     facts_clear(&a->facts);
     key_clear(&a->key);
     buf_clear(&a->block);

@@ -23,9 +23,11 @@ struct agent_conf {
     const char *labels;                            /* k=v,... ; "" = none */
     uint64_t cache_max_b;
     bool bulk; /* large artefacts go over connections of their own, where the coordinator can */
-    const char *bulk_listen; /* tcp://HOST:PORT where other agents may fetch them; NULL = nowhere */
-    uint64_t bulk_rate_b;    /* of these, a second and each way; 0 = no limit */
-    const char *ready_file;  /* NULL = none */
+    const char *
+        bulk_listen; /* tcp://HOST:PORT where other agents may fetch them; NULL = any port of the address that the
+                                coordinator sees */
+    uint64_t bulk_rate_b;   /* of these, a second and each way; 0 = no limit */
+    const char *ready_file; /* NULL = none */
     int log_json;
 };
 

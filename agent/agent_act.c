@@ -151,7 +151,7 @@ static int send_hello(struct agent *a, size_t n_refs)
     h->facts_len = strlen(a->facts_text);
     h->running = a->refs;
     h->n_running = n_refs;
-    h->features = a->bulk ? bulk_features() : 0;
+    h->features = a->bulk ? bulk_features() | WIRE_PEERS : 0;
     h->bulk_port = a->bulk ? bulk_port(a->bulk) : 0;
     return link_send(a->link, COORDINATOR, &m, NULL);
 }

@@ -252,9 +252,19 @@ int agent_xfers_open(struct agent *a, struct err *e)
         return err_sys(e, ENOMEM, "%s/cache", a->data);
     if (!a->conf->bulk || !host)
         return 0;
-    int r = bulk_new(
-        &(struct bulk_conf){ .listen = a->conf->bulk_listen, .rate_b = a->conf->bulk_rate_b },
-        &a->bulk, e);
+    struct bulk_conf conf = { .listen = a->conf->bulk_listen, .rate_b = a->conf->bulk_rate_b };
+    char beside[128];
+    struct err why = { 0 };
+    if (!conf.listen && bulk_own_address(host, beside, sizeof(beside), &why) == 0)
+        conf.listen = beside;
+    int r = bulk_new(&conf, &a->bulk, e);
+    if (r < 0 && !a->conf->bulk_listen && r != -ENOMEM) { /* nobody asked for it */
+        log_warn("other agents cannot fetch from here: %s", e->text);
+        conf.listen = NULL;
+        r = bulk_new(&conf, &a->bulk, e);
+    } else if (!conf.listen) {
+        log_warn("other agents cannot fetch from here: %s", why.text);
+    }
     if (r >= 0 &&
         xfers_set_bulk(a->xfers, &(struct xfers_bulk){ .bulk = a->bulk, .host = host }) < 0)
         r = err_sys(e, ENOMEM, "bulk");

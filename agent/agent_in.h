@@ -44,6 +44,14 @@ struct run {
     struct grow *grow; /* a log that leaves while it grows; NULL = none */
 };
 
+/* What the coordinator was told that is here. */
+struct holds {
+    struct wire_held *told; /* by id; owned */
+    size_t n_told, seen_n;
+    uint64_t seen_b, next_ms;
+    bool anew; /* nothing, yet */
+};
+
 struct agent {
     const struct agent_conf *conf;
     char name[KEY_NAME_LEN];
@@ -70,6 +78,7 @@ struct agent {
     size_t n_events;
     const struct msg_grant *grant; /* during its event */
     uint64_t features;             /* of the coordinator */
+    struct holds holds;
     bool replaced, inputs_moved, welcomed, exit_now, drain_cut;
     uint64_t offers; /* made so far: each needs a number of its own */
     uint64_t drain_ms, retry_ms, start_ms, refused_log_ms;
@@ -106,6 +115,14 @@ void agent_get_inputs(struct agent *a, struct run *r);
 void agent_offer_products(struct agent *a, struct run *r);
 /* Inputs and products may leave the cache. */
 void agent_unpin(struct agent *a, struct run *r);
+
+/* ---- holds.c */
+
+/* A new connection: the coordinator knows nothing. */
+void agent_holds_up(struct agent *a);
+/* Tell it what has changed, soon after. */
+void agent_holds_tell(struct agent *a);
+void agent_holds_clear(struct agent *a);
 
 /* ---- agent_runs.c */
 

@@ -33,7 +33,7 @@ static const struct opt agent_opts[] = {
       AT(cache_max), 0, 0 },
     { "bulk", 0, "EP",
       "tcp://HOST:PORT where other agents may fetch large artefacts, or off: nothing beside the "
-      "link (default: to the coordinator only)",
+      "link (default: any port of the address that the coordinator sees)",
       OPT_STR, AT(bulk), 0, 0 },
     { "bulk-rate", 0, "SIZE",
       "most bytes a second of large artefacts, each way (default: no limit)", OPT_SIZE,

@@ -8,6 +8,7 @@
 #include "coordinator/job.h"
 #include "coordinator/live.h"
 #include "coordinator/map.h"
+#include "coordinator/peers.h"
 #include "coordinator/refs.h"
 #include "coordinator/sched.h"
 #include "coordinator/store.h"
@@ -34,9 +35,10 @@ struct hub_agent {
     char addr[LINK_ADDR_LEN];
     uint8_t session[16]; /* 0 = not told */
     uint64_t reg, engine;
-    uint64_t last_seen_ms; /* wall */
-    bool hello;            /* said, and not committed yet: the scheduler does not know */
-    bool here;             /* it was on this connection before that hello, too */
+    uint64_t last_seen_ms;           /* wall */
+    bool hello;                      /* said, and not committed yet: the scheduler does not know */
+    bool here;                       /* it was on this connection before that hello, too */
+    char bulk_at[LINK_ADDR_LEN + 8]; /* "HOST:PORT" where other agents reach it; "" = nowhere */
     struct {
         uint64_t task; /* 0 = none runs */
         uint64_t sweep, index;
@@ -71,6 +73,7 @@ struct hub {
     struct xfers *xfers;
     struct streams *streams; /* logs that come while they are written */
     struct bulk *bulk;       /* NULL = none */
+    struct peers *peers;     /* who has what; NULL without bulk */
     struct map features;     /* connection -> what it said that it can do, not 0 */
     struct xfer_store plain; /* over cas */
     struct sched sched;
@@ -197,6 +200,14 @@ void hub_canary_grant(struct hub *h, const struct sched_action *act);
 bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *m);
 bool hub_canary_end(struct hub *h, struct hub_agent *a, const struct msg_task_end *m);
 bool hub_canary_declined(struct hub *h, struct hub_agent *a, const struct msg_decline *m);
+
+/* broker.c: artefacts go from agent to agent */
+void hub_peer_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m);
+void hub_peer_holds(struct hub *h, const struct peer *p, const struct msg_holds *m);
+/* A bulk_no of an agent that was to give: whoever waits for it asks again. */
+void hub_peer_no(struct hub *h, const struct peer *p, const struct msg_bulk_no *m);
+void hub_peer_gone(struct hub *h, uint64_t peer);
+int hub_broker(void *ctx, uint64_t peer, const struct msg_bulk_ask *m); /* as xfers_ops.broker */
 
 /* mend.c: what is damaged or missing comes back from an agent that has it */
 int hub_mend_start(struct hub *h, struct err *e);     /* looks for what is missing */

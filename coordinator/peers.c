@@ -235,6 +235,19 @@ void peers_ended(struct peers *p, uint64_t agent, const struct id *id)
         drop(p, h);
 }
 
+void peers_anew(struct peers *p, uint64_t agent)
+{
+    struct peer_agent *g = find_agent(p, agent);
+    if (!g)
+        return;
+    LIST_EACH(l, next, &g->held)
+    {
+        struct held *h = LIST_OF(l, struct held, by_agent);
+        if (h->whole)
+            drop(p, h);
+    }
+}
+
 void peers_gone(struct peers *p, uint64_t agent)
 {
     struct peer_agent *g = find_agent(p, agent);
@@ -244,13 +257,6 @@ void peers_gone(struct peers *p, uint64_t agent)
         drop(p, LIST_OF(g->held.next, struct held, by_agent));
     map_del(&p->agents, agent);
     free(g);
-}
-
-void peers_forget(struct peers *p, const struct id *id)
-{
-    struct artefact *a;
-    while ((a = find_artefact(p, id)) && !list_empty(&a->held))
-        drop(p, LIST_OF(a->held.next, struct held, by_artefact));
 }
 
 /* How many agents stand between h and the coordinator or a whole copy; UINT32_MAX when `not` is among them. */
@@ -298,7 +304,7 @@ static struct held *choose(const struct held *me)
 }
 
 uint64_t peers_ask(struct peers *p, uint64_t agent, const struct id *id, uint64_t failed,
-                   bool damaged)
+                   bool damaged, bool direct)
 {
     struct held *h = need_held(p, agent, id);
     if (!h)
@@ -313,8 +319,7 @@ uint64_t peers_ask(struct peers *p, uint64_t agent, const struct id *id, uint64_
     }
     if (bad && damaged)
         bad->damaged = true;
-    /* it has been failed often: no more tries at others */
-    struct held *from = h->n_barred < BARRED ? choose(h) : NULL;
+    struct held *from = direct || h->n_barred == BARRED ? NULL : choose(h);
     h->fetching = true;
     h->from = from;
     if (!from)
@@ -322,6 +327,29 @@ uint64_t peers_ask(struct peers *p, uint64_t agent, const struct id *id, uint64_
     from->children++;
     from->agent->load++;
     return from->agent->num;
+}
+
+uint64_t peers_source(const struct peers *p, uint64_t agent, const struct id *id)
+{
+    const struct held *h = find_held(find_agent(p, agent), find_artefact(p, id));
+    return h && h->fetching && h->from ? h->from->agent->num : 0;
+}
+
+size_t peers_children(const struct peers *p, uint64_t agent, const struct id *id,
+                      uint64_t ret[PEERS_SERVE])
+{
+    const struct artefact *a = find_artefact(p, id);
+    const struct held *h = find_held(find_agent(p, agent), a);
+    size_t n = 0;
+    if (!h)
+        return 0;
+    LIST_EACH(l, next, &a->held)
+    {
+        const struct held *c = LIST_OF(l, struct held, by_artefact);
+        if (c->fetching && c->from == h && n < PEERS_SERVE)
+            ret[n++] = c->agent->num;
+    }
+    return n;
 }
 
 size_t peers_held(const struct peers *p)

@@ -34,6 +34,8 @@ void peers_serves(struct peers *p, uint64_t agent, bool can);
 /* It has all of id, or has it no more. */
 void peers_has(struct peers *p, uint64_t agent, const struct id *id);
 void peers_lost(struct peers *p, uint64_t agent, const struct id *id);
+/* What it has is told anew: that which it does not fetch is forgotten. */
+void peers_anew(struct peers *p, uint64_t agent);
 /* Its connection is closed. Who fetches from it finds out by itself. */
 void peers_gone(struct peers *p, uint64_t agent);
 
@@ -42,13 +44,17 @@ void peers_gone(struct peers *p, uint64_t agent);
  *
  * failed   the source that it had and that failed it, 0 = none
  * damaged  ... with bytes that were not those of the artefact
+ * direct   it has been failed often: from the coordinator
  */
 uint64_t peers_ask(struct peers *p, uint64_t agent, const struct id *id, uint64_t failed,
-                   bool damaged);
+                   bool damaged, bool direct);
+/* From whom agent fetches id now; 0 = the coordinator, or it does not fetch it. */
+uint64_t peers_source(const struct peers *p, uint64_t agent, const struct id *id);
+/* Who fetches id from agent now: up to PEERS_SERVE of them. */
+size_t peers_children(const struct peers *p, uint64_t agent, const struct id *id,
+                      uint64_t ret[PEERS_SERVE]);
 /* It fetches id no longer and does not have it. */
 void peers_ended(struct peers *p, uint64_t agent, const struct id *id);
-/* The bytes at the coordinator were damaged, and so may be all that came from there. */
-void peers_forget(struct peers *p, const struct id *id);
 
 /* NULL, or which rule does not hold (tests call it after each step). */
 const char *peers_check(const struct peers *p);

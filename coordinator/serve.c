@@ -379,6 +379,8 @@ static void on_message(struct hub *h, const struct link_event *ev)
     const struct msg *m = &ev->msg;
     if (m->type == M_XFER_FAIL && !strcmp(m->xfer_fail.code, err_name(SF_EINTEGRITY)))
         hub_suspect(h, &m->xfer_fail.id);
+    if (m->type == M_BULK_NO)
+        hub_peer_no(h, p, &m->bulk_no);
     if (xfers_msg(h->xfers, p->id, m, clock_mono_ms()) ||
         streams_msg(h->streams, p->id, p->key, m, clock_mono_ms()))
         return;
@@ -386,6 +388,10 @@ static void on_message(struct hub *h, const struct link_event *ev)
     case M_AGENT_HELLO:
         note_features(h, p->id, m->agent_hello.features);
         hub_hello(h, p, &m->agent_hello);
+        hub_peer_hello(h, p, &m->agent_hello);
+        break;
+    case M_HOLDS:
+        hub_peer_holds(h, p, &m->holds);
         break;
     case M_BEAT:
         hub_beat(h, p, &m->beat);
@@ -435,6 +441,7 @@ static void on_gone(struct hub *h, const struct peer *p)
 {
     xfers_gone(h->xfers, p->id, false);
     map_del(&h->features, p->id);
+    hub_peer_gone(h, p->id);
     struct hub_agent *a = map_get(&h->agent_of_peer, p->id);
     if (a && a->hello)
         hub_commit(h);
@@ -566,7 +573,8 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
                              .offered = x_offered,
                              .wanted = x_wanted,
                              .ended = x_ended,
-                             .features = x_features };
+                             .features = x_features,
+                             .broker = hub_broker };
     h->plain = xs;
     xs.ctx = h;
     xs.read = x_read;
@@ -577,6 +585,8 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
     struct streams_ops stream_ops = { .ctx = h, .send = x_send, .room = x_room, .ended = x_ended };
     h->streams = streams_new(h->cas, &stream_ops);
     if (!h->xfers || !h->streams)
+        return err_sys(e, ENOMEM, "transfers");
+    if (h->bulk && !(h->peers = peers_new()))
         return err_sys(e, ENOMEM, "transfers");
     if (h->bulk)
         xfers_set_bulk(h->xfers, &(struct xfers_bulk){ .bulk = h->bulk, .makes_tickets = true });
@@ -626,6 +636,7 @@ int coordinator_run(const struct coordinator_conf *conf, struct err *e)
     xfers_free(&h.xfers);
     streams_free(&h.streams);
     bulk_free(&h.bulk);
+    peers_free(&h.peers);
     map_clear(&h.features);
     hub_clear(&h);
     store_free(&h.store);

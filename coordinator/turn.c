@@ -572,7 +572,8 @@ static void send_action(struct hub *h, const struct sched_action *a)
                                           .version = SIOFLEET_VERSION,
                                           .drop = refs,
                                           .n_drop = wire_refs(h, a, refs),
-                                          .features = WIRE_STREAM | (h->bulk ? bulk_features() : 0),
+                                          .features = WIRE_STREAM |
+                                                      (h->bulk ? bulk_features() | WIRE_PEERS : 0),
                                           .bulk_port = h->bulk ? bulk_port(h->bulk) : 0 };
     } else if (a->type == ACT_DROP) {
         m.type = M_BEAT_ACK;

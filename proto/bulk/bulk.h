@@ -73,6 +73,9 @@ struct bulk_conf {
 /* Starts the listener's thread. -EADDRINUSE and other -errno with the address named, -SF_EUSAGE for what is no
  * endpoint. */
 int bulk_new(const struct bulk_conf *conf, struct bulk **ret, struct err *e);
+/* An endpoint for listen: any port of the address from which this host reaches HOST ("tcp://ADDRESS:*"; loopback, when HOST is
+ * there). Nothing is sent. */
+int bulk_own_address(const char *host, char *ret, size_t room, struct err *e);
 /* Ends all streams, without their events. Waits for a sink's write that is under way. Accepts NULL. */
 void bulk_free(struct bulk **b);
 uint16_t bulk_port(const struct bulk *b); /* bound; 0 = does not listen */

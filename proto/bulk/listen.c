@@ -62,6 +62,37 @@ int listen_start(struct bulk *b, const char *ep, struct err *e)
     return 0;
 }
 
+int bulk_own_address(const char *host, char *ret, size_t room, struct err *e)
+{
+    char name[256], addr[NI_MAXHOST];
+    struct addrinfo *list = NULL, hints = { .ai_socktype = SOCK_DGRAM };
+    struct sockaddr_storage own;
+    size_t len = strlen(host);
+    bool brackets = len > 2 && *host == '[' && host[len - 1] == ']';
+    snprintf(name, sizeof(name), "%.*s", (int)len - 2 * brackets, host + brackets);
+    int g = getaddrinfo(name, "9", &hints, &list), r = -EADDRNOTAVAIL;
+    if (g)
+        return err_set(e, EADDRNOTAVAIL, "%.80s: %s", host, gai_strerror(g));
+    for (const struct addrinfo *a = list; a && r < 0; a = a->ai_next) {
+        CLEANUP(closep) int fd = socket(a->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        socklen_t n = sizeof(own);
+        /* the kernel chooses the address when a datagram socket is connected */
+        if (fd < 0 || connect(fd, a->ai_addr, a->ai_addrlen) < 0 ||
+            getsockname(fd, (struct sockaddr *)&own, &n) < 0)
+            r = -errno;
+        else
+            r = getnameinfo((struct sockaddr *)&own, n, addr, sizeof(addr), NULL, 0, NI_NUMERICHOST)
+                    ? -EADDRNOTAVAIL
+                    : 0;
+    }
+    freeaddrinfo(list);
+    if (r < 0)
+        return err_sys(e, -r, "%.80s", host);
+    bool six = own.ss_family == AF_INET6;
+    snprintf(ret, room, "tcp://%s%s%s:*", six ? "[" : "", addr, six ? "]" : "");
+    return 0;
+}
+
 static void refuse(struct bulk *b, struct guest *g)
 {
     closep(&g->fd);

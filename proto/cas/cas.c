@@ -804,6 +804,12 @@ int cas_put_verify(struct cas_put *p, uint64_t index, const void *data, size_t n
     return r;
 }
 
+int cas_put_open(const struct cas_put *p, struct err *e)
+{
+    int fd = open(p->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    return fd < 0 ? err_sys(e, errno, "%s", p->path) : fd;
+}
+
 int cas_put_sync(struct cas_put *p, struct err *e)
 {
     return fsync(p->fd) < 0 ? err_sys(e, errno, "%s", p->path) : 0;

@@ -101,6 +101,8 @@ int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n,
  * verified when the process was killed are found by the next cas_begin(). */
 int cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
 int cas_put_verify(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
+/* A descriptor of the caller's to read what has come, in any thread. It stays good when the put has ended. */
+int cas_put_open(const struct cas_put *p, struct err *e);
 /* fsync what was written so far, so that a commit has little to wait for. Any one thread. */
 int cas_put_sync(struct cas_put *p, struct err *e);
 /* fsync and make visible. -EINVAL when chunks are missing. Frees *p on success. */

@@ -47,6 +47,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     BIN(stats, 0, 1024) /* row_stats_pack() */                                                     \
     U64(duration_us, 0, UINT64_MAX)
 
+#define PART_HELD(U64, STR, BIN, ID, LIST) ID(id)
+
 /* ---- agent <-> coordinator */
 
 #define MSG_AGENT_HELLO(U64, STR, BIN, ID, LIST)                                                   \
@@ -163,6 +165,12 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(next, 0, UINT64_MAX)                                                                       \
     BIN(data, 0, 65536)
 
+/* Artefacts that the agent has whole, and gives to other agents when the coordinator hands it a ticket. */
+#define MSG_HOLDS(U64, STR, BIN, ID, LIST)                                                         \
+    U64(all, 0, 1) /* these are all: what was said before is void */                               \
+    LIST(has, held, 4096)                                                                          \
+    LIST(gone, held, 4096) /* no more */
+
 /* ---- artefacts, both directions. A side asks for chunks; the other sends as many as it was given credit for. */
 
 #define MSG_PUT_OFFER(U64, STR, BIN, ID, LIST)                                                     \
@@ -206,7 +214,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     ID(id)                                                                                         \
     U64(size_b, 0, UINT64_MAX)                                                                     \
     U64(missing_b, 0, UINT64_MAX) /* of it */                                                      \
-    U64(broken, 0, UINT64_MAX)    /* bulk connections of this transfer that broke so far */
+    U64(broken, 0, UINT64_MAX)    /* bulk connections of this transfer that broke so far */        \
+    U64(damaged, 0, 1)            /* the last one brought bytes that are none of the artefact */
 
 /* One end of a bulk connection; the other end has, or gets, its twin. It is used once. */
 #define MSG_BULK_TICKET(U64, STR, BIN, ID, LIST)                                                   \
@@ -224,7 +233,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(req, 0, UINT64_MAX)                                                                        \
     ID(id)                                                                                         \
     U64(wait_ms, 0, 600000)                                                                        \
-    STR(text, 0, 1000)
+    STR(text, 0, 1000)                                                                             \
+    U64(gives, 0, 1) /* by the end that was to send chunks */
 
 #define MSG_XFER_FAIL(U64, STR, BIN, ID, LIST)                                                     \
     U64(req, 0, UINT64_MAX)                                                                        \
@@ -356,6 +366,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(33, stream_drop, STREAM_DROP, ROLE_AGENT)                                                    \
     X(34, stream_at, STREAM_AT, ROLE_COORDINATOR)                                                  \
     X(35, stream_over, STREAM_OVER, ROLE_COORDINATOR)                                              \
+    X(36, holds, HOLDS, ROLE_AGENT)                                                                \
     X(40, user_hello, USER_HELLO, ROLE_USER | ROLE_READER)                                         \
     X(41, user_welcome, USER_WELCOME, ROLE_COORDINATOR)                                            \
     X(42, submit, SUBMIT, ROLE_USER)                                                               \
@@ -370,6 +381,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
  * sends none of them, and skips those that it gets. */
 #define MSG_ADDED(X)                                                                               \
     X(AGENT_HELLO, 3)                                                                              \
+    X(BULK_ASK, 1)                                                                                 \
+    X(BULK_NO, 1)                                                                                  \
     X(WELCOME, 2)                                                                                  \
     X(USER_HELLO, 1)                                                                               \
     X(USER_WELCOME, 2)
@@ -379,6 +392,7 @@ enum wire_feature {
     WIRE_BULK = 1,     /* bulk connections: bulk_ask, bulk_ticket, bulk_no */
     WIRE_BULK_AES = 2, /* AES-256-GCM in hardware */
     WIRE_STREAM = 4,   /* stream_open ... stream_over */
+    WIRE_PEERS = 8,    /* holds, and tickets between agents */
 };
 
 /* ---- what the lists give */
@@ -398,6 +412,9 @@ enum wire_feature {
 
 struct wire_task_ref {
     PART_TASK_REF(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)
+};
+struct wire_held {
+    PART_HELD(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)
 };
 struct wire_row {
     PART_ROW(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)

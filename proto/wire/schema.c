@@ -41,6 +41,12 @@ static const struct wire_field f_row[] = { PART_ROW(F_U64, F_STR, F_BIN, F_ID, F
 static const struct wire_part part_row = { "row", sizeof(struct wire_row), f_row,
                                            sizeof(f_row) / sizeof(f_row[0]) };
 
+#define S struct wire_held
+static const struct wire_field f_held[] = { PART_HELD(F_U64, F_STR, F_BIN, F_ID, F_LIST) };
+#undef S
+static const struct wire_part part_held = { "held", sizeof(struct wire_held), f_held,
+                                            sizeof(f_held) / sizeof(f_held[0]) };
+
 /* A list does not know the name of its struct, so a typedef local to one function a message stands
  * in for it. */
 #define S T

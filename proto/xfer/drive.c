@@ -137,6 +137,8 @@ static void in_end(struct xfers *x, struct in *in, int code, const char *text)
     if (in->dead)
         return;
     in->dead = true;
+    if (code)
+        xfers_bulk_no_more(x, &in->m.id);
     xfers_bulk_let_go(x, in);
     if (in->put) {
         x->store.close(in->put);
@@ -268,6 +270,8 @@ void xfers_in_step(struct xfers *x, struct in *in, const struct xfer_event *ev, 
     struct xfer_actions acts;
     size_t had = in->m.n_have;
     xfer_recv_step(&in->m, ev, now_ms, &acts);
+    if (ev->kind == XFER_EV_WROTE && ev->r >= 0)
+        xfers_bulk_here(x, &in->m.id, ev->index);
     if (x->ops.moved && in->m.n_have != had) {
         uint64_t done = (uint64_t)in->m.n_have * CID_CHUNK;
         x->ops.moved(x->ops.ctx, XFERS_IN, &in->m.id, done < in->m.size_b ? done : in->m.size_b,

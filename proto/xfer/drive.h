@@ -36,6 +36,8 @@ struct xfer_store {
     int (*put_write)(void *put, uint64_t index, const void *p, size_t n, struct err *e);
     int (*put_verify)(void *put, uint64_t index, const void *p, size_t n, struct err *e);
     int (*put_sync)(void *put, struct err *e);
+    /* As open, of one that is not whole yet: only what has come may be read. May be NULL; may be called at any time. */
+    int (*put_open)(void *put, struct err *e);
 };
 
 struct bulk;

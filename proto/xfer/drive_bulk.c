@@ -20,6 +20,7 @@ enum {
     QUIET_MS = 15000,   /* asked for and nothing came: the connection is dead */
     BROKEN_MAX = 3,     /* connections in a row that brought nothing */
     OFF_MS = 60000,     /* the coordinator's port cannot be reached: not tried again for so long */
+    SLOW_MS = 30000,    /* another agent that brings less than a chunk in so long is left */
     LOOK_MS = 500,
 };
 
@@ -77,12 +78,14 @@ static void flow_free(struct xfers *x, struct flow *f)
 }
 
 static void send_no(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id,
-                    uint64_t wait_ms, const char *text)
+                    uint64_t wait_ms, const char *text, bool gives)
 {
     char clean[200];
     utf8_clean(text, clean, sizeof(clean));
-    struct msg m = { .type = M_BULK_NO,
-                     .bulk_no = { .req = req, .id = *id, .wait_ms = wait_ms, .text = clean } };
+    struct msg m = {
+        .type = M_BULK_NO,
+        .bulk_no = { .req = req, .id = *id, .wait_ms = wait_ms, .text = clean, .gives = gives }
+    };
     xfers_send(x, peer, &m);
 }
 
@@ -134,6 +137,7 @@ static int take(struct xfers *x, struct in *in, const struct bulk_ticket *t, con
     }
     f->in = in;
     in->flow = f;
+    in->bulk_damaged = false;
     return 0;
 }
 
@@ -148,7 +152,8 @@ static void want(struct xfers *x, struct in *in, uint64_t now_ms)
                                        .id = in->m.id,
                                        .size_b = in->m.size_b,
                                        .missing_b = missing(x, in),
-                                       .broken = in->bulk_broken } };
+                                       .broken = in->bulk_broken,
+                                       .damaged = in->bulk_damaged } };
         in->bulk_ask_ms = now_ms + ASK_MS;
         xfers_send(x, in->peer, &m);
         return;
@@ -226,6 +231,28 @@ bool xfers_bulk_holds(const struct xfers *x, const struct id *id)
 
 /* ---- giving */
 
+/* One that comes in, far enough to be given on. */
+static const struct in *coming(struct xfers *x, const struct id *id)
+{
+    const struct in *in = xfers_find_in(x, id);
+    bool open = in && in->put && (in->m.state == XFER_CHUNKS || in->m.state == XFER_COMMITTING);
+    return open && x->store.put_open ? in : NULL;
+}
+
+void xfers_bulk_here(struct xfers *x, const struct id *id, uint64_t index)
+{
+    for (struct flow *f = x->flows; f; f = f->next)
+        if (f->some && id_eq(&f->id, id))
+            bulk_have(f->stream, index);
+}
+
+void xfers_bulk_no_more(struct xfers *x, const struct id *id)
+{
+    for (struct flow *f = x->flows; f; f = f->next)
+        if (f->some && id_eq(&f->id, id))
+            bulk_stop(f->stream);
+}
+
 static int give(struct xfers *x, uint64_t peer, uint64_t req, const struct bulk_ticket *t,
                 const char *dial, bool home, struct err *e)
 {
@@ -236,6 +263,11 @@ static int give(struct xfers *x, uint64_t peer, uint64_t req, const struct bulk_
     if (!x->store.open)
         return err_set(e, ENOENT, "transfer: nothing is given here");
     int fd = x->store.open(x->store.ctx, &t->artefact, &size, e);
+    const struct in *in = fd == -ENOENT ? coming(x, &t->artefact) : NULL;
+    if (in) {
+        fd = x->store.put_open(in->put, e);
+        size = in->m.size_b;
+    }
     if (fd < 0)
         return fd;
     struct flow *f = flow_new(x, peer, req, &t->artefact, size);
@@ -243,7 +275,9 @@ static int give(struct xfers *x, uint64_t peer, uint64_t req, const struct bulk_
     if (r >= 0) {
         f->dialled = dial != NULL;
         f->home = home;
-        r = bulk_give(x->bulk.bulk, t, dial, size, fd, f, &f->stream, e);
+        f->some = in != NULL;
+        r = bulk_give_some(x->bulk.bulk, t, dial, size, fd, in ? in->m.have : NULL, f, &f->stream,
+                           e);
     }
     if (r < 0) {
         close(fd);
@@ -259,7 +293,7 @@ static void on_ask(struct xfers *x, uint64_t peer, const struct msg_bulk_ask *m)
     struct err e = { 0 };
     char dial[16];
     if (!x->bulk.bulk || !x->bulk.makes_tickets) {
-        send_no(x, peer, m->req, &m->id, 0, "no bulk connections are made here");
+        send_no(x, peer, m->req, &m->id, 0, "no bulk connections are made here", true);
         return;
     }
     for (struct flow *f = x->flows; f; f = f->next)
@@ -270,7 +304,7 @@ static void on_ask(struct xfers *x, uint64_t peer, const struct msg_bulk_ask *m)
     bulk_ticket_new(&t, &m->id, features(x, peer));
     int r = give(x, peer, m->req, &t, NULL, false, &e);
     if (r < 0) {
-        send_no(x, peer, m->req, &m->id, r == -EBUSY ? BUSY_MS : 0, e.text);
+        send_no(x, peer, m->req, &m->id, r == -EBUSY ? BUSY_MS : 0, e.text, true);
         return;
     }
     snprintf(dial, sizeof(dial), ":%u", (unsigned)bulk_port(x->bulk.bulk));
@@ -303,7 +337,7 @@ static void on_ticket(struct xfers *x, uint64_t peer, const struct msg_bulk_tick
         r = take(x, in, &t, dial, home, &e);
     if (r >= 0)
         return;
-    send_no(x, peer, m->req, &m->id, r == -EBUSY ? BUSY_MS : 0, e.text);
+    send_no(x, peer, m->req, &m->id, r == -EBUSY ? BUSY_MS : 0, e.text, m->send);
     if (in && in->peer == peer && in->bulk == BULK_WANTED && !in->flow) {
         if (r == -EBUSY)
             put_off(in, BUSY_MS, now_ms);
@@ -351,6 +385,12 @@ static void on_up(struct xfers *x, struct flow *f, uint64_t now_ms)
     ask_anew(x, f->in, now_ms);
 }
 
+/* Whether another agent gives, not the coordinator. */
+static bool of_peer(const struct flow *f)
+{
+    return f->takes && f->dialled && !f->home;
+}
+
 static void on_synced(struct xfers *x, struct flow *f, const struct bulk_event *b, uint64_t now_ms)
 {
     struct xfer_event ev = { .kind = XFER_EV_COMMITTED, .r = b->r, .text = b->text };
@@ -368,7 +408,7 @@ static void on_end(struct xfers *x, struct flow *f, const struct bulk_event *b, 
     bool brought = f->chunks != 0;
     /* the other end waits for a call that does not come */
     if (b->r < 0 && !f->up && f->dialled)
-        send_no(x, f->peer, f->req, &f->id, 0, b->text);
+        send_no(x, f->peer, f->req, &f->id, 0, b->text, !f->takes);
     if (b->r < 0 && b->r != -SF_EREFUSED && !f->up && f->home) {
         if (now_ms >= x->bulk_off_ms)
             log_warn("bulk: %s; artefacts go over the link for now", b->text);
@@ -414,6 +454,10 @@ static void events(struct xfers *x, uint64_t now_ms)
             f->chunks++;
             if (f->in && b.r >= 0)
                 f->in->bulk_chunks++;
+            if (f->in && b.r == -SF_EINTEGRITY && of_peer(f)) {
+                f->in->bulk_damaged = true; /* others have it, too */
+                bulk_stop(f->stream);
+            }
             if (f->in)
                 xfers_in_step(x, f->in, &ev, now_ms);
             break;
@@ -438,6 +482,12 @@ static void look(struct xfers *x, struct flow *f, uint64_t now_ms)
             alive(x, f->in, now_ms);
         else if (f->in && bulk_quiet_ms(f->stream) > QUIET_MS)
             bulk_stop(f->stream);
+        if (!f->mark_ms || moved - f->mark_b >= CID_CHUNK || !f->up) {
+            f->mark_b = moved;
+            f->mark_ms = now_ms;
+        } else if (of_peer(f) && now_ms - f->mark_ms > SLOW_MS) {
+            bulk_stop(f->stream);
+        }
         return;
     }
     for (struct offer *o = x->offers; o && new; o = o->next)

@@ -25,6 +25,7 @@ struct in {
     unsigned bulk_broken;
     uint64_t bulk_chunks; /* that came so */
     bool committing;      /* whole; the flow ends first */
+    bool bulk_damaged;    /* the last connection brought bytes that were none of it */
 };
 
 /* Offered by us. */
@@ -58,6 +59,8 @@ struct flow {
     struct in *in;            /* takes: whose chunks these are; NULL = it ended */
     void *put;                /* what it leaves when in has ended: closed with the flow */
     uint64_t size_b, moved_b; /* as seen last */
+    bool some;                /* gives what still comes in here */
+    uint64_t mark_b, mark_ms; /* takes from another agent: when it was that far */
 };
 
 struct xfers {
@@ -103,6 +106,9 @@ bool xfers_bulk_commit(struct xfers *x, struct in *in);
 void xfers_bulk_let_go(struct xfers *x, struct in *in);
 /* Whether the threads of an ended transfer still hold a put of it. */
 bool xfers_bulk_holds(const struct xfers *x, const struct id *id);
+/* A chunk of it has come, or no more will: for whoever is given it meanwhile. */
+void xfers_bulk_here(struct xfers *x, const struct id *id, uint64_t index);
+void xfers_bulk_no_more(struct xfers *x, const struct id *id);
 /* A message of the three kinds. */
 void xfers_bulk_msg(struct xfers *x, uint64_t peer, const struct msg *m, uint64_t now_ms);
 /* Events of the threads and what is due. */

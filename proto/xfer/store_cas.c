@@ -59,6 +59,11 @@ static int of_put_sync(void *put, struct err *e)
     return cas_put_sync(put, e);
 }
 
+static int of_put_open(void *put, struct err *e)
+{
+    return cas_put_open(put, e);
+}
+
 static void of_close(void *put)
 {
     struct cas_put *p = put;
@@ -78,5 +83,6 @@ struct xfer_store xfer_store_cas(struct cas *c)
                                 .open = of_open,
                                 .put_write = of_put_write,
                                 .put_verify = of_put_verify,
-                                .put_sync = of_put_sync };
+                                .put_sync = of_put_sync,
+                                .put_open = of_put_open };
 }

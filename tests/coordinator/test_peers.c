@@ -33,7 +33,7 @@ Test(peers, agents_that_start_together_form_one_chain_behind_the_coordinator)
     struct peers *p = fleet(8);
     struct id id = art(1);
     for (unsigned i = 1; i <= 8; i++) {
-        cr_assert_eq(peers_ask(p, i, &id, 0, false), i - 1);
+        cr_assert_eq(peers_ask(p, i, &id, 0, false, false), i - 1);
         holds(p);
     }
     peers_free(&p);
@@ -47,7 +47,7 @@ Test(peers, whoever_has_all_of_it_serves_and_load_spreads)
     for (unsigned i = 1; i <= 4; i++)
         peers_has(p, i, &id);
     for (unsigned i = 5; i <= 12; i++) {
-        uint64_t from = peers_ask(p, i, &id, 0, false);
+        uint64_t from = peers_ask(p, i, &id, 0, false, false);
         cr_assert(from >= 1);
         if (i <= 8)
             cr_assert(from <= 4, "an idle one with all of it is asked before others");
@@ -55,7 +55,7 @@ Test(peers, whoever_has_all_of_it_serves_and_load_spreads)
         holds(p);
     }
     for (unsigned i = 13; i <= 20; i++)
-        of_coordinator += peers_ask(p, i, &id, 0, false) == 0;
+        of_coordinator += peers_ask(p, i, &id, 0, false, false) == 0;
     cr_assert_eq(of_coordinator, 0);
     holds(p);
     peers_free(&p);
@@ -66,15 +66,16 @@ Test(peers, one_that_failed_is_not_named_again_and_a_damaged_one_to_nobody)
     struct peers *p = fleet(4);
     struct id id = art(7);
     peers_has(p, 1, &id);
-    cr_assert_eq(peers_ask(p, 2, &id, 0, false), 1);
-    cr_assert_eq(peers_ask(p, 2, &id, 1, false), 0, "it did not answer: back to the coordinator");
-    cr_assert_eq(peers_ask(p, 3, &id, 0, false), 1, "others may still ask it");
-    cr_assert_eq(peers_ask(p, 3, &id, 1, true), 2, "its bytes were damaged");
-    cr_assert_eq(peers_ask(p, 4, &id, 0, false), 3, "so nobody asks it");
+    cr_assert_eq(peers_ask(p, 2, &id, 0, false, false), 1);
+    cr_assert_eq(peers_ask(p, 2, &id, 1, false, false), 0,
+                 "it did not answer: back to the coordinator");
+    cr_assert_eq(peers_ask(p, 3, &id, 0, false, false), 1, "others may still ask it");
+    cr_assert_eq(peers_ask(p, 3, &id, 1, true, false), 2, "its bytes were damaged");
+    cr_assert_eq(peers_ask(p, 4, &id, 0, false, false), 3, "so nobody asks it");
     peers_lost(p, 1, &id);
     peers_has(p, 1, &id);
     peers_ended(p, 4, &id);
-    cr_assert_eq(peers_ask(p, 4, &id, 0, false), 1, "it has it anew");
+    cr_assert_eq(peers_ask(p, 4, &id, 0, false, false), 1, "it has it anew");
     holds(p);
     peers_free(&p);
 }
@@ -83,11 +84,11 @@ Test(peers, nobody_fetches_from_itself_in_a_circle)
 {
     struct peers *p = fleet(3);
     struct id id = art(2);
-    cr_assert_eq(peers_ask(p, 1, &id, 0, false), 0);
-    cr_assert_eq(peers_ask(p, 2, &id, 0, false), 1);
-    cr_assert_eq(peers_ask(p, 3, &id, 0, false), 2);
-    cr_assert_eq(peers_ask(p, 1, &id, 0, false), 0, "2 and 3 wait for it");
-    cr_assert_eq(peers_ask(p, 2, &id, 1, false), 0, "3 waits for it");
+    cr_assert_eq(peers_ask(p, 1, &id, 0, false, false), 0);
+    cr_assert_eq(peers_ask(p, 2, &id, 0, false, false), 1);
+    cr_assert_eq(peers_ask(p, 3, &id, 0, false, false), 2);
+    cr_assert_eq(peers_ask(p, 1, &id, 0, false, false), 0, "2 and 3 wait for it");
+    cr_assert_eq(peers_ask(p, 2, &id, 1, false, false), 0, "3 waits for it");
     holds(p);
     peers_free(&p);
 }
@@ -98,11 +99,11 @@ Test(peers, who_cannot_be_reached_or_is_gone_serves_nobody)
     struct id id = art(2);
     peers_serves(p, 1, false);
     peers_has(p, 1, &id);
-    cr_assert_eq(peers_ask(p, 2, &id, 0, false), 0);
-    cr_assert_eq(peers_ask(p, 3, &id, 0, false), 2);
+    cr_assert_eq(peers_ask(p, 2, &id, 0, false, false), 0);
+    cr_assert_eq(peers_ask(p, 3, &id, 0, false, false), 2);
     peers_gone(p, 2);
     holds(p);
-    cr_assert_eq(peers_ask(p, 3, &id, 2, false), 0);
+    cr_assert_eq(peers_ask(p, 3, &id, 2, false, false), 0);
     peers_gone(p, 3);
     peers_lost(p, 1, &id);
     cr_assert_eq(peers_held(p), 0);
@@ -148,11 +149,12 @@ Test(peers, rules_hold_whatever_comes)
                 if (rng_below(&g, 4) == 0)
                     peers_gone(p, a);
                 else if (rng_below(&g, 8) == 0)
-                    peers_forget(p, &id);
+                    peers_anew(p, a);
                 break;
             default: {
                 bool damaged = rng_below(&g, 3) == 0;
-                uint64_t from = peers_ask(p, a, &id, b, damaged);
+                uint64_t from = peers_ask(p, a, &id, b, damaged, rng_below(&g, 9) == 0);
+                cr_assert_eq(from, peers_source(p, a, &id));
                 cr_assert(from != a, "seed %llu: from itself", (unsigned long long)seed);
                 cr_assert(!from || from != b, "seed %llu: the failed one again",
                           (unsigned long long)seed);

@@ -27,6 +27,7 @@ static const struct {
     { "stream_open", A },     { "stream_data", A },
     { "stream_end", A },      { "stream_drop", A },
     { "stream_at", C },       { "stream_over", C },
+    { "holds", A },
 };
 
 static struct fill_mem mem;

@@ -28,7 +28,7 @@ static struct wire_held *held(const struct agent *a, size_t *ret_n)
     if (!w)
         return NULL;
     for (size_t i = 0; i < n; i++)
-        if (!v[i].gone)
+        if (!v[i].gone && v[i].size_b >= BULK_MIN_B) /* of smaller ones each gets its own */
             w[k++] = v[i];
     if (k > HELD_MAX) {
         qsort(w, k, sizeof(*w), by_use);

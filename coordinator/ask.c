@@ -163,6 +163,11 @@ static int ls_agent(void *ctx, const struct store_agent *a)
     json_object_set_new(j, "labels", labels);
     json_object_set_new(j, "running", json_integer(running));
     json_object_set_new(j, "last_seen_ms", json_u64(now > seen ? now - seen : 0));
+    char until[CLOCK_RFC3339_LEN];
+    clock_rfc3339(a->drained_until_ms, until);
+    bool why = a->drained && *a->why, ends = a->drained && a->drained_until_ms;
+    json_object_set_new(j, "reason", why ? json_str(a->why) : json_null());
+    json_object_set_new(j, "until", ends ? json_string(until) : json_null());
     json_array_append_new(p->items, j);
     return 0;
 }

@@ -103,6 +103,7 @@ struct hub {
     struct err why;
     bool full_told;
     uint64_t full_told_ms, tried_ms;
+    uint64_t undrain_ms; /* monotonic: when to look at drained agents again */
     /* artefacts that the store names and that are not here, or are damaged */
     struct hub_want *wants;
     size_t n_wants, room_wants;
@@ -164,8 +165,8 @@ int hub_job_end(struct hub *h, const struct peer *p, const struct hub_agent *a,
                 struct err *e);
 int hub_job_task(struct hub *h, const struct sched_action *a, struct err *e);
 int hub_job_over(struct hub *h, const struct sched_action *a, struct err *e);
-int hub_control_job(struct hub *h, const char *verb, const struct store_job *w, char text[256],
-                    struct err *e);
+int hub_control_job(struct hub *h, const char *verb, uint64_t value, const struct store_job *w,
+                    char text[256], struct err *e);
 int hub_ask_job(struct hub *h, const json_t *args, const char *cursor, json_t **ret,
                 char next[STORE_CURSOR], struct err *e);
 int hub_ls_jobs(struct hub *h, const char *cursor, json_t *items, char next[STORE_CURSOR],
@@ -254,6 +255,8 @@ int hub_audit(struct hub *h, const json_t *args, const char *cursor, json_t **re
 
 /* users.c: messages of users that change something */
 void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m);
+/* Agents that were drained for a time take tasks again when it is over. Once a turn. */
+void hub_undrain_due(struct hub *h);
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m);
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code);
 /* End the transaction in the middle of a turn, so that what follows may tell the scheduler, and open the next one. */

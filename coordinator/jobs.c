@@ -351,6 +351,7 @@ int hub_load_job(struct hub *h, uint64_t seq, bool fresh, struct err *e)
         return r;
     j->seq = seq;
     j->id = w.id;
+    j->priority = w.priority;
     r = store_waiting_tasks(h->store, seq, load_task, load_tried, j, e);
     if (r >= 0)
         r = map_put(&h->jobs, seq, j);
@@ -495,8 +496,8 @@ static uint64_t free_tasks(struct hub *h, const struct sched_job *j)
     return n;
 }
 
-int hub_control_job(struct hub *h, const char *verb, const struct store_job *w, char text[256],
-                    struct err *e)
+int hub_control_job(struct hub *h, const char *verb, uint64_t value, const struct store_job *w,
+                    char text[256], struct err *e)
 {
     struct sched_event ev = { .job = { .seq = w->seq } };
     int r;
@@ -530,6 +531,11 @@ int hub_control_job(struct hub *h, const char *verb, const struct store_job *w, 
         snprintf(text, 256, "job '%.100s': cancelled", w->name);
         /* durable before it is answered; what its agents still say is late */
         r = store_cancel_job(h->store, w->seq, clock_wall_ms(), e);
+    } else if (!strcmp(verb, "priority")) {
+        ev.type = EV_PRIORITY_JOB;
+        ev.job.priority = value;
+        snprintf(text, 256, "job '%.100s': priority %" PRIu64, w->name, value);
+        r = store_job_priority(h->store, w->seq, value, e);
     } else {
         bool hold = !strcmp(verb, "hold");
         ev.type = EV_HOLD_JOB;

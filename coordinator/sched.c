@@ -220,12 +220,16 @@ static int step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
         return sched_ev_job(s, ev, out, e);
     case EV_CANCEL_JOB:
     case EV_HOLD_JOB:
+    case EV_PRIORITY_JOB:
         j = sched_job(s, ev->job.seq);
         if (!j)
             return err_set(e, ENOENT, "job is over");
         if (ev->type == EV_CANCEL_JOB)
             return sched_cancel_job(s, j, out);
-        j->held = ev->job.held;
+        if (ev->type == EV_PRIORITY_JOB)
+            sched_order_job(s, j, ev->job.priority);
+        else
+            j->held = ev->job.held;
         return 0;
     case EV_STOP:
         s->draining = true;

@@ -258,9 +258,10 @@ enum sched_event_type {
     EV_DRAIN,        /* agent.install, agent.accept (0 = drain) */
     EV_REDO, /* sweep.seq, sweep.todo (borrowed): these points, which had failed, are to run again, and tasks in quarantine */
     EV_JOB,  /* job: accepted just now, or found in the store at a start */
-    EV_CANCEL_JOB, /* job.seq */
-    EV_HOLD_JOB,   /* job.seq, job.held */
-    EV_STOP,       /* this coordinator ends: grant nothing more */
+    EV_CANCEL_JOB,   /* job.seq */
+    EV_HOLD_JOB,     /* job.seq, job.held */
+    EV_PRIORITY_JOB, /* job.seq, job.priority */
+    EV_STOP,         /* this coordinator ends: grant nothing more */
     EV_TICK, /* leases, back-offs, grants. After each group of events, and at least every few 100 ms. Costs nothing
                 unless something moved or is due */
 };

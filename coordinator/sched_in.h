@@ -73,6 +73,7 @@ int sched_expire(struct sched *s, uint64_t now, struct sched_actions *out);
 
 /* sched_job.c */
 void sched_free_job(struct sched_job *j);
+void sched_order_job(struct sched *s, struct sched_job *j, uint64_t priority);
 int sched_ev_job(struct sched *s, const struct sched_event *ev, struct sched_actions *out,
                  struct err *e);
 int sched_cancel_job(struct sched *s, struct sched_job *j, struct sched_actions *out);

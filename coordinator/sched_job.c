@@ -41,8 +41,10 @@ void sched_free_job(struct sched_job *j)
 }
 
 /* Behind all of the same or a higher priority. */
-static void put_in_order(struct sched *s, struct sched_job *j)
+void sched_order_job(struct sched *s, struct sched_job *j, uint64_t priority)
 {
+    list_del(&j->all);
+    j->priority = priority;
     struct list *at = s->job_list.next;
     while (at != &s->job_list && LIST_OF(at, struct sched_job, all)->priority >= j->priority)
         at = at->next;
@@ -89,7 +91,7 @@ int sched_ev_job(struct sched *s, const struct sched_event *ev, struct sched_act
         free(j);
         return r;
     }
-    put_in_order(s, j);
+    sched_order_job(s, j, j->priority);
     for (size_t i = 0; i < ev->job.n_tasks; i++) {
         const struct sched_job_task *x = &ev->job.tasks[i];
         struct sched_task *t;

@@ -107,7 +107,7 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
             log_warn("artefact %.8s: not taken: %s", hex, end->text);
         return 0;
     }
-    hub_spoiled(h, &end->id); /* no more */
+    hub_spoiled(h, &end->id);                                    /* no more */
     bool known = store_artefact(h->store, hex, &old, NULL) == 0; /* it was here before */
     int r = note_artefact(h, &end->id, end->size_b, known ? old.kind : end->kind,
                           known ? old.name : end->name, e);
@@ -537,6 +537,8 @@ static int loop(struct hub *h, int sig, struct err *e)
         hub_commit(h); /* a transfer may have ended */
         hub_log_tick(h, clock_mono_ms());
         hub_look_after(h);
+        hub_undrain_due(h);
+        hub_commit(h);
         hub_tick(h);
     }
 }

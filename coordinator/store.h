@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 8 };
+enum { STORE_VERSION = 9 };
 
 struct store;
 
@@ -77,6 +77,7 @@ int store_sweeps(struct store *st, uint64_t from, bool open_only,
 int store_sweep_state(struct store *st, uint64_t seq, enum sweep_state state, uint64_t ended_ms,
                       struct err *e);
 int store_sweep_held(struct store *st, uint64_t seq, bool held, struct err *e);
+int store_sweep_priority(struct store *st, uint64_t seq, uint64_t priority, struct err *e);
 /* Count rows of fenced attempts, and rows that are none of its points. */
 int store_sweep_late(struct store *st, uint64_t seq, uint64_t late, uint64_t foreign,
                      struct err *e);
@@ -150,7 +151,8 @@ struct store_agent {
     uint64_t boot, cores, memory_mib, last_seen_ms;
     bool kvm, drained, stopped; /* stopped: it went in order, nobody waits for it */
     struct id engine;
-    char why[161]; /* of drained, when it was not a person; "" = none */
+    uint64_t drained_until_ms; /* wall; then it takes tasks again by itself; 0 = not by itself */
+    char why[161];             /* of drained, if somebody said; "" = none */
 };
 /* Adds or replaces (drained stays). *ret_reg: number of (install, boot, facts), for rows. facts: JSON text. -EEXIST when the
  * key belongs to another install. */
@@ -158,9 +160,9 @@ int store_add_agent(struct store *st, struct store_agent *a, const char *facts, 
                     struct err *e);
 /* The newest agent of that name; its install in hex works too. */
 int store_find_agent(struct store *st, const char *name, struct store_agent *ret, struct err *e);
-/* why: NULL = a person wanted it so. */
+/* why: NULL = nobody said. until_ms: see drained_until_ms. */
 int store_agent_drained(struct store *st, const uint8_t install[16], bool drained, const char *why,
-                        struct err *e);
+                        uint64_t until_ms, struct err *e);
 int store_agent_stopped(struct store *st, const uint8_t install[16], uint64_t wall_ms,
                         struct err *e);
 int store_agent_seen(struct store *st, const uint8_t install[16], uint64_t wall_ms, struct err *e);
@@ -357,6 +359,7 @@ int store_job_state(struct store *st, uint64_t seq, enum sweep_state state, uint
 /* The job and all its tasks that are not over. */
 int store_cancel_job(struct store *st, uint64_t seq, uint64_t ended_ms, struct err *e);
 int store_job_held(struct store *st, uint64_t seq, bool held, struct err *e);
+int store_job_priority(struct store *st, uint64_t seq, uint64_t priority, struct err *e);
 /* Those of a job that are not over, by number, then what each was tried: how often, and how many of these were its own
  * failures. install: NULL = not bound to a host. The callbacks may not use the store. */
 int store_waiting_tasks(struct store *st, uint64_t job,

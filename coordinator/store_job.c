@@ -221,6 +221,15 @@ int store_cancel_job(struct store *st, uint64_t seq, uint64_t ended_ms, struct e
     return r < 0 ? r : store_job_state(st, seq, SWEEP_CANCELLED, ended_ms, e);
 }
 
+int store_job_priority(struct store *st, uint64_t seq, uint64_t priority, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "UPDATE t_job SET priority = ? WHERE seq = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uu", priority, seq);
+    return db_step(st, s, e, "job");
+}
+
 int store_job_held(struct store *st, uint64_t seq, bool held, struct err *e)
 {
     sqlite3_stmt *s = db_use(st, "UPDATE t_job SET held = ? WHERE seq = ?", e);

@@ -116,8 +116,11 @@ static const char schema_7[] =
 
 static const char schema_8[] = "ALTER TABLE t_attempt ADD COLUMN boot INTEGER;";
 
-static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3, schema_4,
-                                                    schema_5, schema_6, schema_7, schema_8 };
+static const char schema_9[] = "ALTER TABLE t_agent ADD COLUMN drained_until_ms INTEGER;";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3,
+                                                    schema_4, schema_5, schema_6,
+                                                    schema_7, schema_8, schema_9 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 

@@ -183,6 +183,15 @@ int store_sweep_held(struct store *st, uint64_t seq, bool held, struct err *e)
     return db_step(st, s, e, "sweep");
 }
 
+int store_sweep_priority(struct store *st, uint64_t seq, uint64_t priority, struct err *e)
+{
+    sqlite3_stmt *s = db_use(st, "UPDATE t_sweep SET priority = ? WHERE seq = ?", e);
+    if (!s)
+        return -EIO;
+    db_bind(s, "uu", priority, seq);
+    return db_step(st, s, e, "sweep");
+}
+
 int store_sweep_late(struct store *st, uint64_t seq, uint64_t late, uint64_t foreign, struct err *e)
 {
     sqlite3_stmt *s =

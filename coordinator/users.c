@@ -9,7 +9,7 @@
 #include "proto/base/log.h"
 #include "proto/base/num.h"
 
-enum { KNOWN_AT_SUBMIT = 20000 };
+enum { KNOWN_AT_SUBMIT = 20000, UNDRAIN_MS = 500 };
 
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code)
 {
@@ -307,7 +307,7 @@ static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_o
     bool bound = true;
     if (!s && hub_after_job(h, w->seq, &job, &bound, NULL) == 0 && !bound) {
         int jr = job.state > SWEEP_RUNNING
-                     ? hub_control_job(h, failed_only ? "retry-failed" : "retry", &job, text, e)
+                     ? hub_control_job(h, failed_only ? "retry-failed" : "retry", 0, &job, text, e)
                      : 0;
         if (jr >= 0 && w->state > SWEEP_RUNNING)
             jr = store_sweep_state(h->store, w->seq, SWEEP_QUEUED, 0, e);
@@ -343,8 +343,8 @@ static int retry_sweep(struct hub *h, const struct store_sweep *w, bool failed_o
     return r < 0 ? r : 0;
 }
 
-static int control_sweep(struct hub *h, const char *verb, const struct store_sweep *w,
-                         char text[256], struct err *e)
+static int control_sweep(struct hub *h, const char *verb, uint64_t value,
+                         const struct store_sweep *w, char text[256], struct err *e)
 {
     struct sched_event ev = { .sweep = { .seq = w->seq } };
     int r = 0;
@@ -360,6 +360,11 @@ static int control_sweep(struct hub *h, const char *verb, const struct store_swe
         snprintf(text, 256, "sweep '%.100s': cancelled", w->name);
         /* durable before it is answered, whatever becomes of its tasks */
         r = store_sweep_state(h->store, w->seq, SWEEP_CANCELLED, clock_wall_ms(), e);
+    } else if (!strcmp(verb, "priority")) {
+        ev.type = EV_PRIORITY;
+        ev.sweep.priority = value;
+        snprintf(text, 256, "sweep '%.100s': priority %" PRIu64, w->name, value);
+        r = store_sweep_priority(h->store, w->seq, value, e);
     } else {
         bool hold = !strcmp(verb, "hold");
         ev.type = hold ? EV_HOLD : EV_RELEASE;
@@ -370,39 +375,75 @@ static int control_sweep(struct hub *h, const char *verb, const struct store_swe
     bool bound = true;
     char said[256];
     if (r >= 0 && hub_after_job(h, w->seq, &job, &bound, NULL) == 0 && !bound)
-        r = hub_control_job(h, verb, &job, said, e); /* what it waits for, too */
+        r = hub_control_job(h, verb, value, &job, said, e); /* what it waits for, too */
     if (r >= 0)
         hub_event(h, &ev);
     return r;
 }
 
-static int control_agent(struct hub *h, const char *verb, const char *target, char text[256],
-                         struct err *e)
+static int set_drained(struct hub *h, const struct store_agent *a, bool drain, const char *why,
+                       uint64_t until_ms, struct err *e)
 {
-    struct store_agent a;
-    bool drain = !strcmp(verb, "drain");
-    int r = store_find_agent(h->store, target, &a, e);
-    if (r >= 0)
-        r = store_agent_drained(h->store, a.install, drain, NULL, e);
+    int r = store_agent_drained(h->store, a->install, drain, *why ? why : NULL, until_ms, e);
     if (r < 0)
         return r;
     struct sched_event ev = { .type = EV_DRAIN, .agent = { .accept = !drain } };
-    memcpy(ev.agent.install, a.install, 16);
+    memcpy(ev.agent.install, a->install, 16);
     hub_event(h, &ev);
     for (struct hub_agent *i = h->agents; i; i = i->next)
-        if (!memcmp(i->info.install, a.install, 16)) {
+        if (!memcmp(i->info.install, a->install, 16)) {
             i->info.drained = drain;
-            i->info.why[0] = 0;
+            i->info.drained_until_ms = until_ms;
+            snprintf(i->info.why, sizeof(i->info.why), "%.160s", why);
         }
-    snprintf(text, 256, "agent '%.64s': %s", a.name,
-             drain ? "takes nothing new, what runs ends" : "takes tasks again");
     return 0;
+}
+
+static int control_agent(struct hub *h, const struct msg_control *m, char text[256], struct err *e)
+{
+    struct store_agent a;
+    bool drain = strcmp(m->verb, "undrain") != 0;
+    uint64_t until_ms = !strcmp(m->verb, "drain-for") ? clock_wall_ms() + m->value : 0;
+    char when[CLOCK_RFC3339_LEN];
+    int r = store_find_agent(h->store, m->target, &a, e);
+    if (r >= 0)
+        r = set_drained(h, &a, drain, drain ? m->text : "", until_ms, e);
+    if (r < 0)
+        return r;
+    clock_rfc3339(until_ms, when);
+    snprintf(text, 256, "agent '%.64s': %s%s%s", a.name,
+             drain ? "takes nothing new, what runs ends" : "takes tasks again",
+             until_ms ? "; takes tasks again at " : "", until_ms ? when : "");
+    return 0;
+}
+
+void hub_undrain_due(struct hub *h)
+{
+    uint64_t now = clock_wall_ms(), mono = clock_mono_ms();
+    if (mono < h->undrain_ms)
+        return;
+    h->undrain_ms = mono + UNDRAIN_MS;
+    for (struct hub_agent *a = h->agents; a; a = a->next) {
+        struct err e = { 0 };
+        if (!a->info.drained || !a->info.drained_until_ms || now < a->info.drained_until_ms)
+            continue;
+        if (!hub_write(h))
+            return; /* tried again */
+        if (set_drained(h, &a->info, false, "", 0, &e) < 0) {
+            hub_fail(h, &e);
+            return;
+        }
+        log_info("agent '%s' takes tasks again: its time is over", a->info.name);
+        store_event(h->store, now, "agent", a->info.name, "takes tasks again: its time is over",
+                    &e);
+    }
 }
 
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m)
 {
-    static const char *const verbs[] = { "cancel", "hold",    "release", "retry", "retry-failed",
-                                         "drain",  "undrain", "pin",     "unpin" };
+    static const char *const verbs[] = { "cancel",       "hold",  "release",   "retry",
+                                         "retry-failed", "drain", "drain-for", "undrain",
+                                         "priority",     "pin",   "unpin" };
     struct err e = { 0 };
     char text[256] = "";
     size_t v = 0;
@@ -421,10 +462,12 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
         r = -1;
     } else if (v == ARRAY_LEN(verbs)) {
         r = err_set(&e, SF_EUSAGE, "%.31s: unknown to this coordinator", m->verb);
-    } else if (v >= 7) {
-        r = hub_pin(h, m->target, v == 7, text, &e);
-    } else if (v >= 5) {
-        r = control_agent(h, m->verb, m->target, text, &e);
+    } else if (v >= 9) {
+        r = hub_pin(h, m->target, v == 9, text, &e);
+    } else if (!strcmp(m->verb, "priority") && m->value > UINT32_MAX) {
+        r = err_set(&e, SF_EUSAGE, "priority: at most %u", UINT32_MAX);
+    } else if (v >= 5 && v <= 7) {
+        r = control_agent(h, m, text, &e);
     } else if ((late = hub_is_task(h, m->target, &task))) {
         r = control_task(h, m->verb, task, text, &e);
     } else {
@@ -432,9 +475,9 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
         struct store_job j;
         r = store_find_sweep(h->store, m->target, &w, &e);
         if (r >= 0)
-            r = control_sweep(h, m->verb, &w, text, &e);
+            r = control_sweep(h, m->verb, m->value, &w, text, &e);
         else if (r == -ENOENT && store_find_job(h->store, m->target, &j, NULL) == 0)
-            r = hub_control_job(h, m->verb, &j, text, &e);
+            r = hub_control_job(h, m->verb, m->value, &j, text, &e);
     }
     if (r < 0) {
         if (!e.code)

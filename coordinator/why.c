@@ -316,9 +316,13 @@ static int why_agent(struct why *y, const struct store_agent *a, const char **re
     else if (!a->drained && s->accept)
         reason(y, "READY", "it takes work: %u points tasks, %u trace tasks now",
                s->n_tasks[TASK_POINTS], s->n_tasks[TASK_TRACE]);
-    if (a->drained)
-        reason(y, "DRAINED", "%s; `siofleet undrain %s` gives it work again",
-               *a->why ? a->why : "somebody drained it", a->name);
+    if (a->drained) {
+        char when[CLOCK_RFC3339_LEN];
+        clock_rfc3339(a->drained_until_ms, when);
+        reason(y, "DRAINED", "%s%s%s; `siofleet undrain %s` gives it work again",
+               *a->why ? a->why : "somebody drained it", a->drained_until_ms ? ", until " : "",
+               a->drained_until_ms ? when : "", a->name);
+    }
     if (s && s->alive && !s->accept && !a->drained)
         reason(y, "CLOSED", "it takes nothing new: it is ending, or its disk is full");
     char verdict[16];

@@ -6,6 +6,7 @@
 #include "coordinator/cli/fleet_run.h"
 #include "coordinator/cli/sheet.h"
 #include "proto/base/clean.h"
+#include "proto/base/num.h"
 #include "proto/base/file.h"
 
 enum { ENDED = 20 }; /* tasks that `ls tasks` shows beside those that are not over */
@@ -163,16 +164,43 @@ int run_ls(struct cli *c, void *opts, int argc, char **argv)
 
 /* ---- cancel, hold, release, retry, drain, undrain */
 
+static int control(struct cli *c, const char *word, const struct control_opt *o, uint64_t value,
+                   int argc, char **argv);
+
 int run_control(struct cli *c, void *opts, int argc, char **argv)
 {
     const struct control_opt *o = opts;
     char word[32];
-    snprintf(word, sizeof(word), "%s%s", c->verb->name, o->failed ? "-failed" : "");
-    return run_control_word(c, word, o, argc, argv);
+    if (o->reason && strlen(o->reason) > 150)
+        return cli_failf(c, SF_EUSAGE, "--reason: more than 150 bytes");
+    if (o->time.set && !o->time.v)
+        return cli_failf(c, SF_EUSAGE, "--for: no time at all");
+    snprintf(word, sizeof(word), "%s%s", c->verb->name,
+             o->failed     ? "-failed"
+             : o->time.set ? "-for"
+                           : "");
+    return control(c, word, o, o->time.v, argc, argv);
+}
+
+int run_priority(struct cli *c, void *opts, int argc, char **argv)
+{
+    const struct control_opt *o = opts;
+    struct err e = { 0 };
+    uint64_t n;
+    c->json = o->json;
+    if (num_u64(argv[0], 0, UINT32_MAX, "priority", &n, &e) < 0)
+        return cli_fail(c, &e);
+    return control(c, "priority", o, n, argc - 1, argv + 1);
 }
 
 int run_control_word(struct cli *c, const char *word, const struct control_opt *o, int argc,
                      char **argv)
+{
+    return control(c, word, o, 0, argc, argv);
+}
+
+static int control(struct cli *c, const char *word, const struct control_opt *o, uint64_t value,
+                   int argc, char **argv)
 {
     c->json = o->json;
     struct err e = { 0 };
@@ -186,7 +214,7 @@ int run_control_word(struct cli *c, const char *word, const struct control_opt *
     for (int i = 0; i < argc; i++) {
         char text[1001] = "";
         e = (struct err){ 0 };
-        r = client_control(cl, word, argv[i], text, &e);
+        r = client_control_with(cl, word, argv[i], o->reason ? o->reason : "", value, text, &e);
         if (r < 0) {
             /* with several targets the others still get their turn; the first failure gives the exit status */
             struct cli quiet = { .verb = c->verb, .json = o->json && argc == 1 };
@@ -485,6 +513,22 @@ static const struct opt quickstart_opts[] = {
     { 0 },
 };
 
+static const struct opt drain_opts[] = {
+    { .name = "reason",
+      .arg = "TEXT",
+      .help = "why, for who looks at it",
+      .kind = OPT_STR,
+      .off = offsetof(struct control_opt, reason) },
+    { .name = "for",
+      .arg = "TIME",
+      .help = "a maintenance: so long, then they take tasks again (2h, 30m)",
+      .kind = OPT_MS,
+      .off = offsetof(struct control_opt, time) },
+    JSON_OPT(struct control_opt),
+    CLIENT_OPTS(struct control_opt, fleet),
+    { 0 },
+};
+
 #define CONTROL(word, what, text, more, example, table)                                            \
     {                                                                                              \
         .name = word, .args = what, .summary = text, .details = more, .examples = example,         \
@@ -726,6 +770,16 @@ const struct verb fleet_verbs[] = {
             control_opts),
     CONTROL("release", "ID...", "let held sweeps and jobs go on", NULL, "siofleet release last",
             control_opts),
+    { .name = "priority",
+      .args = "N ID...",
+      .summary = "change the priority of sweeps or jobs",
+      .details = "Higher goes first; equal ones share the fleet. What runs goes on to its end.",
+      .examples = "siofleet priority 5 last     # the newest sweep goes before those of less",
+      .opts = control_opts,
+      .opts_size = sizeof(struct control_opt),
+      .min_args = 2,
+      .max_args = -1,
+      .run = run_priority },
     CONTROL("retry", "ID...", "run failed or cancelled work again",
             "Also lets tasks out of quarantine: those that took three agents with them.",
             "siofleet retry 41                # a task\n"
@@ -733,8 +787,12 @@ const struct verb fleet_verbs[] = {
             retry_opts),
     CONTROL(
         "drain", "AGENT...", "give these agents nothing new",
-        "What they run goes on to its end; then the host can be taken away. `undrain` undoes it.",
-        "siofleet drain kvm07 && siofleet ls agents", control_opts),
+        "What they run goes on to its end; then the host can be taken away. `undrain` undoes it, "
+        "and the end\n"
+        "of a maintenance does by itself. `ls agents` and `why` show the reason and the time.",
+        "siofleet drain kvm07 && siofleet ls agents\n"
+        "siofleet drain kvm07 --for 2h --reason 'new disk'    # back by itself",
+        drain_opts),
     CONTROL("undrain", "AGENT...", "give these agents work again", NULL, "siofleet undrain kvm07",
             control_opts),
     { .name = "quickstart",

@@ -39,8 +39,11 @@ int run_ls(struct cli *c, void *o, int argc, char **argv);
 struct control_opt {
     struct client_opt fleet;
     bool json, failed;
+    const char *reason;
+    struct opt_u64 time;
 };
 int run_control(struct cli *c, void *o, int argc, char **argv);
+int run_priority(struct cli *c, void *o, int argc, char **argv);
 /* control(word, each of argv), and what came of it. */
 int run_control_word(struct cli *c, const char *word, const struct control_opt *o, int argc,
                      char **argv);

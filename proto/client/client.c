@@ -385,8 +385,15 @@ int client_ask_one(struct client *c, const char *what, const json_t *args, json_
 int client_control(struct client *c, const char *verb, const char *target, char *ret_text,
                    struct err *e)
 {
+    return client_control_with(c, verb, target, "", 0, ret_text, e);
+}
+
+int client_control_with(struct client *c, const char *verb, const char *target, const char *text,
+                        uint64_t value, char *ret_text, struct err *e)
+{
     CLEANUP(msg_clear) struct msg a = { 0 };
-    struct msg q = { .type = M_CONTROL, .control = { .verb = verb, .target = target } };
+    struct msg q = { .type = M_CONTROL,
+                     .control = { .verb = verb, .target = target, .text = text, .value = value } };
     if (!*target || strlen(target) > 128)
         return err_set(e, SF_EUSAGE, "'%.140s': is no id and no name", target);
     int r = client_call(c, &q, 0, &a, e);

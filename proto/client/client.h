@@ -76,6 +76,9 @@ int client_ask(struct client *c, const char *what, const json_t *args,
 int client_ask_one(struct client *c, const char *what, const json_t *args, json_t **ret,
                    struct err *e);
 
+/* control(verb, target), with what the verb takes besides; text "" and value 0 = nothing. */
+int client_control_with(struct client *c, const char *verb, const char *target, const char *text,
+                        uint64_t value, char *ret_text, struct err *e);
 /* control(verb, target). ret_text: at least 1001 bytes or NULL. */
 int client_control(struct client *c, const char *verb, const char *target, char *ret_text,
                    struct err *e);

@@ -64,8 +64,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     BIN(facts, 0, 16384) /* JSON: cpu, microcode, kernel, governor, isa, ... */                    \
     LIST(running, task_ref, 4096)                                                                  \
     U64(features, 0, UINT64_MAX) /* WIRE_BULK ... */                                               \
-    U64(bulk_port, 0, 65535)     /* where it takes bulk connections of other agents; 0 = nowhere */ \
-    BIN(session, 0, 16)          /* made up at each start: tells copies of one folder apart */
+    U64(bulk_port, 0, 65535) /* where it takes bulk connections of other agents; 0 = nowhere */    \
+    BIN(session, 0, 16)      /* made up at each start: tells copies of one folder apart */
 
 #define MSG_WELCOME(U64, STR, BIN, ID, LIST)                                                       \
     U64(epoch, 1, UINT64_MAX)                                                                      \
@@ -313,11 +313,13 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     STR(request_id, 0, 128) /* same id, same job */                                                \
     BIN(job, 2, 1 << 20)    /* JSON */
 
-/* cancel, hold, release, retry, retry-failed, drain, undrain */
+/* cancel, hold, release, retry, retry-failed, drain, drain-for, undrain, priority, ... */
 #define MSG_CONTROL(U64, STR, BIN, ID, LIST)                                                       \
     U64(req, 1, UINT64_MAX)                                                                        \
     STR(verb, 1, 31)                                                                               \
-    STR(target, 1, 128) /* id, unique prefix, "last", task number or agent name */
+    STR(target, 1, 128)       /* id, unique prefix, "last", task number or agent name */           \
+    STR(text, 0, 150)         /* drain: why, for people */                                         \
+    U64(value, 0, UINT64_MAX) /* drain-for: ms; priority: the new one */
 
 #define MSG_OK(U64, STR, BIN, ID, LIST)                                                            \
     U64(req, 1, UINT64_MAX)                                                                        \
@@ -385,6 +387,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(BULK_NO, 1)                                                                                  \
     X(WELCOME, 2)                                                                                  \
     X(USER_HELLO, 1)                                                                               \
+    X(CONTROL, 2)                                                                                  \
     X(USER_WELCOME, 2)
 
 /* What a peer can do, bits of `features`. It is sent nothing that it has not named. */
@@ -438,7 +441,7 @@ enum msg_type {
 struct msg {
     enum msg_type type;
     unsigned version; /* of the frame it came in; 0 when filled by hand */
-    void *block; /* owned; NULL when filled by hand */
+    void *block;      /* owned; NULL when filled by hand */
     union {
 #define X(number, name, NAME, roles) struct msg_##name name;
         MSG_TYPES(X)

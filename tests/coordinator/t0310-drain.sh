@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# A maintenance, its reason and its end; the priority of what waits.
+. "${0%/*}/../cli/tap.sh"
+plan 14
+cd "$work" || exit 1
+small_log a.log 4 2000
+cat >s.ini <<'I'
+[sweep]
+name = first
+[trace]
+logs = a.log
+[arch]
+iotlb_entries = 64..512:x2
+I
+sed 's/first/second/; s/64..512:x2/32/' s.ini >t.ini
+agent() { run ls agents --json && json "$1"; }
+back() { agent '[a["state"] for a in d["items"]] == ["ready"]'; }
+
+ok "a coordinator and an agent" fleet_start 1
+run drain a1 --reason "new disk" --for 1h --json
+ok "a maintenance" json 'd["schema"]=="siofleet.control/1" and "takes tasks again at" in d["items"][0]["text"]'
+ok "ls says why, and until when" agent '[(a["state"],a["reason"]) for a in d["items"]]==[("drained","new disk")] and d["items"][0]["until"].endswith("Z")'
+run why a1
+ok "why does, too" worked "new disk, until "
+fleet_listen=$SIOFLEET_CONNECT
+stop_all
+ok "after a restart" fleet_start 1
+ok "it goes on" agent 'd["items"][0]["reason"]=="new disk" and d["items"][0]["state"]=="drained"'
+run sweep submit s.ini
+run sweep submit t.ini
+run priority 5 second
+ok "a priority is changed" worked "priority 5"
+run ls sweeps --json
+ok "and shown" json '{s["name"]: s["priority"] for s in d["items"]} == {"first": 0, "second": 5}'
+run why first --json
+ok "the other one waits behind it" json 'd["state"]=="queued"'
+run priority high second
+ok "a wrong one is one line" fails 2 "priority"
+run drain a1 --for 500ms
+ok "a short maintenance" worked "takes tasks again at"
+ok "is over by itself" until_ok 30 back
+run sweep wait first
+ok "and what waited runs" worked
+run ls agents --json
+ok "nothing of it is left" json 'd["items"][0]["reason"] is None and d["items"][0]["until"] is None'

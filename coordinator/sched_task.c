@@ -111,6 +111,8 @@ void sched_free_task(struct sched_task *t)
     if (t->past)
         list_del(&t->past->by_suspicion);
     free(t->past);
+    if (t->needs->pinned) /* its own: what a job's tasks share is not */
+        free((void *)t->needs);
     free(t);
 }
 

@@ -396,6 +396,7 @@ static int start(struct agent *a, struct err *e)
     core_init(&a->core, a->conf->cores ? a->conf->cores : a->facts.cores);
     if (a->conf->ready_file)
         unlink(a->conf->ready_file); /* of an earlier run: nobody may take it for this one's */
+    agent_look_at_space(a);
     r = link_client(a->conf->connect, &a->key, a->server.z85, &a->link, e);
     if (r == 0)
         r = agent_adopt_runs(a, e);
@@ -439,7 +440,7 @@ static int64_t wait_ms(struct agent *a, int64_t xfer_ms)
     uint64_t now = clock_mono_ms(), at = core_deadline(&a->core);
     if (at < a->retry_ms)
         at = a->retry_ms;
-    uint64_t most = a->drain_ms ? 20 : 2000;
+    uint64_t most = a->drain_ms ? 20 : a->offer_again_ms || a->space.level ? SPACE_LOOK_MS : 2000;
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
         if (a->runs[i].used && (a->runs[i].pidfd >= 0 || a->runs[i].adopting))
             most = most < LOOK_MS ? most : LOOK_MS;
@@ -485,6 +486,11 @@ static int turn(struct agent *a, struct err *e)
         }
     }
     limit_drain(a);
+    agent_look_at_space(a);
+    if (a->offer_again_ms && clock_mono_ms() >= a->offer_again_ms) {
+        a->offer_again_ms = 0;
+        a->inputs_moved = true;
+    }
     agent_sweep_folders(a);
     agent_push(a, (struct core_event){ .kind = CORE_TICK });
     agent_work_off(a);
@@ -531,6 +537,7 @@ int agent_run(const struct agent_conf *conf, struct err *e)
         return err_sys(e, ENOMEM, "agent");
     a->conf = conf;
     a->lock_fd = a->sig_fd = -1;
+    a->space = (struct space){ .high_b = conf->high_water_b, .low_b = conf->low_water_b };
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
         a->runs[i].pidfd = -1;
     int r = start(a, e);

@@ -22,6 +22,7 @@ struct agent_conf {
     uint64_t memory_mib;                           /* 0 = all */
     const char *labels;                            /* k=v,... ; "" = none */
     uint64_t cache_max_b;
+    uint64_t high_water_b, low_water_b; /* proto/base/space.h */
     bool bulk; /* large artefacts go over connections of their own, where the coordinator can */
     const char *
         bulk_listen; /* tcp://HOST:PORT where other agents may fetch them; NULL = any port of the address that the

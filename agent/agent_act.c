@@ -181,6 +181,15 @@ static int send_beat(struct agent *a, uint64_t seq)
     m.beat.accept = core_accepts(&a->core, clock_mono_ms());
     m.beat.n_tasks = fill_refs(a);
     m.beat.tasks = a->refs;
+    struct cas_figures f;
+    cas_figures(a->cas, &f);
+    m.beat.space = a->space.level;
+    m.beat.disk_b = a->space.disk_b;
+    m.beat.free_b = a->space.free_b;
+    m.beat.cache_b = f.used_b;
+    m.beat.reserved_b = f.reserved_b + f.partial_b;
+    m.beat.pinned_b = f.pinned_b;
+    m.beat.cap_b = f.cap_b;
     return link_send(a->link, COORDINATOR, &m, NULL);
 }
 

@@ -11,6 +11,7 @@
 #include "proto/base/log.h"
 #include "proto/lib/json.h"
 
+enum { OFFER_AGAIN_MS = 2000 };
 enum { OFFERS_MAX = 4 }; /* of a task at a time: the coordinator takes a few of an agent together */
 
 void agent_unpin(struct agent *a, struct run *r)
@@ -141,7 +142,7 @@ void agent_offer_products(struct agent *a, struct run *r)
         }
         if (!x->pinned) /* until the coordinator has it */
             x->pinned = cas_pin(a->cas, &x->id) == 0;
-        if (!x->offered && busy < OFFERS_MAX) {
+        if (!x->offered && busy < OFFERS_MAX && !a->offer_again_ms) {
             rc = xfers_offer(a->xfers, COORDINATOR, ++a->offers, &x->id, x->kind, x->name,
                              clock_mono_ms(), &e);
             x->offered = rc == 0;
@@ -168,11 +169,20 @@ static void product_sent(struct agent *a, struct run *r, const struct xfers_end 
         if (x->stored && !x->done && id_eq(&x->id, &end->id)) {
             mine = true;
             x->done = !end->code;
+            if (end->code == ENOSPC) /* it stays here, pinned, until there is space */
+                x->offered = false;
         }
         open |= !x->done;
     }
     if (!mine || (open && !end->code))
         return; /* the loop offers the next ones */
+    if (end->code == ENOSPC) {
+        if (!a->offer_again_ms)
+            log_warn("task %" PRIu64 ": waits: the coordinator has no space: %s", r->g.key.task,
+                     end->text);
+        a->offer_again_ms = clock_mono_ms() + OFFER_AGAIN_MS;
+        return;
+    }
     if (end->code)
         agent_run_why(r, end->text);
     made(a, r, end->code ? agent_cause_of(end->code) : CAUSE_DONE);

@@ -14,6 +14,7 @@
 #include "agent/runner.h"
 #include "agent/spool.h"
 #include "proto/base/buf.h"
+#include "proto/base/space.h"
 #include "proto/bulk/bulk.h"
 #include "proto/cas/cas.h"
 #include "proto/link/keys.h"
@@ -84,6 +85,9 @@ struct agent {
     uint64_t drain_ms, retry_ms, start_ms, refused_log_ms;
     uint64_t sweep_ms; /* when folders of no task are to be removed; 0 = there are none */
     bool absent_told;
+    struct space space;
+    uint64_t space_ms;       /* the next look */
+    uint64_t offer_again_ms; /* the coordinator had no space for a product; 0 = it had */
     struct err fatal;
     struct buf block;
     struct wire_row *rows; /* CORE_BATCH */
@@ -143,3 +147,9 @@ int agent_adopt_runs(struct agent *a, struct err *e);
  * disk needs time. */
 void agent_sweep_soon(struct agent *a);
 void agent_sweep_folders(struct agent *a);
+
+/* ---- agent_space.c */
+
+/* Look at the disk now and then: below the high-water mark the cache gives way, then nothing new is taken; below the
+ * low-water mark tasks wait by themselves (agent/task.c). */
+void agent_look_at_space(struct agent *a);

@@ -8,11 +8,12 @@
 
 #include "agent/agent.h"
 #include "agent/task.h"
+#include "proto/base/space.h"
 #include "proto/lib/cli.h"
 
 struct agent_opts {
     const char *data, *connect, *server_key, *key, *name, *labels, *ready_file, *bulk;
-    struct opt_u64 cores, memory, cache_max, bulk_rate;
+    struct opt_u64 cores, memory, cache_max, bulk_rate, high_water, low_water;
     bool log_json;
 };
 
@@ -38,6 +39,12 @@ static const struct opt agent_opts[] = {
     { "bulk-rate", 0, "SIZE",
       "most bytes a second of large artefacts, each way (default: no limit)", OPT_SIZE,
       AT(bulk_rate), 0, 0 },
+    { "high-water", 0, "SIZE",
+      "with less space free on its disk nothing new is taken (default 5 % of it, at most 1G)",
+      OPT_SIZE, AT(high_water), 0, 0 },
+    { "low-water", 0, "SIZE",
+      "with less, running tasks wait until there is more (default 1 %, at most 256M; 0 = never)",
+      OPT_SIZE, AT(low_water), 0, 0 },
     { "ready-file", 0, "F", "written once registered (siofleet.ready/1)", OPT_STR, AT(ready_file),
       0, 0 },
     { "log-json", 0, NULL, "log lines as JSON objects", OPT_FLAG, AT(log_json), 0, 0 },
@@ -92,22 +99,26 @@ static int agent_verb(struct cli *c, void *opts, int argc, char **argv)
         return cli_failf(c, SF_EUSAGE, "--name: '%s' is not 1 to 64 of A-Z a-z 0-9 . _ -", o->name);
     if (o->labels && !labels_ok(o->labels))
         return cli_failf(c, SF_EUSAGE, "--labels: '%s' is not k=v,...", o->labels);
-    const struct agent_conf conf = { .data = o->data,
-                                     .connect = o->connect,
-                                     .server_key = o->server_key,
-                                     .key = o->key,
-                                     .name = o->name,
-                                     .cores = o->cores.set ? o->cores.v : 0,
-                                     .memory_mib = o->memory.set ? o->memory.v : 0,
-                                     .labels = o->labels ? o->labels : "",
-                                     .cache_max_b =
-                                         o->cache_max.set ? o->cache_max.v : (uint64_t)16 << 30,
-                                     .bulk = !o->bulk || strcmp(o->bulk, "off") != 0,
-                                     .bulk_listen =
-                                         o->bulk && strcmp(o->bulk, "off") ? o->bulk : NULL,
-                                     .bulk_rate_b = o->bulk_rate.set ? o->bulk_rate.v : 0,
-                                     .ready_file = o->ready_file,
-                                     .log_json = o->log_json };
+    if (o->high_water.set && o->low_water.set && o->low_water.v > o->high_water.v)
+        return cli_failf(c, SF_EUSAGE, "--low-water: more than --high-water");
+    const struct agent_conf conf = {
+        .data = o->data,
+        .connect = o->connect,
+        .server_key = o->server_key,
+        .key = o->key,
+        .name = o->name,
+        .cores = o->cores.set ? o->cores.v : 0,
+        .memory_mib = o->memory.set ? o->memory.v : 0,
+        .labels = o->labels ? o->labels : "",
+        .cache_max_b = o->cache_max.set ? o->cache_max.v : (uint64_t)16 << 30,
+        .bulk = !o->bulk || strcmp(o->bulk, "off") != 0,
+        .bulk_listen = o->bulk && strcmp(o->bulk, "off") ? o->bulk : NULL,
+        .bulk_rate_b = o->bulk_rate.set ? o->bulk_rate.v : 0,
+        .high_water_b = o->high_water.set ? o->high_water.v : SPACE_AUTO,
+        .low_water_b = o->low_water.set ? o->low_water.v : SPACE_AUTO,
+        .ready_file = o->ready_file,
+        .log_json = o->log_json
+    };
     struct err e = { 0 };
     int r = agent_run(&conf, &e);
     return r < 0 ? cli_fail(c, &e) : 0;

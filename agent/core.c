@@ -72,7 +72,7 @@ const struct core_task *core_find(const struct core *c, const struct task_key *k
 
 bool core_accepts(const struct core *c, uint64_t now_ms)
 {
-    return !c->drain && !c->closed && now_ms >= c->no_space_until_ms;
+    return !c->drain && !c->closed && !c->tight && now_ms >= c->no_space_until_ms;
 }
 
 unsigned core_ref_state(const struct core_task *t)
@@ -151,7 +151,7 @@ static void on_grant(struct core *c, const struct core_event *ev, uint64_t now,
     else if (c->closed)
         decline(&refused, "CLOSED", "the agent's program was replaced; it waits for its restart",
                 out);
-    else if (now < c->no_space_until_ms)
+    else if (c->tight || now < c->no_space_until_ms)
         decline(&refused, "NO_SPACE", "the agent's disk is full", out);
     else if (!free_slot || open >= kind_max[ev->task_kind])
         decline(&refused, "BUSY", "the agent has enough tasks of this kind", out);
@@ -496,6 +496,9 @@ void core_step(struct core *c, const struct core_event *ev, uint64_t now, struct
         c->beat_ms = now;
         break;
     case CORE_TICK:
+        break;
+    case CORE_SPACE:
+        c->tight = ev->rows;
         break;
     case CORE_FACTS:
         if (c->up && c->welcome)

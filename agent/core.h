@@ -97,6 +97,7 @@ struct core {
     uint64_t beat_ms, beat_seq, beat_acked;
     uint64_t orders;
     uint64_t no_space_until_ms;
+    bool tight; /* too little space for anything new */
 };
 
 enum core_event_kind {
@@ -116,6 +117,7 @@ enum core_event_kind {
     CORE_DROPPED,  /* key: not ours any more */
     CORE_DRAIN,    /* end everything; a second one: at once */
     CORE_CLOSE,    /* nothing new from now on; what is here goes on */
+    CORE_SPACE,    /* rows: 1 = too little space is left for new tasks, 0 = enough */
     CORE_FACTS,    /* the host's facts changed: say hello once more */
     CORE_TICK,     /* time passed */
     CORE_ADOPT, /* key, kind, points, rows, seq = rows acknowledged, state: found on disk after a restart */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent/collect.h"
@@ -18,6 +19,7 @@
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
+#include "proto/base/space.h"
 #include "proto/format/row.h"
 #include "proto/format/trace.h"
 #include "proto/lib/json.h"
@@ -44,6 +46,38 @@ static const char *input_path(const json_t *run, const char *hex)
     return hex ? json_string_value(json_object_get(json_object_get(run, "inputs"), hex)) : NULL;
 }
 
+/* ---- space */
+
+enum { SPACE_WAIT_MS = 200 };
+
+static bool waits_for_space(void)
+{
+    const char *low = getenv(TASK_LOW_WATER);
+    return low && strtoull(low, NULL, 10) > 0;
+}
+
+/* Until there is enough. full: the disk itself has just said so, whatever is free for others. */
+static void wait_for_space(const char *dir, bool full)
+{
+    static bool told; /* one task a process */
+    struct space s = { .low_b =
+                           waits_for_space() ? strtoull(getenv(TASK_LOW_WATER), NULL, 10) : 0 };
+    const struct timespec nap = { .tv_nsec = SPACE_WAIT_MS * 1000000L };
+    char text[SPACE_TEXT_LEN];
+    bool waited = false;
+    while ((space_look(&s, dir, NULL) == 0 && s.level == SPACE_PAUSED) || full) {
+        if (!told)
+            log_warn("paused: %s; goes on by itself", space_text(&s, text));
+        told = waited = true;
+        full = false;
+        nanosleep(&nap, NULL);
+    }
+    if (waited && told) {
+        log_info("goes on: there is space again");
+        told = false;
+    }
+}
+
 /* ---- points */
 
 struct work {
@@ -54,6 +88,7 @@ struct work {
     uint64_t *index;
     struct arch *arch;
     size_t n;
+    const char *dir;
     int fd; /* of rows */
     struct buf scratch;
     struct err *e;
@@ -124,13 +159,20 @@ static int point_done(void *user, size_t i, const struct point_result *res)
         row.error = res->error;
     }
     arch_point_id(&w->arch[i], w->rules, &w->trace_id, &row.point);
-    return spool_append(w->fd, &row, 1, &w->scratch, w->e);
+    for (bool full = false;; full = true) {
+        struct stat st;
+        wait_for_space(w->dir, full);
+        int r = fstat(w->fd, &st) < 0 ? -errno : spool_append(w->fd, &row, 1, &w->scratch, w->e);
+        if (r != -ENOSPC || !waits_for_space() || ftruncate(w->fd, st.st_size) < 0)
+            return r; /* without the torn record the next one would stand behind it */
+    }
 }
 
 static int run_points_task(const char *dir, const json_t *spec, const json_t *run, uint64_t threads,
                            struct err *e)
 {
-    CLEANUP(work_clear) struct work w = { .fd = -1, .scratch = BUF_INIT(1 << 16), .e = e };
+    CLEANUP(work_clear)
+    struct work w = { .dir = dir, .fd = -1, .scratch = BUF_INIT(1 << 16), .e = e };
     int r = work_parse(&w, spec, run, e);
     if (r < 0)
         return r;
@@ -201,6 +243,7 @@ static int run_trace_task(const char *dir, const json_t *spec, const json_t *run
 {
     CLEANUP(recipe_clear) struct recipe rec;
     recipe_init(&rec);
+    wait_for_space(dir, false);
     int r = recipe_from_json(json_object_get(spec, "recipe"), &rec, e);
     if (r < 0)
         return r;

@@ -220,6 +220,7 @@ void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m)
     if (!a)
         return;
     a->last_seen_ms = clock_wall_ms();
+    hub_agent_space(a, m);
     struct sched_ref *refs = calloc(m->n_tasks + 1, sizeof(*refs));
     if (!refs)
         return;

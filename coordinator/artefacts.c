@@ -149,6 +149,25 @@ static bool any_damaged(struct hub *h, const char *path, const char *name, const
     return true;
 }
 
+/* As their last beats said; agents that say nothing of it are left out. */
+static json_t *agents_df(const struct hub *h)
+{
+    json_t *list = json_array();
+    for (const struct hub_agent *a = h->agents; a; a = a->next) {
+        if (!a->peer || !a->space.disk.disk_b)
+            continue;
+        json_array_append_new(
+            list,
+            json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "name", json_str(a->info.name),
+                      "state", space_name(a->space.disk.level), "used_b",
+                      json_u64(a->space.cache_b), "reserved_b", json_u64(a->space.reserved_b),
+                      "pinned_b", json_u64(a->space.pinned_b), "cap_b",
+                      a->space.cap_b ? json_u64(a->space.cap_b) : json_null(), "free_b",
+                      json_u64(a->space.disk.free_b), "disk_b", json_u64(a->space.disk.disk_b)));
+    }
+    return list;
+}
+
 int hub_store_df(struct hub *h, json_t **ret, struct err *e)
 {
     struct refs all;
@@ -187,7 +206,16 @@ int hub_store_df(struct hub *h, json_t **ret, struct err *e)
     json_object_set_new(j, "disk_b", json_u64((uint64_t)fs.f_blocks * fs.f_frsize));
     json_object_set_new(j, "by_kind", kinds);
     json_object_set_new(j, "by_need", needs);
-    *ret = json_pack("{s:s, s:o}", "schema", "siofleet.df/1", "store", j);
+    char why[200];
+    hub_space_why(h, why);
+    json_object_set_new(
+        j, "state",
+        json_string(h->at_cap && !h->space.level ? "tight" : space_name(h->space.level)));
+    json_object_set_new(j, "why", *why ? json_string(why) : json_null());
+    json_object_set_new(j, "high_water_b", json_u64(space_high(&h->space)));
+    json_object_set_new(j, "low_water_b", json_u64(space_low(&h->space)));
+    *ret =
+        json_pack("{s:s, s:o, s:o}", "schema", "siofleet.df/1", "store", j, "agents", agents_df(h));
     return 0;
 }
 

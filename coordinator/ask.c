@@ -98,6 +98,12 @@ static json_t *sweep_doc(struct hub *h, const struct store_sweep *w)
     json_object_set_new(j, "quarantined", json_u64(quarantined));
     json_object_set_new(j, "collect", collect_doc(h, w));
     json_object_set_new(j, "priority", json_u64(w->priority));
+    char paused[200];
+    if (w->state > SWEEP_RUNNING)
+        *paused = 0;
+    else
+        hub_space_why(h, paused);
+    json_object_set_new(j, "paused", *paused ? json_string(paused) : json_null());
     json_object_set_new(j, "submitted", json_string(when));
     clock_rfc3339(w->ended_ms, when);
     json_object_set_new(j, "ended", w->ended_ms ? json_string(when) : json_null());
@@ -168,6 +174,9 @@ static int ls_agent(void *ctx, const struct store_agent *a)
     bool why = a->drained && *a->why, ends = a->drained && a->drained_until_ms;
     json_object_set_new(j, "reason", why ? json_str(a->why) : json_null());
     json_object_set_new(j, "until", ends ? json_string(until) : json_null());
+    bool told = live && live->peer && live->space.disk.disk_b;
+    json_object_set_new(j, "space",
+                        told ? json_string(space_name(live->space.disk.level)) : json_null());
     json_array_append_new(p->items, j);
     return 0;
 }

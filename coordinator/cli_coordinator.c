@@ -8,13 +8,14 @@
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
+#include "proto/base/space.h"
 #include "proto/lib/cli.h"
 
 struct coordinator_opts {
     const char *data, *ready_file;
     const char *bulk;
     struct opt_multi listen;
-    struct opt_u64 lease, heartbeat, store_max, bulk_rate;
+    struct opt_u64 lease, heartbeat, store_max, bulk_rate, high_water, low_water;
     bool log_json;
 };
 
@@ -38,6 +39,12 @@ static const struct opt coordinator_opts[] = {
     { "store-max", 0, "SIZE",
       "most bytes of artefacts; beyond it nothing new is taken (default: the disk)", OPT_SIZE,
       AT(store_max), 0, 0 },
+    { "high-water", 0, "SIZE",
+      "with less space free on its disk nothing new is taken (default 5 % of it, at most 1G)",
+      OPT_SIZE, AT(high_water), 0, 0 },
+    { "low-water", 0, "SIZE",
+      "with less, what waits is not granted either (default 1 %, at most 256M; 0 = never)",
+      OPT_SIZE, AT(low_water), 0, 0 },
     { "log-json", 0, NULL, "log lines as JSON objects", OPT_FLAG, AT(log_json), 0, 0 },
     { 0 },
 };
@@ -63,13 +70,19 @@ static int coordinator_verb(struct cli *c, void *opts, int argc, char **argv)
                                      .ready_file = o->ready_file,
                                      .lease_ms = o->lease.set ? o->lease.v : 10000,
                                      .heartbeat_ms = o->heartbeat.set ? o->heartbeat.v : 2000,
-                                     .store_max_b = o->store_max.set ? o->store_max.v : 0 };
+                                     .store_max_b = o->store_max.set ? o->store_max.v : 0,
+                                     .high_water_b =
+                                         o->high_water.set ? o->high_water.v : SPACE_AUTO,
+                                     .low_water_b =
+                                         o->low_water.set ? o->low_water.v : SPACE_AUTO };
     CLEANUP(freep) char *beside = bulk_beside(conf.listen[0]);
     if (!o->bulk)
         conf.bulk = beside;
     else if (strcmp(o->bulk, "off") != 0)
         conf.bulk = o->bulk;
     conf.bulk_rate_b = o->bulk_rate.set ? o->bulk_rate.v : 0;
+    if (o->high_water.set && o->low_water.set && o->low_water.v > o->high_water.v)
+        return cli_failf(c, SF_EUSAGE, "--low-water: more than --high-water");
     if (!o->heartbeat.set && conf.heartbeat_ms * 3 > conf.lease_ms)
         conf.heartbeat_ms = conf.lease_ms / 5 ? conf.lease_ms / 5 : 1;
     if (conf.heartbeat_ms * 2 > conf.lease_ms)

@@ -12,6 +12,7 @@
 #include "coordinator/refs.h"
 #include "coordinator/sched.h"
 #include "coordinator/store.h"
+#include "proto/base/space.h"
 #include "proto/bulk/bulk.h"
 #include "proto/cas/cas.h"
 #include "proto/link/link.h"
@@ -26,6 +27,7 @@ struct coordinator_conf {
     uint64_t bulk_rate_b;   /* a second, each way; 0 = no limit */
     const char *ready_file; /* NULL = none */
     uint64_t lease_ms, heartbeat_ms, store_max_b; /* 0 = no cap */
+    uint64_t high_water_b, low_water_b;           /* proto/base/space.h */
 };
 
 /* An agent that said hello to this coordinator. Lives until the end of the process: numbers of installs are few. */
@@ -39,6 +41,10 @@ struct hub_agent {
     bool hello;                      /* said, and not committed yet: the scheduler does not know */
     bool here;                       /* it was on this connection before that hello, too */
     char bulk_at[LINK_ADDR_LEN + 8]; /* "HOST:PORT" where other agents reach it; "" = nowhere */
+    struct {
+        struct space disk; /* disk_b 0 = it does not say */
+        uint64_t cache_b, reserved_b, pinned_b, cap_b;
+    } space; /* of its last beat */
     struct {
         uint64_t task; /* 0 = none runs */
         uint64_t sweep, index;
@@ -101,6 +107,9 @@ struct hub {
     uint64_t tick_ms; /* the scheduler's clock rests until then; monotonic */
     bool failed;      /* the turn cannot be stored */
     struct err why;
+    struct space space; /* of the store's disk */
+    uint64_t space_ms;  /* the next look */
+    bool at_cap;        /* --store-max */
     bool full_told;
     uint64_t full_told_ms, tried_ms;
     uint64_t undrain_ms; /* monotonic: when to look at drained agents again */
@@ -222,6 +231,15 @@ void hub_mend(struct hub *h); /* once a turn: what is due */
 bool hub_mended(struct hub *h, const struct id *id, uint64_t peer, bool ok);
 void hub_unwant(struct hub *h, const struct id *id); /* it was removed on purpose */
 void hub_mend_clear(struct hub *h);
+
+/* space.c: a disk that gets full. Below the high-water mark, or at --store-max, nothing new is taken; below the low-water
+ * mark nothing is granted; rows of what runs are still stored. */
+void hub_look_at_space(struct hub *h); /* once a turn */
+/* 0, or -ENOSPC: new work, or size_b more bytes of it, are not taken now. */
+int hub_admit(const struct hub *h, uint64_t size_b, struct err *e);
+/* Why nothing is admitted or granted; "" = nothing speaks against it. Returns out. */
+char *hub_space_why(const struct hub *h, char out[200]);
+void hub_agent_space(struct hub_agent *a, const struct msg_beat *m);
 
 /* artefacts.c: questions about artefacts, and the removal of those that nothing needs */
 int hub_store_ls(struct hub *h, const char *cursor, json_t **ret, char next[STORE_CURSOR],

@@ -282,6 +282,8 @@ void hub_submit_job(struct hub *h, const struct peer *p, const struct msg_submit
         CLEANUP(json_decrefp)
         json_t *doc = json_loadb((const char *)m->job, m->job_len, JSON_REJECT_DUPLICATES, &je);
         int r = doc ? job_new(doc, &j, &e) : err_set(&e, SF_EUSAGE, "job: not JSON: %s", je.text);
+        if (r >= 0 && j->kind == TASK_COLLECT) /* a command may be what makes room */
+            r = hub_admit(h, 0, &e);
         if (r >= 0)
             r = hub_add_job(h, &j, m->request_id, p->name, &w, &e);
         if (r < 0 && h->failed) {
@@ -292,6 +294,7 @@ void hub_submit_job(struct hub *h, const struct peer *p, const struct msg_submit
         if (r < 0) {
             hub_refuse(h, p->id, m->req, &e,
                        r == -ENOENT       ? "MISSING"
+                       : r == -ENOSPC     ? "NO_SPACE"
                        : r == -SF_EFAILED ? "NO_AGENT"
                                           : NULL);
             return;

@@ -233,7 +233,9 @@ struct sched {
     uint64_t next_ms; /* when the next one has to, unless something moved since */
     bool moved;
     uint64_t bad_moves; /* moves that the table does not allow: always 0 */
-    bool draining;      /* this coordinator is about to stop: nothing new is granted */
+    bool
+        paused; /* the store's disk is full: nothing is granted for now; set from outside, between steps */
+    bool draining; /* this coordinator is about to stop: nothing new is granted */
 };
 
 enum sched_event_type {

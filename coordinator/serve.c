@@ -87,9 +87,7 @@ static int x_offered(void *ctx, uint64_t peer, const struct msg_put_offer *o, bo
                    ? 0
                    : note_artefact(h, &o->id, o->size_b, o->kind, o->name, e);
     }
-    if (h->conf->store_max_b && cas_bytes(h->cas) + o->size_b > h->conf->store_max_b)
-        return err_set(e, ENOSPC, "store: full (--store-max)");
-    return 0;
+    return hub_admit(h, o->size_b, e);
 }
 
 static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
@@ -528,6 +526,7 @@ static int loop(struct hub *h, int sig, struct err *e)
         if (r < 0)
             return r;
         hub_commit(h);
+        hub_look_at_space(h);
         hub_mend(h);
         hub_gc_step(h);
         xfer_ms = xfers_tick(h->xfers, clock_mono_ms());
@@ -617,7 +616,8 @@ int coordinator_run(const struct coordinator_conf *conf, struct err *e)
     CLEANUP(closep) int sig = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (sig < 0)
         return err_sys(e, errno, "signalfd");
-    struct hub h = { .conf = conf };
+    struct hub h = { .conf = conf,
+                     .space = { .high_b = conf->high_water_b, .low_b = conf->low_water_b } };
     struct key_pair own = { 0 };
     list_init(&h.sched.agent_list);
     list_init(&h.sched.trace_tasks);

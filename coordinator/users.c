@@ -187,8 +187,7 @@ void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m)
         answer_submitted(h, p, m->req, &w, w.known);
         return;
     }
-    if (h->conf->store_max_b && cas_bytes(h->cas) >= h->conf->store_max_b) {
-        err_set(&e, ENOSPC, "store: full (--store-max)");
+    if (hub_admit(h, 0, &e) < 0) {
         hub_refuse(h, p->id, m->req, &e, "NO_SPACE");
         return;
     }

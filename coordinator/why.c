@@ -91,6 +91,18 @@ static const char *agent_name(const struct sched_agent *a)
                         : "an agent not heard of yet";
 }
 
+/* An agent's disk, if it is in its way. */
+static void why_space(struct why *y, const struct sched_agent *s)
+{
+    const struct hub_agent *a = s ? s->user : NULL;
+    char size[32];
+    if (a && a->peer && a->space.disk.level != SPACE_OK)
+        reason(y, "NO_SPACE", "agent '%s' has %s free on its disk: %s", a->info.name,
+               size_text(a->space.disk.free_b, size),
+               a->space.disk.level == SPACE_PAUSED ? "its tasks are paused until there is more"
+                                                   : "it takes nothing new");
+}
+
 /* Why nobody takes what is ready: the agents. Returns whether any could. */
 static bool why_agents(struct why *y)
 {
@@ -103,7 +115,7 @@ static bool why_agents(struct why *y)
         else if (a->drained)
             drained++;
         else if (!a->accept)
-            closed++;
+            closed++, why_space(y, a);
         else if (a->n_tasks[TASK_POINTS] >= SCHED_POINT_SLOTS)
             busy++;
         else
@@ -160,6 +172,7 @@ static void why_task_state(struct why *y, const struct sched_task *t)
         }
         break;
     case TASK_LEASED:
+        why_space(y, t->agent);
         if (t->job)
             reason(y, "RUNNING", "task %" PRIu64 " is %s agent '%s'", t->num,
                    t->runs ? "run by" : "held by", agent_name(t->agent));
@@ -240,6 +253,9 @@ static void why_open_sweep(struct why *y, const struct store_sweep *w)
         reason(y, "HELD", "it is held; `siofleet release %s` lets it go on", w->name);
     if (y->h->full_told)
         reason(y, "NO_SPACE", "the store cannot be written: %s", y->h->why.text);
+    char no_space[200];
+    if (*hub_space_why(y->h, no_space))
+        reason(y, "NO_SPACE", "the store has %s", no_space);
     unsigned running = 0;
     LIST_EACH(p, n, &s->tasks)
     {
@@ -323,6 +339,7 @@ static int why_agent(struct why *y, const struct store_agent *a, const char **re
                *a->why ? a->why : "somebody drained it", a->drained_until_ms ? ", until " : "",
                a->drained_until_ms ? when : "", a->name);
     }
+    why_space(y, s);
     if (s && s->alive && !s->accept && !a->drained)
         reason(y, "CLOSED", "it takes nothing new: it is ending, or its disk is full");
     char verdict[16];

@@ -8,6 +8,7 @@
 #include "proto/base/clean.h"
 #include "proto/base/num.h"
 #include "proto/base/file.h"
+#include "proto/base/space.h"
 
 enum { ENDED = 20 }; /* tasks that `ls tasks` shows beside those that are not over */
 
@@ -38,17 +39,6 @@ int collect_items(void *ctx, json_t *body, struct err *e)
     if (!json_is_array(items) || json_array_extend(all, items) < 0)
         return err_set(e, SF_EFORMAT, "coordinator: answer without items");
     return 0;
-}
-
-char *size_text(uint64_t b, char out[32])
-{
-    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
-    double d = (double)b;
-    size_t k = 0;
-    for (; d >= 1024 && k + 1 < ARRAY_LEN(units); k++)
-        d /= 1024;
-    snprintf(out, 32, k ? "%.1f %s" : "%.0f %s", d, units[k]);
-    return out;
 }
 
 /* A value for people: ages and sizes with a unit, lists and objects as k=v words. */

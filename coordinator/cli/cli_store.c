@@ -12,6 +12,7 @@
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
+#include "proto/base/space.h"
 #include "proto/cas/cas.h"
 #include "proto/format/log.h"
 #include "proto/format/trace.h"

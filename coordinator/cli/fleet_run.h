@@ -95,8 +95,6 @@ int run_quickstart(struct cli *c, void *o, int argc, char **argv);
 json_t *items_sheet(const json_t *items);
 /* One part of such a document: its items go to the array ctx. */
 int collect_items(void *ctx, json_t *body, struct err *e);
-/* "1.5 MiB" */
-char *size_text(uint64_t b, char out[32]);
 
 /* SIGINT and SIGTERM set this to the signal from here on; a second one ends the process at once. */
 extern volatile sig_atomic_t fleet_stop;

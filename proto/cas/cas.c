@@ -549,6 +549,16 @@ void cas_unpin(struct cas *c, const struct id *id)
         forget(c, &c->v[i]);
 }
 
+/* What is unpinned and was not used for the longest time; NULL = nothing. */
+static struct cas_item *oldest(struct cas *c)
+{
+    struct cas_item *old = NULL;
+    for (size_t i = 0; i < c->n; i++)
+        if (!c->v[i].pins && (!old || c->v[i].used_ms < old->used_ms))
+            old = &c->v[i];
+    return old;
+}
+
 /* Room for need bytes under the cap, by removing puts that nobody works on, then what is unpinned, each the longest unused
  * first; nothing is removed when that would not be enough. */
 static int make_room(struct cas *c, uint64_t need, struct err *e)
@@ -570,15 +580,27 @@ static int make_room(struct cas *c, uint64_t need, struct err *e)
         idle_take(c, &id, true);
     }
     while (cas_bytes(c) > c->cap_b - need) {
-        struct cas_item *old = NULL;
-        for (size_t i = 0; i < c->n; i++)
-            if (!c->v[i].pins && (!old || c->v[i].used_ms < old->used_ms))
-                old = &c->v[i];
+        struct cas_item *old = oldest(c);
         int r = old ? remove_item(c, old, e) : err_set(e, ENOSPC, "%s: no room", c->dir);
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+uint64_t cas_shrink(struct cas *c, uint64_t need)
+{
+    uint64_t before = cas_bytes(c);
+    while (c->n_idle && before - cas_bytes(c) < need) {
+        struct id id = c->idle[0].id;
+        idle_take(c, &id, true);
+    }
+    while (before - cas_bytes(c) < need) {
+        struct cas_item *old = oldest(c);
+        if (!old || remove_item(c, old, NULL) < 0)
+            break;
+    }
+    return before - cas_bytes(c);
 }
 
 /* ---- puts */

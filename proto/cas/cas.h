@@ -68,6 +68,9 @@ struct cas_figures {
     uint64_t cap_b;               /* 0 = none */
 };
 void cas_figures(const struct cas *c, struct cas_figures *ret);
+/* Give need bytes back to the disk: puts that nobody works on go, then what is unpinned, each the longest unused first. Returns the
+ * bytes that went. */
+uint64_t cas_shrink(struct cas *c, uint64_t need);
 /* Remove puts that nobody has worked on since before_ms (wall). Returns the bytes they had reserved; drop = false: would have. */
 uint64_t cas_drop_partials(struct cas *c, uint64_t before_ms, bool drop, size_t *ret_n);
 

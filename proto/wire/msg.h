@@ -86,7 +86,14 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(boot, 1, UINT64_MAX)                                                                       \
     U64(seq, 1, UINT64_MAX)                                                                        \
     U64(accept, 0, 1)           /* 0 = draining: grant nothing new */                              \
-    LIST(tasks, task_ref, 4096) /* renews exactly these leases */
+    LIST(tasks, task_ref, 4096) /* renews exactly these leases */                                  \
+    U64(space, 0, 2)            /* enum space_level of its disk */                                 \
+    U64(disk_b, 0, UINT64_MAX)  /* 0 = not told, as all that follow */                             \
+    U64(free_b, 0, UINT64_MAX)                                                                     \
+    U64(cache_b, 0, UINT64_MAX)    /* whole artefacts */                                           \
+    U64(reserved_b, 0, UINT64_MAX) /* by transfers, also cut-off ones */                           \
+    U64(pinned_b, 0, UINT64_MAX)   /* of the whole ones, in use by tasks */                        \
+    U64(cap_b, 0, UINT64_MAX)      /* 0 = none */
 
 #define MSG_BEAT_ACK(U64, STR, BIN, ID, LIST)                                                      \
     U64(seq, 1, UINT64_MAX)                                                                        \
@@ -386,6 +393,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(BULK_ASK, 1)                                                                                 \
     X(BULK_NO, 1)                                                                                  \
     X(WELCOME, 2)                                                                                  \
+    X(BEAT, 7)                                                                                     \
     X(USER_HELLO, 1)                                                                               \
     X(CONTROL, 2)                                                                                  \
     X(USER_WELCOME, 2)

@@ -10,7 +10,7 @@ if ! "${ns[@]}" true 2>/dev/null; then
   rm -rf "$work"
   exit 77
 fi
-plan 21
+plan 27
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log big.log 4 60000
@@ -98,15 +98,29 @@ tight_pid=$pid
 until_ok 30 test -f fleet/tight.ready
 run sweep submit slow.ini
 until_ok 60 some_done slow
-dd if=/dev/zero of="$(inside "$tight_pid" tight)/filler" bs=64k count=1000 2>/dev/null
-ok "a task that finds no space gives up its rest" until_ok 60 grep -q "task .* ended: space" tight.log
+filled=0
+fill() { # again and again: the cache gives way first
+  filled=$((filled + 1))
+  dd if=/dev/zero of="$(inside "$tight_pid" tight)/filler$filled" bs=64k count=1000 2>/dev/null
+  grep -q "tasks that run are paused" tight.log
+}
+ok "a task that finds no space is paused, and the agent says so" until_ok 60 fill
+ok "the cache gave way first" grep -q "of the cache removed" tight.log
+why_space() { "$sf" why tight --json | python3 -c 'import json,sys; d=json.load(sys.stdin); assert any(r["code"]=="NO_SPACE" and "paused" in r["text"] for r in d["reasons"]), d'; }
+ok "why tells it" until_ok 10 why_space
+seen=$(done_of slow)
+df_space() { "$sf" store df --json | python3 -c 'import json,sys; d=json.load(sys.stdin); a=[a for a in d["agents"] if a["name"]=="tight"][0]; assert a["state"]=="paused" and a["disk_b"]==6<<20, a'; }
+ok "so does df" until_ok 10 df_space
+ok "ls agents, too" sh -c "'$sf' ls agents --json | grep -q '\"space\": \"paused\"'"
 ok "the sweep is not failed by it" sweep_is slow running
-rm -f "$(inside "$tight_pid" tight)/filler"
+ok "nothing is lost meanwhile" test "$(done_of slow)" -ge "$seen"
+rm -f "$(inside "$tight_pid" tight)"/filler*
 ok "with space again it completes" until_ok 120 sweep_is slow "done"
 "$sf" perf sweep slow.ini --csv >local.csv 2>/dev/null
 run results query --sweep slow --csv
 ok "with the rows of perf sweep" cmp "$work/out" local.csv
 run results query --sql "SELECT count(*) AS n FROM results WHERE status <> 'done'" --csv
+ok "no attempt ended for it" sh -c "! grep -q 'ended: space' tight.log"
 ok "and no point failed" test "$(tail -1 "$work/out")" = 0
 
 kill -TERM "$tight_pid"

@@ -12,6 +12,7 @@
 #include "proto/base/file.h"
 #include "proto/base/num.h"
 #include "proto/base/opt.h"
+#include "proto/base/space.h"
 
 Test(err, text_keeps_place_and_cause_on_one_line)
 {
@@ -262,4 +263,27 @@ Test(base, times_are_said_in_plain_units)
     cr_assert_str_eq(num_ms_text(600000, s), "10 m");
     cr_assert_str_eq(num_ms_text(5400000, s), "1.5 h");
     cr_assert_str_eq(num_ms_text(2 * 86400000ull, s), "2 d");
+}
+
+Test(space, marks_stop_new_work_first_then_all_and_let_go_only_with_a_quarter_more)
+{
+    struct space s = { .high_b = 1000, .low_b = 100 };
+    static const struct {
+        uint64_t free_b;
+        enum space_level level;
+    } steps[] = {
+        { 5000, SPACE_OK },    { 1000, SPACE_OK },   { 999, SPACE_TIGHT },  { 1249, SPACE_TIGHT },
+        { 1250, SPACE_OK },    { 99, SPACE_PAUSED }, { 124, SPACE_PAUSED }, { 125, SPACE_TIGHT },
+        { 1249, SPACE_TIGHT }, { 0, SPACE_PAUSED },  { 5000, SPACE_OK },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++)
+        cr_assert_eq(space_step(&s, steps[i].free_b, 1 << 20), steps[i].level, "step %zu", i);
+    struct space share = { .high_b = SPACE_AUTO, .low_b = SPACE_AUTO };
+    space_step(&share, 6 << 20, 6 << 20);
+    cr_assert_eq(space_high(&share), 314570);
+    space_step(&share, UINT64_C(1) << 50, UINT64_C(1) << 50);
+    cr_assert_eq(space_high(&share), UINT64_C(1) << 30, "of a large disk no more than a GiB");
+    cr_assert_eq(space_low(&share), UINT64_C(256) << 20);
+    struct space none = { 0 };
+    cr_assert_eq(space_step(&none, 0, 1 << 20), SPACE_OK, "no marks, no stop");
 }

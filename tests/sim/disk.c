@@ -308,6 +308,13 @@ void disk_full(struct disk *d, uint64_t until_ms)
     d->full_until_ms = until_ms;
 }
 
+bool disk_is_full(const char *path)
+{
+    const char *rest;
+    const struct disk *d = disk_of(path, &rest);
+    return d && world.now_ms < d->full_until_ms;
+}
+
 void disk_mend(struct disk *d)
 {
     memset(d->fault, 0, sizeof(d->fault));

@@ -46,6 +46,7 @@ void disk_fault(struct disk *d, enum disk_fault f, uint64_t count, uint64_t skip
 /* The part that does an operation that changes something, after `skip` of them, is killed (power: with its host). */
 void disk_kill_at(struct disk *d, bool power, uint64_t skip, uint64_t down_ms);
 void disk_full(struct disk *d, uint64_t until_ms);
+bool disk_is_full(const char *path); /* the disk that path lies on */
 /* Turn a bit in one of the files below a folder, durable or not: it stays so. ret_name: of the file; "" = there is none. */
 void disk_rot(struct disk *d, const char *folder, uint64_t salt, char ret_name[128]);
 void disk_mend(struct disk *d); /* no fault any more */

@@ -10,6 +10,7 @@
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
+#include "proto/base/space.h"
 #include "proto/link/keys.h"
 #include "tests/sim/mutants.h"
 #include "tests/sim/sim.h"
@@ -49,7 +50,9 @@ static void coordinator_main(struct part *p)
                                            .listen = listen,
                                            .n_listen = 1,
                                            .lease_ms = world.plan->lease_ms,
-                                           .heartbeat_ms = world.plan->heartbeat_ms };
+                                           .heartbeat_ms = world.plan->heartbeat_ms,
+                                           .high_water_b = SPACE_AUTO,
+                                           .low_water_b = SPACE_AUTO };
     struct err e = { 0 };
     p->exit = coordinator_run(&conf, &e);
     check_part_over(p);
@@ -70,7 +73,9 @@ static void agent_main(struct part *p)
                                      .key = key,
                                      .cores = world.plan->cores,
                                      .labels = "",
-                                     .cache_max_b = world.plan->cache_b };
+                                     .cache_max_b = world.plan->cache_b,
+                                     .high_water_b = SPACE_AUTO,
+                                     .low_water_b = SPACE_AUTO };
     struct err e = { 0 };
     p->exit = agent_run(&conf, &e);
     check_part_over(p);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -297,6 +298,15 @@ WRAP(int, munmap, void *p, size_t n)
 WRAP(int, access, const char *path, int mode)
 {
     return disk_owns(path) ? done(disk_stat(path, NULL)) : __real_access(path, mode);
+}
+
+WRAP(int, statvfs, const char *path, struct statvfs *st)
+{
+    if (!disk_owns(path))
+        return __real_statvfs(path, st);
+    *st = (struct statvfs){ .f_frsize = 4096, .f_blocks = 1 << 20 };
+    st->f_bavail = disk_is_full(path) ? 0 : st->f_blocks / 2;
+    return done(disk_stat(path, NULL));
 }
 
 WRAP(int, stat, const char *path, struct stat *st)

@@ -56,8 +56,8 @@ static bool waits_for_space(void)
     return low && strtoull(low, NULL, 10) > 0;
 }
 
-/* Until there is enough. full: the disk itself has just said so, whatever is free for others. */
-static void wait_for_space(const char *dir, bool full)
+/* Until there is enough; -ECANCELED when a signal cut it short. full: the disk itself has just said so, whatever is free for others. */
+static int wait_for_space(const char *dir, bool full)
 {
     static bool told; /* one task a process */
     struct space s = { .low_b =
@@ -70,12 +70,14 @@ static void wait_for_space(const char *dir, bool full)
             log_warn("paused: %s; goes on by itself", space_text(&s, text));
         told = waited = true;
         full = false;
-        nanosleep(&nap, NULL);
+        if (nanosleep(&nap, NULL) < 0)
+            return -ECANCELED;
     }
     if (waited && told) {
         log_info("goes on: there is space again");
         told = false;
     }
+    return 0;
 }
 
 /* ---- points */
@@ -161,7 +163,8 @@ static int point_done(void *user, size_t i, const struct point_result *res)
     arch_point_id(&w->arch[i], w->rules, &w->trace_id, &row.point);
     for (bool full = false;; full = true) {
         struct stat st;
-        wait_for_space(w->dir, full);
+        if (wait_for_space(w->dir, full) < 0)
+            return err_set(w->e, ECANCELED, "interrupted");
         int r = fstat(w->fd, &st) < 0 ? -errno : spool_append(w->fd, &row, 1, &w->scratch, w->e);
         if (r != -ENOSPC || !waits_for_space() || ftruncate(w->fd, st.st_size) < 0)
             return r; /* without the torn record the next one would stand behind it */
@@ -243,7 +246,8 @@ static int run_trace_task(const char *dir, const json_t *spec, const json_t *run
 {
     CLEANUP(recipe_clear) struct recipe rec;
     recipe_init(&rec);
-    wait_for_space(dir, false);
+    if (wait_for_space(dir, false) < 0)
+        return err_set(e, ECANCELED, "interrupted");
     int r = recipe_from_json(json_object_get(spec, "recipe"), &rec, e);
     if (r < 0)
         return r;

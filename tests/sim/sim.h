@@ -124,6 +124,7 @@ void tasks_spawn(const char *dir, struct ofd *lock, uint64_t timeout_ms, char *c
                  uint64_t *ret_pid);
 struct part *task_by_pid(uint64_t pid); /* NULL = none such, or ended long ago */
 bool task_kill_one(unsigned host);
+int task_work(uint64_t ms); /* the current part, a task, takes so long: 0, or -ECANCELED when it is to end */
 uint64_t tasks_alive(unsigned host);
 
 /* ---- users (users.c) */

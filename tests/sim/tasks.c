@@ -48,8 +48,6 @@ static void put_number(const struct part *p)
     }
 }
 
-static int work(uint64_t ms);
-
 /* What a command prints: the name of its attempt, so that an answer tells which one it is of. */
 static int run_command(const struct part *p, const struct task *t)
 {
@@ -61,7 +59,7 @@ static int run_command(const struct part *p, const struct task *t)
         return RUN_EXIT_SPACE; /* it notices that it cannot print */
     ring_header(head, 1 << 16, 1 << 16, 0);
     put(p, "stderr", head);
-    if (work(t->ms) < 0)
+    if (task_work(t->ms) < 0)
         return 1;
     CLEANUP(freep) char *path = path_fmt("%s/cwd/out", p->dir);
     CLEANUP(freep) char *out = calloc(1, t->out_b + 1);
@@ -88,7 +86,7 @@ int __wrap_collect_task(const char *dir, const json_t *spec, const json_t *run, 
         return err_set(e, SF_EFORMAT, "no collection");
     if (world.host[world.cur->host].bad_until_ms > world.now_ms)
         return err_set(e, EIO, "bad host");
-    if (work(ms) < 0)
+    if (task_work(ms) < 0)
         return err_set(e, ECANCELED, "ended");
     user_log((unsigned)(10 * no), &b);
     buf_addf(&b, "made by %s\n", name);
@@ -175,7 +173,7 @@ uint64_t tasks_alive(unsigned host)
 }
 
 /* Work for so long. 0, or -ECANCELED: the task is over. */
-static int work(uint64_t ms)
+int task_work(uint64_t ms)
 {
     struct part *p = world.cur;
     struct task *t = p->arg;
@@ -240,7 +238,7 @@ static int run_poison(uint64_t seed, uint64_t gbps, int how, struct err *e)
         t->signal = SIGSEGV;
         break;
     case POISON_HANG:
-        while (work(1000) == 0)
+        while (task_work(1000) == 0)
             ;
         break;
     case POISON_HOST:
@@ -270,7 +268,7 @@ int __wrap_run_points(struct trace *t, enum rules rules, const struct arch archs
         return err_set(e, EIO, "bad host");
     for (size_t i = 0; i < n; i++) {
         uint64_t took = h->slow_until_ms > world.now_ms ? 4 * ms : ms;
-        if (work(took / (threads ? threads : 1)) < 0)
+        if (task_work(took / (threads ? threads : 1)) < 0)
             return err_set(e, ECANCELED, "ended");
         int how = poisoned(t->head.seed, archs[i].link_gbps);
         if (how >= 0)

@@ -505,7 +505,13 @@ WRAP(int, clock_gettime, clockid_t id, struct timespec *ts)
 
 WRAP(int, nanosleep, const struct timespec *t, struct timespec *left)
 {
-    return world.cur ? 0 : __real_nanosleep(t, left);
+    if (!world.cur)
+        return __real_nanosleep(t, left);
+    uint64_t ms = (uint64_t)t->tv_sec * 1000 + (uint64_t)t->tv_nsec / 1000000;
+    if (world.cur->kind != PART_TASK || task_work(ms) == 0)
+        return 0;
+    errno = EINTR;
+    return -1;
 }
 
 WRAP(int, poll, struct pollfd p[], nfds_t n, int timeout)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/audit.h"
 #include "coordinator/hub.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -353,6 +354,11 @@ static json_t *ask_queue(struct hub *h)
     return json_pack("{s:o, s:o}", "sweeps", json_u64(sweeps), "points", json_u64(points));
 }
 
+static const char *sweep_state(void *ctx, const struct store_sweep *w)
+{
+    return hub_sweep_state(ctx, w);
+}
+
 void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
 {
     struct err e = { 0 };
@@ -380,7 +386,7 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
     else if (!strcmp(m->what, "queue"))
         r = (doc = ask_queue(h)) ? 0 : -ENOMEM;
     else if (!strcmp(m->what, "audit"))
-        r = hub_audit(h, args, m->cursor, &doc, next, &e);
+        r = audit_page(h->store, args, m->cursor, sweep_state, h, &doc, next, &e);
     else if (!strcmp(m->what, "job"))
         r = hub_ask_job(h, args, m->cursor, &doc, next, &e);
     else if (!strcmp(m->what, "plan-runs"))

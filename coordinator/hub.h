@@ -266,10 +266,8 @@ const char *hub_job_state(struct hub *h, const struct store_job *w);
 bool hub_is_task(const struct hub *h, const char *text, uint64_t *ret);
 const char *hub_ended_state(const char *cause); /* of a task: "done", "cancelled", "failed" */
 
-/* why.c: documents of two questions */
+/* why.c */
 int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e);
-int hub_audit(struct hub *h, const json_t *args, const char *cursor, json_t **ret,
-              char next[STORE_CURSOR], struct err *e);
 
 /* users.c: messages of users that change something */
 void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m);

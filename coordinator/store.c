@@ -15,7 +15,7 @@
 #include "proto/base/file.h"
 #include "proto/base/num.h"
 
-enum { EVENTS_MAX = 100000 };
+enum { EVENTS_MAX = 100000, CHECK_MS = 250 };
 
 /* ---- errors and statements */
 
@@ -241,6 +241,41 @@ void store_free(struct store **pst)
     free(st);
 }
 
+/* The part of a message behind its places. */
+static const char *last_cause(const struct err *e)
+{
+    static char text[100]; /* e is written over with it */
+    const char *p = strstr(e->text, "damaged: ");
+    snprintf(text, sizeof(text), "%.99s", p ? p + 9 : e->text);
+    text[strcspn(text, "\n")] = 0;
+    return text;
+}
+
+static int check_time(void *until_ms)
+{
+    return clock_mono_ms() >= *(uint64_t *)until_ms;
+}
+
+/* What damage shows in the time that a start may take: a small store is read whole, of a large one the first part. fsck reads
+ * all of it. */
+static int quick_check(struct store *st, struct err *e)
+{
+    sqlite3_stmt *s = NULL;
+    uint64_t until_ms = clock_mono_ms() + CHECK_MS;
+    sqlite3_progress_handler(st->db, 20000, check_time, &until_ms);
+    int rc = sqlite3_prepare_v2(st->db, "PRAGMA quick_check(1)", -1, &s, NULL), r = 0;
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(s);
+    const char *text = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(s, 0) : NULL;
+    if (text && strcmp(text, "ok") != 0)
+        r = err_set(e, SF_EINTEGRITY, "%s: damaged: %.150s", st->path, text);
+    else if (rc != SQLITE_ROW && rc != SQLITE_DONE && (rc & 0xff) != SQLITE_INTERRUPT)
+        r = db_error(st, rc, e, "open");
+    sqlite3_finalize(s);
+    sqlite3_progress_handler(st->db, 0, NULL, NULL);
+    return r;
+}
+
 int store_open(const char *dir, struct store **ret, struct err *e)
 {
     int r = dir_make(dir, 0700, e);
@@ -264,7 +299,13 @@ int store_open(const char *dir, struct store **ret, struct err *e)
                 "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192", /* 8 MiB */
                 e, "open");
     if (r >= 0)
+        r = quick_check(st, e);
+    if (r >= 0)
         r = db_migrate(st, e);
+    if (r == -SF_EINTEGRITY)
+        return err_set(e, SF_EINTEGRITY,
+                       "%s: damaged; `siofleet fsck --data %s --repair` saves what can be read: %s",
+                       st->path, dir, last_cause(e));
     if (r < 0)
         return r;
     *ret = TAKE(st);

@@ -140,6 +140,12 @@ struct store_doc {
 int store_docs(struct store *st, int (*cb)(void *ctx, const struct store_doc *d), void *ctx,
                struct err *e);
 
+/* Damaged: what can be read goes into a new store in its place; the old files go to the folder `aside`. Nobody may have it open (hold
+ * DIR/lock). What depends on something that is lost is left out: rows of unknown traces and sweeps; a done sweep without all its
+ * rows is open again. *ret (new reference): {"kept":aside, "readable":bool, "tables":[{"table","rows","whole"}], "reopened":N}.
+ * -errno leaves the old one where it is. */
+int store_salvage(const char *dir, const char *aside, json_t **ret, struct err *e);
+
 /* Every page of the file, every index against its table. 0, or -SF_EINTEGRITY with what is wrong first. */
 int store_check(struct store *st, struct err *e);
 

@@ -369,6 +369,16 @@ static const struct opt ls_opts[] = {
 static const struct opt why_opts[] = { JSON_OPT(struct why_opt),
                                        CLIENT_OPTS(struct why_opt, fleet),
                                        { 0 } };
+static const struct opt audit_opts[] = {
+    { .name = "data",
+      .arg = "DIR",
+      .help = "read this coordinator's store directly, without one running",
+      .kind = OPT_STR,
+      .off = offsetof(struct audit_opt, data) },
+    JSON_OPT(struct audit_opt),
+    CLIENT_OPTS(struct audit_opt, fleet),
+    { 0 },
+};
 static const struct opt control_opts[] = { JSON_OPT(struct control_opt),
                                            CLIENT_OPTS(struct control_opt, fleet),
                                            { 0 } };
@@ -473,7 +483,9 @@ static const struct opt fsck_opts[] = {
       .kind = OPT_STR,
       .off = offsetof(struct fsck_opt, data) },
     { .name = "repair",
-      .help = "move damaged artefacts to DIR/damaged, so that they are fetched or built again",
+      .help =
+          "move damaged artefacts to DIR/damaged, so that they are fetched or built again; of a "
+          "damaged store save what can be read",
       .kind = OPT_FLAG,
       .off = offsetof(struct fsck_opt, repair) },
     JSON_OPT(struct fsck_opt),
@@ -676,9 +688,10 @@ const struct verb fleet_verbs[] = {
           "ones: late (of an attempt that was over), duplicate, foreign, differing. Exit 4 when a\n"
           "sweep that is done misses a point, or when a result differs from the accepted one.",
       .examples = "siofleet audit last\n"
-                  "siofleet audit last --json | jq .missing",
-      .opts = why_opts,
-      .opts_size = sizeof(struct why_opt),
+                  "siofleet audit last --json | jq .missing\n"
+                  "siofleet audit last --data /srv/fleet    # no coordinator needed",
+      .opts = audit_opts,
+      .opts_size = sizeof(struct audit_opt),
       .min_args = 1,
       .max_args = 1,
       .run = run_audit },

@@ -12,15 +12,18 @@
 #include "coordinator/cli/fleet_run.h"
 #include "coordinator/store.h"
 #include "proto/base/clean.h"
+#include "proto/base/clock.h"
 #include "proto/base/file.h"
 #include "proto/cas/cas.h"
 
 struct fsck {
     const char *data;
     bool repair;
+    int lock;        /* on DIR/lock while it changes something; -1 = none */
     struct cas *cas; /* NULL = none there */
     json_t *bad, *advice;
     uint64_t artefacts, bytes, repaired, left; /* left: bad ones that stay */
+    json_t *salvage; /* what was saved of a damaged store; NULL = nothing to */
     struct progress bar;
 };
 
@@ -42,6 +45,12 @@ static void advise(struct fsck *f, const char *text)
         if (!strcmp(json_string_value(j), text))
             return;
     json_array_append_new(f->advice, json_string(text));
+}
+
+static int unlock_data(struct fsck *f)
+{
+    closep(&f->lock);
+    return 0;
 }
 
 /* ---- artefacts */
@@ -113,6 +122,56 @@ static int in_cas(void *ctx, const struct store_artefact *a)
     return 0;
 }
 
+/* Files that the store does not name are named again: by their first bytes, as what they were called is lost. */
+static int name_files(struct fsck *f, uint64_t *ret_n, struct err *e)
+{
+    CLEANUP(store_free) struct store *st = NULL;
+    const struct cas_item *it;
+    size_t n = f->cas ? cas_list(f->cas, &it) : 0;
+    *ret_n = 0;
+    int r = store_open(f->data, &st, e);
+    if (r >= 0)
+        r = store_begin(st, e);
+    for (size_t i = 0; r >= 0 && i < n; i++) {
+        struct store_artefact a;
+        char hex[ID_HEX_LEN];
+        id_hex(&it[i].id, hex);
+        if (it[i].gone || store_artefact(st, hex, &a, NULL) != -ENOENT)
+            continue;
+        CLEANUP(freep) char *path = path_fmt("%s/cas/%.2s/%s", f->data, hex, hex);
+        a = (struct store_artefact){ .id = it[i].id,
+                                     .size_b = it[i].size_b,
+                                     .added_ms = clock_wall_ms() };
+        snprintf(a.kind, sizeof(a.kind), "%s", path ? artefact_kind(path) : "file");
+        r = store_add_artefact(st, &a, NULL, e);
+        ++*ret_n;
+    }
+    return r < 0 ? r : store_commit(st, e);
+}
+
+/* The store itself is damaged. */
+static int save_store(struct fsck *f, struct err *e)
+{
+    char when[CLOCK_RFC3339_LEN];
+    uint64_t named = 0;
+    clock_rfc3339(clock_wall_ms(), when);
+    CLEANUP(freep) char *aside = path_fmt("%s/damaged/store-%s", f->data, when);
+    int r = aside ? store_salvage(f->data, aside, &f->salvage, e) : err_sys(e, ENOMEM, "fsck");
+    if (r >= 0) /* flock() is held by this process: the store takes its own */
+        r = unlock_data(f);
+    if (r >= 0)
+        r = name_files(f, &named, e);
+    if (r < 0)
+        return r;
+    json_object_set_new(f->salvage, "named", json_u64(named));
+    f->repaired++;
+    advise(
+        f,
+        "start the coordinator: it computes again what is lost of open sweeps, agents bring "
+        "the rows and artefacts that they still hold; `siofleet audit SWEEP` tells what is whole");
+    return 0;
+}
+
 static int check_store(struct fsck *f, char *ret, size_t room, struct err *e)
 {
     struct err why = { 0 };
@@ -125,12 +184,15 @@ static int check_store(struct fsck *f, char *ret, size_t room, struct err *e)
     store_free(&st);
     if (r >= 0)
         snprintf(ret, room, "ok");
-    else if (r == -SF_EINTEGRITY) {
+    else if (r == -SF_EINTEGRITY && f->repair) {
+        snprintf(ret, room, "%s", why.text);
+        return save_store(f, e);
+    } else if (r == -SF_EINTEGRITY) {
         snprintf(ret, room, "%s", why.text);
         f->left++;
-        advise(f, "keep a copy of the folder; `sqlite3 store.db .recover` saves what can be read, "
-                  "a backup the rest; agents "
-                  "bring nothing back that is only in the store");
+        advise(f, "stop the coordinator, keep a copy of the folder, run fsck --repair: what can be "
+                  "read goes into a new store, the damaged one to DIR/damaged; points whose rows "
+                  "are lost are computed again");
     } else {
         *e = why;
         return r;
@@ -207,6 +269,28 @@ static int lock_data(const char *dir, int *ret, struct err *e)
     return 0;
 }
 
+static void print_salvage(const json_t *s)
+{
+    const json_t *t;
+    size_t i;
+    printf("the damaged store is kept in %s\n", json_string_value(json_object_get(s, "kept")));
+    if (!json_is_true(json_object_get(s, "readable")))
+        printf("nothing in it can be read: sweeps, rows and jobs are lost\n");
+    json_array_foreach (json_object_get(s, "tables"), i, t) {
+        uint64_t rows = 0;
+        json_get_u64(t, "rows", &rows, NULL);
+        printf("saved %8" PRIu64 " rows of %s%s\n", rows,
+               json_string_value(json_object_get(t, "table")),
+               json_is_true(json_object_get(t, "whole")) ? "" : ": some are lost");
+    }
+    uint64_t n = 0, named = 0;
+    json_get_u64(s, "reopened", &n, NULL);
+    json_get_u64(s, "named", &named, NULL);
+    printf("%" PRIu64 " sweeps have lost rows and are open again, %" PRIu64
+           " artefacts were not named in it\n",
+           n, named);
+}
+
 int run_fsck(struct cli *c, void *opts, int argc, char **argv)
 {
     (void)argc;
@@ -215,7 +299,6 @@ int run_fsck(struct cli *c, void *opts, int argc, char **argv)
     c->json = o->json;
     struct err e = { 0 };
     char store[640] = "";
-    CLEANUP(closep) int lock = -1;
     if (!o->data || !*o->data)
         return cli_failf(c, SF_EUSAGE, "--data: needed");
     bool coordinator = exists(o->data, "store.db"), agent = exists(o->data, "install");
@@ -223,11 +306,13 @@ int run_fsck(struct cli *c, void *opts, int argc, char **argv)
         return cli_failf(c, ENOENT, "%s: no folder of a coordinator (store.db) or agent (install)",
                          o->data);
     fleet_signals();
-    struct fsck f = {
-        .data = o->data, .repair = o->repair, .bad = json_array(), .advice = json_array()
-    };
+    struct fsck f = { .data = o->data,
+                      .repair = o->repair,
+                      .lock = -1,
+                      .bad = json_array(),
+                      .advice = json_array() };
     progress_start(&f.bar, "artefacts");
-    int r = o->repair ? lock_data(o->data, &lock, &e) : 0;
+    int r = o->repair ? lock_data(o->data, &f.lock, &e) : 0;
     if (r >= 0)
         r = check_cas(&f, !coordinator, &e);
     if (r >= 0 && o->files_only)
@@ -237,14 +322,16 @@ int run_fsck(struct cli *c, void *opts, int argc, char **argv)
                         : check_tasks(&f, store, sizeof(store), &e);
     progress_end(&f.bar);
     cas_free(&f.cas);
+    closep(&f.lock);
     int status;
     if (r < 0) {
         status = cli_fail(c, &e);
     } else if (o->json) {
-        status = cli_json(c, json_pack("{s:s, s:o, s:o, s:O, s:o, s:s, s:O}", "schema",
-                                       "siofleet.fsck/1", "artefacts", json_u64(f.artefacts),
-                                       "bytes", json_u64(f.bytes), "bad", f.bad, "repaired",
-                                       json_u64(f.repaired), "store", store, "advice", f.advice));
+        status = cli_json(
+            c, json_pack("{s:s, s:o, s:o, s:O, s:o, s:s, s:O, s:o}", "schema", "siofleet.fsck/1",
+                         "artefacts", json_u64(f.artefacts), "bytes", json_u64(f.bytes), "bad",
+                         f.bad, "repaired", json_u64(f.repaired), "store", store, "advice",
+                         f.advice, "salvage", f.salvage ? json_incref(f.salvage) : json_null()));
     } else {
         size_t i;
         json_t *j;
@@ -258,12 +345,15 @@ int run_fsck(struct cli *c, void *opts, int argc, char **argv)
                 printf(" (chunk %lld)", (long long)json_integer_value(chunk));
             putchar('\n');
         }
+        if (f.salvage)
+            print_salvage(f.salvage);
         json_array_foreach (f.advice, i, j)
             printf("to do: %s\n", json_string_value(j));
         status = cli_flush(c);
     }
     json_decref(f.bad);
     json_decref(f.advice);
+    json_decref(f.salvage);
     if (status || r < 0 || !f.left)
         return status;
     fprintf(stderr, "siofleet: %s: %" PRIu64 " damaged or missing\n", o->data, f.left);

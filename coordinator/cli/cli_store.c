@@ -467,7 +467,7 @@ static int run_store_get(struct cli *c, void *opts, int argc, char **argv)
 
 /* ---- put */
 
-static const char *kind_of(const char *path)
+const char *artefact_kind(const char *path)
 {
     struct trace_head head;
     uint64_t events;
@@ -501,7 +501,7 @@ static int run_store_put(struct cli *c, void *opts, int argc, char **argv)
         char hex[ID_HEX_LEN], what[80];
         snprintf(what, sizeof(what), "bytes of %.60s", name);
         progress_start(&bar, what);
-        const char *kind = o->kind ? o->kind : kind_of(argv[i]);
+        const char *kind = o->kind ? o->kind : artefact_kind(argv[i]);
         r = client_put(cl, argv[i], kind, o->name ? o->name : name, &id, &size, moved, &bar, &e);
         progress_end(&bar);
         if (r < 0)

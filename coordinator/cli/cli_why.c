@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "coordinator/cli/fleet_run.h"
+#include "coordinator/results_local.h"
 #include "proto/base/clean.h"
 
 static const char *text_of(const json_t *j, const char *key)
@@ -87,14 +88,16 @@ static int join_page(void *ctx, json_t *page, struct err *e)
 int run_audit(struct cli *c, void *opts, int argc, char **argv)
 {
     (void)argc;
-    struct why_opt *o = opts;
+    struct audit_opt *o = opts;
     c->json = o->json;
     struct err e = { 0 };
     CLEANUP(client_free) struct client *cl = NULL;
     CLEANUP(json_decrefp) json_t *doc = NULL, *args = json_pack("{s:o}", "id", json_str(argv[0]));
     fleet_signals();
-    int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
-    r = r < 0 ? r : client_ask(cl, "audit", args, join_page, &doc, &e);
+    int r = o->data ? results_local(o->data, "audit", args, join_page, &doc, &e)
+                    : client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
+    if (r >= 0 && !o->data)
+        r = client_ask(cl, "audit", args, join_page, &doc, &e);
     if (r < 0)
         return cli_fail(c, &e);
     const char *state = text_of(doc, "state"), *name = text_of(doc, "name");

@@ -53,6 +53,11 @@ struct why_opt {
     bool json;
 };
 int run_why(struct cli *c, void *o, int argc, char **argv);
+struct audit_opt {
+    struct client_opt fleet;
+    bool json;
+    const char *data;
+};
 int run_audit(struct cli *c, void *o, int argc, char **argv);
 
 struct exec_opt {
@@ -93,6 +98,8 @@ int run_quickstart(struct cli *c, void *o, int argc, char **argv);
 
 /* Items of a siofleet.ls/1 document as a sheet: sizes and ages for people. New reference. */
 json_t *items_sheet(const json_t *items);
+/* log, trace or file, by its first bytes. */
+const char *artefact_kind(const char *path);
 /* One part of such a document: its items go to the array ctx. */
 int collect_items(void *ctx, json_t *body, struct err *e);
 

@@ -88,4 +88,4 @@ run fsck --data fleet/c --json
 ok "a damaged store is exit 4" test "$rc" -eq 4
 ok "and says so" json 'd["store"]!="ok" and "damaged" in d["store"]'
 run fsck --data fleet/c
-ok "in words with what to do" grep -q "to do: keep a copy" "$work/out"
+ok "in words with what to do" grep -q "to do: stop the coordinator, keep a copy" "$work/out"

@@ -126,11 +126,11 @@ int sched_grant(struct sched *s, struct sched_task *t, struct sched_agent *a, ui
     return 0;
 }
 
-/* A sweep whose trace is being asked for; any will do to name it in the grant. */
+/* A sweep whose trace is being asked for; any will do to name it in the grant, but one that is held wants nothing now. */
 static struct sched_sweep *sweep_of_trace(const struct sched *s, const struct sched_trace *tr)
 {
     for (size_t i = 0; i < s->n_order; i++)
-        for (uint32_t k = 0; k < s->order[i]->n_traces; k++)
+        for (uint32_t k = 0; !s->order[i]->held && k < s->order[i]->n_traces; k++)
             if (s->order[i]->trace[k] == tr)
                 return s->order[i];
     return NULL;

@@ -10,7 +10,7 @@ if ! "${ns[@]}" true 2>/dev/null; then
   rm -rf "$work"
   exit 77
 fi
-plan 29
+plan 30
 cd "$work" || exit 1
 small_log a.log 4 4000
 cat >s.ini <<'E'

@@ -130,6 +130,12 @@ chmod 600 "$share/agent.key"
 deploy up "$ini" --host h2 # its supervisor may have been quicker
 deploy status "$ini" --host h2
 ok "then it starts" lab_is '[.failed, .unchanged]' '[0,1]'
+key=$(cat "$share/agent.key.pub")
+deploy down "$ini" --host h2 --keep-data
+ok "down --keep-data leaves key and data, and nothing that runs or could be run" \
+  test -s "$share/agent.key" -a -d "$share/agent" -a ! -e "$share/releases" -a ! -e "$share/current" -a ! -e "$share/run/service.pid"
+deploy up "$ini" --host h2
+ok "the next up goes on with that key" test "$(jq -c '[.failed, .changed]' "$lab_dir/out.json")$(cat "$share/agent.key.pub")" = "[0,1]$key"
 deploy down "$ini" --host h2
 ok "down leaves the home of before" test "$(find "$home" | sort)" = "$before"
 chown 0:0 "$home"

@@ -330,13 +330,14 @@ static int load_keys(struct agent *a, struct err *e)
 
 static int open_stores(struct agent *a, struct err *e)
 {
-    CLEANUP(freep) char *cache = path_fmt("%s/cache", a->data);
+    a->cache = path_fmt("%s/cache", a->data);
     a->tasks = path_fmt("%s/tasks", a->data);
-    if (!cache || !a->tasks)
+    if (!a->cache || !a->tasks)
         return err_sys(e, ENOMEM, "%s", a->data);
     int r = dir_make(a->tasks, 0700, e);
     if (r == 0)
-        r = cas_open(cache, a->conf->cache_max_b, &a->cas, e);
+        r = cas_open(a->cache, a->conf->cache_max_b, &a->cas, e);
+    agent_disks(a);
     return r < 0 ? r : agent_xfers_open(a, e);
 }
 
@@ -525,6 +526,7 @@ static void stop(struct agent *a)
     free(a->program);
     free(a->shim);
     free(a->tasks);
+    free(a->cache);
     closep(&a->sig_fd);
     closep(&a->lock_fd);
     free(a);
@@ -537,7 +539,6 @@ int agent_run(const struct agent_conf *conf, struct err *e)
         return err_sys(e, ENOMEM, "agent");
     a->conf = conf;
     a->lock_fd = a->sig_fd = -1;
-    a->space = (struct space){ .high_b = conf->high_water_b, .low_b = conf->low_water_b };
     for (size_t i = 0; i < CORE_TASKS_MAX; i++)
         a->runs[i].pidfd = -1;
     int r = start(a, e);

@@ -53,15 +53,21 @@ struct holds {
     bool anew; /* nothing, yet */
 };
 
+enum { DISK_DATA, DISK_TASKS, DISK_CACHE, AGENT_DISKS };
+struct agent_disk {
+    const char *dir; /* borrowed */
+    struct space space;
+};
+
 struct agent {
     const struct agent_conf *conf;
     char name[KEY_NAME_LEN];
     int lock_fd, sig_fd;
     uint8_t install[16], session[16];
     uint64_t boot;
-    char *data, *program, *shim, *tasks; /* absolute */
-    char groups[CGROUP_PATH_MAX];        /* where tasks get control groups; "" = nowhere */
-    struct run_host host;                /* of the paths above */
+    char *data, *program, *shim, *tasks, *cache; /* absolute */
+    char groups[CGROUP_PATH_MAX];                /* where tasks get control groups; "" = nowhere */
+    struct run_host host;                        /* of the paths above */
     struct stat program_st;
     struct id engine;
     struct facts facts;
@@ -85,8 +91,9 @@ struct agent {
     uint64_t drain_ms, retry_ms, start_ms, refused_log_ms;
     uint64_t sweep_ms; /* when folders of no task are to be removed; 0 = there are none */
     bool absent_told;
-    struct space space;
-    uint64_t space_ms;       /* the next look */
+    struct agent_disk disks[AGENT_DISKS]; /* its folders that may be file systems of their own */
+    struct space space;                   /* of the one with the least */
+    uint64_t space_ms;                    /* the next look */
     uint64_t offer_again_ms; /* the coordinator had no space for a product; 0 = it had */
     struct err fatal;
     struct buf block;
@@ -150,6 +157,8 @@ void agent_sweep_folders(struct agent *a);
 
 /* ---- agent_space.c */
 
-/* Look at the disk now and then: below the high-water mark the cache gives way, then nothing new is taken; below the
+/* Look at the disks now and then: below the high-water mark the cache gives way, then nothing new is taken; below the
  * low-water mark tasks wait by themselves (agent/task.c). */
+/* Once its folders are there: which to look at, and what tasks are told of the marks. */
+void agent_disks(struct agent *a);
 void agent_look_at_space(struct agent *a);

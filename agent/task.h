@@ -7,7 +7,7 @@
  */
 #pragma once
 
-/* In the environment: bytes that are to stay free on the disk of DIR; with less, or none, a points task waits between points and a
+/* In the environment: bytes that are to stay free on the disk of DIR (or SPACE_AUTO, proto/base/space.h); with less, or none, a points task waits between points and a
  * trace task before it begins. It says so once on stderr and goes on by itself. "" or 0 = a full disk ends it (RUN_EXIT_SPACE). */
 #define TASK_LOW_WATER "SIOFLEET_LOW_WATER"
 

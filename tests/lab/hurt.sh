@@ -26,7 +26,7 @@ program() { # program c|aN: the words that start siofleet there
   echo env
   [ "$fake" != "$1" ] || printf '%s\n' "LD_PRELOAD=$lib" FAKETIME_NO_CACHE=1 NO_FAKE_STAT=1 DONT_FAKE_MONOTONIC=1 \
     FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_TIMESTAMP_FILE="$lab_dir/clock"
-  [ -z "${speaks[$1]:-}" ] || printf '%s\n' "SIOFLEET_TEST_PROTOCOL=${speaks[$1]}" "$SIOFLEET_BIN/siofleet-protocol"
+  [ -z "${speaks[$1]:-}" ] || printf '%s\n' "SIOFLEET_TEST_PROTOCOL=${speaks[$1]}" "$lab_bin-protocol"
   [ -n "${speaks[$1]:-}" ] || echo "$lab_bin"
 }
 coordinator() {
@@ -191,7 +191,7 @@ babble() {
     stranger) "$lab_bin" keys new "$key" --role agent --name noise ;;
     *) "$lab_bin" keys new "$key" --role "$2" --name noise && "$lab_bin" keys allow --data "$lab_dir/c" "$key.pub" ;;
   esac
-  lab_in "$1" "$out/babble" "tcp://$(lab_ip 0):7700" "$lab_dir/c/keys/coordinator.pub" "$key" "$SIOFLEET_SRC/tests/data/wire" 7 "$3"
+  lab_in "$1" "$lab_dir/bin/babble" "tcp://$(lab_ip 0):7700" "$lab_dir/c/keys/coordinator.pub" "$key" "$lab_dir/bin/wire" 7 "$3"
 }
 alive() { kill -0 "$(pid_of "$1")"; }
 half_here() { compgen -G "$1/partial/*" >/dev/null; }
@@ -278,6 +278,10 @@ run_row() (
   start=${EPOCHREALTIME/./}
   lab_net "$agents"
   trap 'keep_logs "$name"; lab_down' EXIT
+  # a host has a /root of its own, so it may not see the build
+  mkdir "$lab_dir/bin"
+  check "programs for the hosts" cp -r "$SIOFLEET_BIN"/siofleet{,-shim,-protocol} "$out/babble" "$SIOFLEET_SRC/tests/data/wire" "$lab_dir/bin/"
+  lab_bin=$lab_dir/bin/siofleet
   clock +0
   if [ -n "$tmpfs" ]; then
     mkdir -p "$lab_dir/${tmpfs% *}"

@@ -12,6 +12,7 @@
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
+#include "proto/base/log.h"
 #include "proto/base/space.h"
 #include "proto/cas/cas.h"
 #include "proto/format/log.h"
@@ -412,6 +413,27 @@ static int fetch_to(struct client *cl, const struct id *id, const char *part, co
     return synced < 0 ? err_sys(e, -synced, "%s", folder) : 0;
 }
 
+/* Damaged bytes came: where from? A coordinator that is asked looks, and moves a damaged copy aside, so that the next put of a
+ * good one counts. e: what is known so far, made plainer. */
+static int blame(struct client *cl, const struct id *id, struct err *e)
+{
+    char hex[ID_HEX_LEN];
+    id_hex(id, hex);
+    CLEANUP(json_decrefp) json_t *bad = json_array();
+    CLEANUP(json_decrefp) json_t *args = json_pack("{s:s}", "id", hex);
+    struct verify v = { .bad = bad };
+    struct err why = { 0 };
+    progress_start(&v.bar, "bytes");
+    int r = client_ask(cl, "store-verify", args, verify_part, &v, &why);
+    progress_end(&v.bar);
+    return r < 0 || !json_array_size(bad)
+               ? -SF_EINTEGRITY
+               : err_set(e, SF_EINTEGRITY,
+                         "artefact %.16s: the coordinator's copy is damaged and is moved aside; "
+                         "put it again, unless an agent has it",
+                         hex);
+}
+
 static int run_store_get(struct cli *c, void *opts, int argc, char **argv)
 {
     (void)argc;
@@ -441,6 +463,7 @@ static int run_store_get(struct cli *c, void *opts, int argc, char **argv)
     if (!part)
         return cli_failf(c, ENOMEM, "%s: no memory", o->out);
     fleet_signals();
+    log_init(NULL, false, LOG_LEVEL_WARN);
     int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
     r = r < 0 ? r : find_artefact(cl, argv[0], &id, &doc, &e);
     if (r >= 0 && pipe && !mkdtemp(part))
@@ -450,6 +473,8 @@ static int run_store_get(struct cli *c, void *opts, int argc, char **argv)
         bool some = true;
         r = fetch_to(cl, &id, part, o->out, o->force, &bar, &some, &e);
         progress_end(&bar);
+        if (r == -SF_EINTEGRITY)
+            r = blame(cl, &id, &e);
         if (r >= 0 || pipe || !some)
             dir_remove(part, NULL);
         else
@@ -492,6 +517,7 @@ static int run_store_put(struct cli *c, void *opts, int argc, char **argv)
     if (o->name && argc > 1)
         return cli_failf(c, SF_EUSAGE, "--name: for one file only");
     fleet_signals();
+    log_init(NULL, false, LOG_LEVEL_WARN);
     int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
     for (int i = 0; r >= 0 && i < argc; i++) {
         const char *slash = strrchr(argv[i], '/'), *name = slash ? slash + 1 : argv[i];
@@ -637,16 +663,18 @@ const struct verb store_verbs[] = {
     { STORE("get", "ID", 1, 1, get_opts, run_store_get), .summary = "fetch an artefact into a file",
       .details =
           "Every chunk is verified; the file appears when it is whole. Cut off, the same command\n"
-          "goes on where it was: what came is in FILE.part until then.",
+          "goes on where it was: what came is in FILE.part until then. A damaged copy of the\n"
+          "coordinator's is refused and moved aside (exit 4).",
       .examples = "siofleet store get 4f1c22aa -o t.trc\n"
                   "siofleet store get 4f1c22aa -o - | zstd -d | less" },
     { STORE("put", "FILE...", 1, -1, put_opts, run_store_put),
       .summary = "give files to the coordinator and print their ids",
-      .details = "Only chunks that are missing there are sent: cut off, the same command goes on "
-                 "where it\n"
-                 "was. The id is printed once the file is durable there. What nothing names is "
-                 "removed by\n"
-                 "the next `store gc`, an hour later; `store pin` keeps it.",
+      .details =
+          "Only chunks that are missing there are sent: cut off, the same command goes on where\n"
+          "it was. A file is sent as it was at the start: what is appended meanwhile is not sent,\n"
+          "and one whose bytes change is not taken (exit 1). The id is printed once the file is\n"
+          "durable there. What nothing names is removed by the next `store gc`, an hour later;\n"
+          "`store pin` keeps it.",
       .examples = "siofleet store put run1.slog run2.slog\n"
                   "siofleet store pin $(siofleet store put disk.img)" },
     { STORE("pin", "ID...", 1, -1, plain_opts, run_store_pin),

@@ -504,10 +504,10 @@ static ssize_t one_read(void *ctx, const struct id *id, uint64_t index, void *p,
         return err_set(e, EINVAL, "%s: no chunk %llu", f->path, (unsigned long long)index);
     size_t n = chunk_len(f->size, index);
     ssize_t r = pread_full(f->fd, p, n, (off_t)(index * CID_CHUNK));
-    if (r < 0)
-        return err_sys(e, (int)-r, "%s", f->path);
+    if (r < 0) /* for good: the offer is not made again */
+        return err_set(e, SF_EFAILED, "%s", strerror((int)-r));
     if ((size_t)r < n)
-        return err_set(e, SF_EFAILED, "%s: became shorter while it was sent", f->path);
+        return err_set(e, SF_EFAILED, "became shorter while it was sent");
     return r;
 }
 
@@ -708,6 +708,19 @@ static int move(struct client *c, struct one_file *f, const struct xfer_store *t
     return f->code ? err_set(e, f->code, "%s: %s", f->path, f->text) : 0;
 }
 
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* Somebody wrote to f since st. */
+static bool changed(const struct one_file *f, const struct stat *st)
+{
+    struct stat now;
+    return fstat(f->fd, &now) == 0 &&
+           (now.st_size != st->st_size || !same_time(&now.st_mtim, &st->st_mtim));
+}
+
 int client_put(struct client *c, const char *path, const char *kind, const char *name,
                struct id *ret_id, uint64_t *ret_size,
                void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx, struct err *e)
@@ -741,6 +754,9 @@ int client_put(struct client *c, const char *path, const char *kind, const char 
     }
     cid_of_chunks(f.size, f.hashes, f.n, &f.id);
     int r = move(c, &f, NULL, kind, name, e);
+    /* what came was not what had been hashed: nobody's damage */
+    if ((r == -SF_EINTEGRITY || r == -SF_EFAILED) && changed(&f, &st))
+        return err_set(e, SF_EFAILED, "%s: changed while it was sent", path);
     if (r < 0)
         return r;
     *ret_id = f.id;

@@ -388,12 +388,14 @@ static struct sender *find_sender(struct xfers *x, uint64_t peer, const struct i
     return NULL;
 }
 
-/* It cannot be given. Damaged or gone, it never can: then an offer of it is over, too, or it would be made for ever. */
+/* It cannot be given. Damaged, gone or not what it was, it never can: then an offer of it is over, too, or it would be made for
+ * ever. */
 static void cannot_give(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, int code,
                         const char *text)
 {
+    bool never = code == SF_EINTEGRITY || code == ENOENT || code == SF_EFAILED;
     xfers_send_fail(x, peer, req, id, code, text);
-    for (struct offer *o = x->offers; o && (code == SF_EINTEGRITY || code == ENOENT); o = o->next)
+    for (struct offer *o = x->offers; o && never; o = o->next)
         if (!o->dead && o->peer == peer && id_eq(&o->id, id))
             offer_end(x, o, code, text);
 }

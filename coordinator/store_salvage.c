@@ -388,10 +388,10 @@ int store_salvage(const char *dir, const char *aside, json_t **ret, struct err *
     for (size_t i = 0; found && i < n; i++)
         json_array_append_new(tables, json_pack("{s:s, s:o, s:b}", "table", t[i].name, "rows",
                                                 json_u64(t[i].rows), "whole", t[i].whole));
-    sqlite3_close(old->db);
-    sqlite3_close(new->db);
-    old->db = new->db = NULL;
-    r = swap(dir, aside, new->path, e);
+    CLEANUP(freep) char *made = TAKE(new->path);
+    store_free(&old); /* closed before their files move */
+    store_free(&new);
+    r = swap(dir, aside, made, e);
     if (r < 0) {
         json_decref(tables);
         return r;

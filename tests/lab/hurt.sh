@@ -356,7 +356,7 @@ matrix() {
     shift
   done
   lab_need || exit 77
-  rm -f "$out"/*.row
+  rm -f "$out"/*.row "$out"/*.rc
   prepare || { echo "Bail out! the undisturbed run fails"; exit 1; }
   for i in "${!names[@]}"; do
     [ ${#only[@]} = 0 ] || [[ " ${only[*]} " == *" ${names[i]} "* ]] || continue
@@ -365,12 +365,13 @@ matrix() {
   [ ${#todo[@]} -gt 0 ] || { echo "Bail out! no such row: ${only[*]}"; exit 2; }
   for i in "${todo[@]}"; do
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n 2>/dev/null; done
-    run_until_hit "$i" 2>"$out/${names[i]}.err" &
-    pids[i]=$!
+    # the status in a file: wait PID forgets it once the number is used again, which thousands of processes bring about
+    { run_until_hit "$i"; echo $? >"$out/${names[i]}.rc"; } 2>"$out/${names[i]}.err" &
   done
+  wait
   for i in "${todo[@]}"; do
     n=${names[i]}
-    ok "$n" wait "${pids[i]}" || true
+    ok "$n" test "$(cat "$out/$n.rc")" = 0
     if [ -e "$out/$n/failed" ]; then
       echo "# failed: $(cat "$out/$n/failed")"
       tail -n 5 "$out/$n/check.log" "$out/$n.err" 2>/dev/null | sed 's/^/# /'

@@ -23,7 +23,8 @@ task() {
     /siofleet-shim --cgroup $base/g-"$name" $opts /t/"$name" "$@"
     say "$name $(tr -d '\n' </t/"$name"/status) group $([ -d $base/g-"$name" ] && echo stays || echo gone)"
 }
-procs() { ls -d /proc/[0-9]* | wc -l; }
+# processes, zombies too, but not the kernel's threads (children of kthreadd, 2), which come and go by themselves
+procs() { cat /proc/[0-9]*/status 2>/dev/null | awk '/^PPid:/ && $2 != 0 && $2 != 2 { n++ } END { print n + 0 }'; }
 
 say "base $(/groups_base)"
 # shellcheck disable=SC2016 # awk's

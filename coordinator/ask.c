@@ -298,11 +298,12 @@ static int ask_known(struct hub *h, const json_t *args, json_t **ret, struct err
             }
         }
         for (uint64_t i = 0; r >= 0 && i < l->points && i < KNOWN_IN_PLAN; i++) {
-            struct arch a;
-            struct id point;
+            struct store_row row = { .index = i };
             uint32_t t;
-            if (live_point(l, i, &t, &a, &point) == 0 && l->tr[t].num)
-                r = store_is_known(h->store, &point, h->engines, h->n_engines, e);
+            if (live_point(l, i, &t, &row.arch, &row.point) == 0 && l->tr[t].num) {
+                row.trace = l->tr[t].num;
+                r = store_is_known(h->store, &row, h->engines, h->n_engines, e);
+            }
             known += r == 1;
         }
     }

@@ -78,7 +78,7 @@ static int known_now(struct hub *h, struct live *l, struct spans *todo, struct e
                 if (r >= 0)
                     continue;
             } else {
-                r = store_put_known(h->store, l->seq, i, &row.point, h->engines, h->n_engines, e);
+                r = store_put_known(h->store, &row, h->engines, h->n_engines, e);
                 if (r == 1)
                     continue;
             }

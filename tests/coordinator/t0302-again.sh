@@ -4,12 +4,12 @@
 plan 25
 cd "$work" || exit 1
 small_log a.log 4 4000
-sweep_ini() { # SEED NAME PACE_MS
+sweep_ini() { # SEED NAME [PACE_MS]
   cat <<E
 [sweep]
 name = $2
 block = 4
-pace_ms = $3
+pace_ms = ${3:-200}
 [trace]
 logs = a.log
 order = rand

@@ -369,6 +369,7 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
                                : json_object(),
            *doc = NULL;
     int r;
+    hub_restore_rest(h);
     if (!json_is_object(args))
         r = err_set(&e, SF_EUSAGE, "%s: arguments are not a JSON object", m->what);
     else if (!strcmp(m->what, "results"))

@@ -791,6 +791,7 @@ void hub_clear(struct hub *h)
     sched_actions_clear(&h->out);
     sched_actions_clear(&h->kept);
     hub_log_clear(h);
+    hub_restore_clear(h);
     for (size_t i = 0; i < h->jobs.room; i++) {
         struct job *j = h->jobs.slot[i].val;
         if (j && map_get(&h->jobs, h->jobs.slot[i].key) == j)

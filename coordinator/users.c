@@ -449,6 +449,7 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
     uint64_t task;
     bool late = false;
     int r = 0;
+    hub_restore_rest(h);
     if (!strcmp(m->verb, "gc")) { /* answered when it is done */
         if (hub_gc_begin(h, p, m->req, m->target, &e) < 0)
             hub_refuse(h, p->id, m->req, &e, NULL);

@@ -228,7 +228,7 @@ static int ls_ended(void *ctx, const struct store_try *a)
     json_object_set_new(j, "points", json_u64(a->points));
     json_object_set_new(j, "done", !strcmp(a->cause, "done") ? json_u64(a->points) : json_null());
     json_object_set_new(j, "cause", json_string(a->cause));
-    json_object_set_new(j, "job", json_null());
+    json_object_set_new(j, "job", a->has_job ? json_id(&a->job_id) : json_null());
     json_array_append_new(p->items, j);
     return 0;
 }

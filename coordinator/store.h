@@ -294,8 +294,8 @@ struct store_try {
         signal;                          /* ended_ms 0 = open */
     char kind[16], agent[65], cause[33]; /* cause "" = open */
     const char *tail;                    /* last lines, "" = none; borrowed for the call */
-    struct id sweep_id;
-    bool has_sweep;
+    struct id sweep_id, job_id;
+    bool has_sweep, has_job;
 };
 enum store_tries_of { TRIES_TASK, TRIES_SWEEP_BAD, TRIES_AGENT_BAD, TRIES_ENDED };
 /* Newest first, at most limit: all of a task (no), those of a sweep (no = seq) or of an agent (install) that ended otherwise

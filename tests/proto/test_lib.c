@@ -210,3 +210,22 @@ Test(json, numbers_stay_exact)
     cr_assert(json_get_u64(o, "b", &v, &e) == 0 && v == UINT64_MAX);
     cr_assert_eq(json_get_u64(o, "c", &v, &e), -SF_EFORMAT);
 }
+
+Test(json, bytes_that_are_no_text_are_replaced_and_none_is_lost)
+{
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *json;
+    } rows[] = {
+        { NULL, 0, "\"\"" },
+        { "a\0b", 3, "\"a\\u0000b\"" },
+        { "\xc3\xa4", 2, "\"\xc3\xa4\"" },
+        { "a\xff\0b", 4, "\"a?\\u0000b\"" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        CLEANUP(json_decrefp) json_t *j = json_bytes(rows[i].bytes, rows[i].n);
+        CLEANUP(freep) char *s = json_dumps(j, JSON_ENCODE_ANY);
+        cr_expect_str_eq(s, rows[i].json);
+    }
+}

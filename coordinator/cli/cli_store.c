@@ -391,13 +391,15 @@ static int fetch_to(struct client *cl, const struct id *id, const char *part, co
     if (flock(lock, LOCK_EX | LOCK_NB) < 0)
         return err_set(e, EBUSY, "%s: another command fetches into it", part);
     struct xfer_store to = xfer_store_cas(cas);
-    r = cas_has(cas, id) ? 0 : client_fetch(cl, id, &to, moved, bar, e);
+    bool before = cas_has(cas, id);
+    r = before ? 0 : client_fetch(cl, id, &to, moved, bar, e);
     cas_figures(cas, &have);
     *ret_some = have.artefacts || have.partials;
     if (r < 0)
         return r;
     uint64_t chunk;
-    if ((r = cas_verify(cas, id, &chunk, e)) < 0) /* what was there from before, too */
+    /* what came was hashed as it came */
+    if (before && (r = cas_verify(cas, id, &chunk, e)) < 0)
         return r;
     CLEANUP(freep) char *path = cas_path(cas, id);
     CLEANUP(freep) char *folder = folder_of(out);

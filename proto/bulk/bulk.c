@@ -151,6 +151,7 @@ int bulk_new(const struct bulk_conf *conf, struct bulk **ret, struct err *e)
     pthread_mutex_init(&b->in.lock, NULL);
     pthread_mutex_init(&b->out.lock, NULL);
     b->in.rate_b = b->out.rate_b = conf->rate_b;
+    atomic_store(&b->rooms_left, ROOMS_SHARED);
     b->listen_fd = -1;
     b->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     b->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -172,8 +173,10 @@ static void stream_free(struct bulk_stream *s)
     conn_clear(&s->conn);
     closep(&s->wake_fd);
     closep(&s->file_fd);
-    for (size_t i = 0; i < TAKE_SLOTS; i++)
-        free(s->slots[i].p);
+    for (size_t i = 0; i < s->n_rooms; i++)
+        free(s->rooms[i]);
+    if (s->n_rooms > TAKE_ROOMS_OWN)
+        atomic_fetch_add(&s->bulk->rooms_left, (int)(s->n_rooms - TAKE_ROOMS_OWN));
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->cond);
     memset(&s->ticket, 0, sizeof(s->ticket));
@@ -241,11 +244,12 @@ static int stream_new(struct bulk *b, const struct bulk_ticket *t, const char *d
     s->expires_ms = clock_mono_ms() + t->ttl_ms;
     s->wake_fd = s->conn.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     s->conn.stop = &s->stop;
-    aead_init(&s->conn.out.key, (enum aead_alg)t->alg, t->keys[dial ? 0 : 1]);
-    aead_init(&s->conn.in.key, (enum aead_alg)t->alg, t->keys[dial ? 1 : 0]);
+    int r = aead_init(&s->conn.out.key, (enum aead_alg)t->alg, t->keys[dial ? 0 : 1]);
+    if (r >= 0)
+        r = aead_init(&s->conn.in.key, (enum aead_alg)t->alg, t->keys[dial ? 1 : 0]);
     if (dial)
         s->dial = strdup(dial);
-    if (s->wake_fd < 0 || (dial && !s->dial)) {
+    if (r < 0 || s->wake_fd < 0 || (dial && !s->dial)) {
         stream_free(s);
         return err_sys(e, ENOMEM, "bulk");
     }

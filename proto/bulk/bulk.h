@@ -41,7 +41,7 @@ enum {
     BULK_TAKES_MAX = 24,  /* streams at once, tickets that wait for their peer included */
     BULK_GIVES_MAX = 48,
 };
-#define BULK_STREAM_B (UINT64_C(8) << 20)
+#define BULK_STREAM_B (UINT64_C(20) << 20)
 #define BULK_TOTAL_B (UINT64_C(256) << 20)
 
 enum bulk_alg { BULK_AES256GCM = 1, BULK_XCHACHA20 = 2 };
@@ -82,12 +82,13 @@ uint16_t bulk_port(const struct bulk *b); /* bound; 0 = does not listen */
 int bulk_fd(const struct bulk *b);        /* poll it for POLLIN: bulk_next() has something */
 
 /* Where chunks go. write and verify are called by two threads, each in the order of arrival, verify
- * of a chunk after its write; sync by the second of them. p: plain bytes, borrowed. write: 0 or a
- * fatal -errno. verify: 0, -SF_EINTEGRITY (is asked for again) or a fatal -errno. */
+ * of a chunk after its write; sync by the second of them. p: plain bytes, borrowed; is: the
+ * BLAKE2b-256 of them. write: 0 or a fatal -errno. verify: 0, -SF_EINTEGRITY (is asked for again) or
+ * a fatal -errno. */
 struct bulk_sink {
     void *put;
     int (*write)(void *put, uint64_t index, const void *p, size_t n, struct err *e);
-    int (*verify)(void *put, uint64_t index, const void *p, size_t n, struct err *e);
+    int (*verify)(void *put, uint64_t index, const struct id *is, size_t n, struct err *e);
     int (*sync)(void *put,
                 struct err *e); /* fsync, before a commit in the loop would wait for it */
 };

@@ -10,7 +10,12 @@ enum {
     AUTH_MS = 5000,  /* from connect to a hello that was sealed with the ticket's key */
     AUTH_CONNS = 64, /* connections on the way there; the oldest goes */
     HELLO_WIRE = CONN_HEAD + FRAME_HELLO_LEN + AEAD_TAG,
-    TAKE_SLOTS = 3, /* chunks between the two threads of a taking end */
+    /* chunks in the memory of a taking end: so many has each stream; those that the second thread cannot keep up with take more
+     * of what all share, until it can hash HASH_LANES at a time while as many come in */
+    TAKE_ROOMS_OWN = 2,
+    TAKE_ROOMS = 2 * HASH_LANES,
+    ROOMS_SHARED = 24,
+    GATHER_MS = 15, /* how long a chunk waits for others to be hashed with */
     EVENTS = BULK_WINDOW + 8,
     PIECE_PACK_LEVEL = 1,
 };
@@ -57,14 +62,20 @@ struct bulk_stream {
     } wants[BULK_WINDOW];
     size_t n_wants;
     bool sync_asked, over; /* over: nothing more will be queued for the second thread */
-    struct {
-        uint8_t *p;
+    uint8_t *rooms[TAKE_ROOMS]; /* of CID_CHUNK, owned */
+    size_t n_rooms;
+    uint8_t *free_rooms[TAKE_ROOMS]; /* some of them */
+    size_t n_free;
+    struct taken {
+        uint8_t *p; /* a room */
         size_t n;
         uint64_t index;
         int r;
         struct err e;
-    } slots[TAKE_SLOTS];
-    size_t slot_first, slot_n; /* filled ones */
+    } taken[TAKE_ROOMS]; /* a ring: chunks that are written and wait for the second thread, or are in its hands */
+    size_t taken_first, n_taken;
+    bool more_come;  /* others were asked for that are not here yet */
+    bool room_short; /* the first thread waits for the second */
     pthread_t verifier;
 };
 
@@ -74,6 +85,7 @@ struct bulk {
     pthread_t listener;
     bool has_listener;
     atomic_bool stop;
+    atomic_int rooms_left; /* of ROOMS_SHARED */
     struct pace_rate in, out;
     pthread_mutex_t lock;
     struct bulk_stream *streams; /* under lock, as are the counters */

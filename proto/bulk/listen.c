@@ -113,18 +113,19 @@ static bool admit(struct bulk *b, struct guest *g)
             memcmp(s->ticket.id, g->b, BULK_TICKET_LEN))
             continue;
         known = true;
-        /* opened with a copy: who cannot seal does not spend the ticket, nor its first number */
-        struct conn_seal in = s->conn.in;
+        /* counted apart: who cannot seal does not spend the ticket, nor its first number */
+        struct aead *key = &s->conn.in.key;
+        uint64_t k = s->conn.in.n;
         uint8_t head[FRAME_HEAD], *to;
         struct err why;
         rx = (struct frame_rx){ .takes = s->takes, .id = s->ticket.artefact, .size_b = s->size_b };
-        ok = aead_open(&in.key, in.n++, g->b + BULK_TICKET_LEN, CONN_HEAD, head) == 0 &&
+        ok = aead_open(key, k++, g->b + BULK_TICKET_LEN, CONN_HEAD, head) == 0 &&
              frame_rx_head(&rx, head, &to, &why) == FRAME_HELLO_LEN &&
-             aead_open(&in.key, in.n++, g->b + BULK_TICKET_LEN + CONN_HEAD,
-                       FRAME_HELLO_LEN + AEAD_TAG, to) == 0 &&
+             aead_open(key, k++, g->b + BULK_TICKET_LEN + CONN_HEAD, FRAME_HELLO_LEN + AEAD_TAG,
+                       to) == 0 &&
              frame_rx_body(&rx, &why) == RX_HELLO;
         if (ok) {
-            s->conn.in.n = in.n;
+            s->conn.in.n = k;
             s->conn.fd = take_fd(&g->fd);
             conn_tune(s->conn.fd);
             if (stream_start(s) < 0) {
@@ -133,7 +134,6 @@ static bool admit(struct bulk *b, struct guest *g)
                 wake(b->event_fd);
             }
         }
-        aead_clear(&in.key);
     }
     pthread_mutex_unlock(&b->lock);
     if (known && !ok)

@@ -1,38 +1,75 @@
 /* The taking end of a stream. Two threads: the first reads, opens, unpacks and writes, the second
  * hashes, so that two cores share the work. A chunk is written before it is verified: what the first
  * thread took over from the kernel is in the page cache when this process is killed, and the next
- * one finds it there (a put hashes again what it finds). */
+ * one finds it there (a put hashes again what it finds).
+ *
+ * Several chunks are hashed side by side for little more than the price of one, so the second thread
+ * lets them gather a little while, when more are to come. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/bulk/in.h"
 #include "proto/lib/zio.h"
 
+/* Hash n chunks, and say what became of them. */
+static void verify(struct bulk_stream *s, struct taken *const v[], size_t n)
+{
+    const void *p[HASH_LANES];
+    size_t len[HASH_LANES];
+    struct id is[HASH_LANES];
+    for (size_t i = 0; i < n; i++) {
+        p[i] = v[i]->p;
+        len[i] = v[i]->n;
+    }
+    hash_many(p, len, n, is);
+    for (size_t i = 0; i < n; i++) {
+        struct err e = v[i]->e;
+        int r = v[i]->r;
+        if (r >= 0)
+            r = s->sink.verify(s->sink.put, v[i]->index, &is[i], len[i], &e);
+        stream_event(s, BULK_CHUNK, v[i]->index, r, e.text);
+    }
+}
+
+/* HASH_LANES chunks are here, or it is not worth waiting for more; lock is held. */
+static void gather(struct bulk_stream *s)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += GATHER_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    while (s->n_taken < HASH_LANES && s->more_come && !s->room_short && !s->sync_asked &&
+           !s->over && !atomic_load(&s->stop) &&
+           pthread_cond_clockwait(&s->cond, &s->lock, CLOCK_MONOTONIC, &until) == 0)
+        continue;
+}
+
 static void *verify_main(void *arg)
 {
     struct bulk_stream *s = arg;
     pthread_mutex_lock(&s->lock);
     for (;;) {
-        while (!s->slot_n && !s->sync_asked && !s->over)
+        while (!s->n_taken && !s->sync_asked && !s->over)
             pthread_cond_wait(&s->cond, &s->lock);
-        if (s->slot_n) {
-            size_t k = s->slot_first;
-            struct err e = { 0 };
-            int r = s->slots[k].r;
-            uint64_t index = s->slots[k].index;
+        if (s->n_taken) {
+            gather(s);
+            struct taken *v[HASH_LANES];
+            size_t n = s->n_taken < HASH_LANES ? s->n_taken : HASH_LANES;
+            for (size_t i = 0; i < n; i++)
+                v[i] = &s->taken[(s->taken_first + i) % TAKE_ROOMS];
             pthread_mutex_unlock(&s->lock);
-            if (r < 0)
-                e = s->slots[k].e;
-            else
-                r = s->sink.verify(s->sink.put, index, s->slots[k].p, s->slots[k].n, &e);
-            stream_event(s, BULK_CHUNK, index, r, e.text);
+            verify(s, v, n);
             pthread_mutex_lock(&s->lock);
-            s->slot_first = (k + 1) % TAKE_SLOTS;
-            s->slot_n--;
+            for (size_t i = 0; i < n; i++)
+                s->free_rooms[s->n_free++] = v[i]->p;
+            s->taken_first = (s->taken_first + n) % TAKE_ROOMS;
+            s->n_taken -= n;
             pthread_cond_broadcast(&s->cond);
         } else if (s->sync_asked) {
             struct err e = { 0 };
@@ -49,15 +86,39 @@ static void *verify_main(void *arg)
     return NULL;
 }
 
-/* A free slot's number, after a wait. TAKE_SLOTS = stopped. */
-static size_t free_slot(struct bulk_stream *s)
+/* Memory for one more chunk, if there may be; lock is held. */
+static bool room_new(struct bulk_stream *s)
 {
+    bool own = s->n_rooms < TAKE_ROOMS_OWN;
+    if (s->n_rooms == TAKE_ROOMS)
+        return false;
+    if (!own && atomic_fetch_sub(&s->bulk->rooms_left, 1) <= 0) {
+        atomic_fetch_add(&s->bulk->rooms_left, 1);
+        return false;
+    }
+    uint8_t *p = malloc(CID_CHUNK);
+    if (p)
+        s->rooms[s->n_rooms++] = s->free_rooms[s->n_free++] = p;
+    else if (!own)
+        atomic_fetch_add(&s->bulk->rooms_left, 1);
+    return p != NULL;
+}
+
+/* Where the next chunk goes, after a wait. NULL = stopped. */
+static uint8_t *room_get(struct bulk_stream *s)
+{
+    uint8_t *p = NULL;
     pthread_mutex_lock(&s->lock);
-    while (s->slot_n == TAKE_SLOTS && !atomic_load(&s->stop))
+    while (!s->n_free && !atomic_load(&s->stop) && !room_new(s)) {
+        s->room_short = true;
+        pthread_cond_broadcast(&s->cond);
         pthread_cond_wait(&s->cond, &s->lock);
-    size_t k = atomic_load(&s->stop) ? TAKE_SLOTS : (s->slot_first + s->slot_n) % TAKE_SLOTS;
+    }
+    s->room_short = false;
+    if (!atomic_load(&s->stop))
+        p = s->free_rooms[--s->n_free];
     pthread_mutex_unlock(&s->lock);
-    return k;
+    return p;
 }
 
 /* What was asked for and is not here: a giving end that sends anything else is cut off, so that
@@ -101,25 +162,23 @@ static void send_wants(struct bulk_stream *s, struct asked *a)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* A whole chunk is in room or packed_room: to the disk, then to the second thread. */
-static void chunk_here(struct bulk_stream *s, const struct frame_rx *rx, size_t slot,
+/* A whole chunk is in rx's room or packed_room: to the disk, then to the second thread. */
+static void chunk_here(struct bulk_stream *s, const struct frame_rx *rx, bool more_come,
                        struct zio_unpacker *unpacker)
 {
-    struct err e = { 0 };
-    ssize_t n = (ssize_t)rx->len;
+    struct taken t = { .p = rx->room, .n = rx->len, .index = rx->index };
     if (rx->packed) {
-        n = zio_unpacker_unpack(unpacker, s->slots[slot].p, CID_CHUNK, rx->packed_room, rx->len);
+        ssize_t n = zio_unpacker_unpack(unpacker, t.p, CID_CHUNK, rx->packed_room, rx->len);
+        t.n = n < 0 ? 0 : (size_t)n;
         if (n < 0)
-            err_set(&e, SF_EINTEGRITY, "chunk %llu: damaged", (unsigned long long)rx->index);
+            t.r =
+                err_set(&t.e, SF_EINTEGRITY, "chunk %llu: damaged", (unsigned long long)rx->index);
     }
-    int r = n < 0 ? -SF_EINTEGRITY
-                  : s->sink.write(s->sink.put, rx->index, s->slots[slot].p, (size_t)n, &e);
+    if (t.r >= 0)
+        t.r = s->sink.write(s->sink.put, rx->index, t.p, t.n, &t.e);
     pthread_mutex_lock(&s->lock);
-    s->slots[slot].n = n < 0 ? 0 : (size_t)n;
-    s->slots[slot].index = rx->index;
-    s->slots[slot].r = r;
-    s->slots[slot].e = e;
-    s->slot_n++;
+    s->taken[(s->taken_first + s->n_taken++) % TAKE_ROOMS] = t;
+    s->more_come = more_come;
     pthread_cond_broadcast(&s->cond);
     pthread_mutex_unlock(&s->lock);
 }
@@ -140,11 +199,10 @@ static int take(struct bulk_stream *s, struct frame_rx *rx, struct zio_unpacker 
 {
     struct conn *c = &s->conn;
     struct asked asked = { .n = 0 };
-    size_t slot = free_slot(s);
+    rx->room = room_get(s);
     for (;;) {
-        if (slot == TAKE_SLOTS || atomic_load(&s->stop))
+        if (!rx->room || atomic_load(&s->stop))
             return -ECANCELED;
-        rx->room = s->slots[slot].p;
         send_wants(s, &asked);
         int r = conn_flush_some(c);
         if (r < 0)
@@ -172,8 +230,8 @@ static int take(struct bulk_stream *s, struct frame_rx *rx, struct zio_unpacker 
         if (rx->type == FRAME_DATA)
             atomic_fetch_add(&s->moved_b, rx->body);
         if (r == RX_CHUNK) {
-            chunk_here(s, rx, slot, unpacker);
-            slot = free_slot(s);
+            chunk_here(s, rx, asked.n != 0, unpacker);
+            rx->room = room_get(s);
         }
     }
 }
@@ -187,8 +245,10 @@ void *take_main(void *arg)
     CLEANUP(freep) uint8_t *packed = malloc(CID_CHUNK);
     bool verifier = false, room = unpacker && packed;
     rx.packed_room = packed;
-    for (size_t i = 0; i < TAKE_SLOTS && room; i++)
-        room = (s->slots[i].p = malloc(CID_CHUNK)) != NULL;
+    pthread_mutex_lock(&s->lock);
+    while (room && s->n_rooms < TAKE_ROOMS_OWN) /* then it never waits for memory */
+        room = room_new(s);
+    pthread_mutex_unlock(&s->lock);
     int r = room ? conn_init(&s->conn) : -ENOMEM;
     if (r >= 0)
         r = thread_start(&s->verifier, verify_main, s);

@@ -44,6 +44,7 @@ struct cas_put {
     uint64_t size_b;
     struct cas_map map;
     uint8_t *written; /* as the file of the map has it: also what is not verified yet */
+    uint64_t checked; /* below this, all that is written counts: cas_put_check() */
     char *path, *map_path;
     int fd, map_fd;
     uint64_t n_have;
@@ -623,30 +624,49 @@ static void put_free(struct cas_put *p)
     free(p);
 }
 
-/* Which of the chunks that the old map names are really there. */
-static int resume(struct cas_put *p, const struct cas_map *old, struct err *e)
+static bool bit(const uint8_t *bits, uint64_t i)
 {
-    CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
-    if (!chunk)
-        return err_sys(e, ENOMEM, "%s", p->path);
-    for (uint64_t i = 0; i < old->n; i++) {
-        struct id got;
-        size_t n = chunk_len(p->size_b, i);
-        if (!cas_map_get(old, i))
-            continue;
-        ssize_t r = pread_full(p->fd, chunk, n, (off_t)(i * CID_CHUNK));
-        if (r < 0)
-            return err_sys(e, (int)-r, "%s", p->path);
-        if ((size_t)r < n)
-            continue;
-        hash_bytes(chunk, n, &got);
-        if (id_eq(&got, &p->map.hashes[i])) {
-            cas_map_set(&p->map, i);
-            p->written[i / 8] |= (uint8_t)(1u << (i % 8));
-            p->n_have++;
+    return bits[i / 8] >> (i % 8) & 1;
+}
+
+static void count(struct cas_put *p, uint64_t index)
+{
+    if (cas_map_get(&p->map, index))
+        return;
+    cas_map_set(&p->map, index);
+    p->n_have++;
+}
+
+int cas_put_check(struct cas_put *p, size_t n, struct err *e)
+{
+    uint64_t i = p->checked;
+    CLEANUP(freep) uint8_t *block = NULL;
+    while (n) {
+        while (i < p->map.n && !bit(p->written, i))
+            i++;
+        size_t run = 0;
+        while (run < HASH_LANES && run < n && i + run < p->map.n && bit(p->written, i + run))
+            run++;
+        if (!run)
+            break;
+        struct id is[HASH_LANES];
+        if (!block && !(block = malloc((n < HASH_LANES ? n : HASH_LANES) * CID_CHUNK)))
+            return err_sys(e, ENOMEM, "%s", p->path);
+        ssize_t got = hash_chunks(p->fd, p->size_b, i, run, block, is);
+        if (got < 0)
+            return err_sys(e, (int)-got, "%s", p->path);
+        for (size_t k = 0; k < run; k++, i++) {
+            if ((ssize_t)k < got && id_eq(&is[k], &p->map.hashes[i]))
+                count(p, i);
+            else
+                p->written[i / 8] &= (uint8_t) ~(1u << (i % 8));
         }
+        n -= run;
     }
-    return 0;
+    while (i < p->map.n && !bit(p->written, i))
+        i++;
+    p->checked = i;
+    return i == p->map.n;
 }
 
 /* The folder of puts, which may have been removed since the start. */
@@ -686,13 +706,12 @@ static int begin(struct cas_put *p, struct err *e)
     if (r < 0)
         return err_sys(e, -r, "%s: cannot reserve %llu bytes", p->path,
                        (unsigned long long)p->size_b);
-    if (again) {
-        r = resume(p, &old, e);
-        if (r < 0)
-            return r;
-    }
+    if (again)
+        memcpy(p->written, old.bits, (old.n + 7) / 8);
+    else
+        p->checked = p->map.n;
     buf_reset(&b);
-    r = cas_map_pack(&p->map, &b);
+    r = cas_map_pack(again ? &old : &p->map, &b);
     if (r < 0)
         return err_sys(e, -r, "%s", p->map_path);
     r = file_write(p->map_path, b.data, b.len, 0600, true, e);
@@ -794,33 +813,23 @@ int cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n,
     return 0;
 }
 
-static int is_right(const struct cas_put *p, uint64_t index, const void *data, size_t n,
+static int is_right(const struct cas_put *p, uint64_t index, const struct id *is, size_t n,
                     struct err *e)
 {
-    struct id got;
     char hex[ID_HEX_LEN];
     int r = not_of_it(p, index, n, e);
     if (r < 0)
         return r;
-    hash_bytes(data, n, &got);
-    if (id_eq(&got, &p->map.hashes[index]))
+    if (id_eq(is, &p->map.hashes[index]))
         return 0;
     id_hex(&p->id, hex);
     return err_set(e, SF_EINTEGRITY, "artefact %.12s: chunk %llu is damaged", hex,
                    (unsigned long long)index);
 }
 
-static void count(struct cas_put *p, uint64_t index)
+int cas_put_verify(struct cas_put *p, uint64_t index, const struct id *is, size_t n, struct err *e)
 {
-    if (cas_map_get(&p->map, index))
-        return;
-    cas_map_set(&p->map, index);
-    p->n_have++;
-}
-
-int cas_put_verify(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e)
-{
-    int r = is_right(p, index, data, n, e);
+    int r = is_right(p, index, is, n, e);
     if (r >= 0)
         count(p, index);
     return r;
@@ -839,10 +848,12 @@ int cas_put_sync(struct cas_put *p, struct err *e)
 
 int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e)
 {
+    struct id is;
     if (index < p->map.n && n == chunk_len(p->size_b, index) && cas_map_get(&p->map, index))
         return 0;
     /* the other way round: what is damaged is not written at all, and what could not be written does not count */
-    int r = is_right(p, index, data, n, e);
+    hash_bytes(data, n, &is);
+    int r = is_right(p, index, &is, n, e);
     if (r >= 0)
         r = cas_put_write(p, index, data, n, e);
     if (r >= 0)
@@ -922,7 +933,7 @@ void cas_put_close(struct cas_put **pp, bool drop)
         return;
     *pp = NULL;
     struct cas *c = p->cas;
-    if (drop || !p->n_have)
+    if (drop || (!p->n_have && p->checked == p->map.n))
         partial_unlink(c, &p->id);
     else
         idle_add(c, &p->id, p->size_b, clock_wall_ms());
@@ -945,15 +956,17 @@ int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_si
     struct stat st, after;
     CLEANUP(closep) int in = file_open_regular(path, &st, e);
     CLEANUP(closep) int out = -1;
-    CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
+    CLEANUP(freep) uint8_t *block = NULL;
     CLEANUP(freep) struct id *hashes = NULL;
     if (in < 0)
         return in;
     uint64_t size = (uint64_t)st.st_size, n = chunks_of(size);
     if (size > CAS_SIZE_MAX)
         return err_set(e, EFBIG, "%s: too long", path);
+    size_t lanes = n < HASH_LANES ? (size_t)n + !n : HASH_LANES;
     hashes = malloc(n ? n * sizeof(*hashes) : 1);
-    if (!hashes || !chunk)
+    block = malloc(lanes * CID_CHUNK);
+    if (!hashes || !block)
         return err_sys(e, ENOMEM, "%s", path);
     int r = make_room(c, size, e);
     r = r < 0 ? r : make_partial(c, e);
@@ -976,16 +989,19 @@ int cas_import(struct cas *c, const char *path, struct id *ret, uint64_t *ret_si
         if (r < 0)
             return err_sys(e, -r, "%s: cannot reserve %llu bytes", temp, (unsigned long long)size);
     }
-    for (uint64_t i = 0; i < n; i++) {
-        size_t len = chunk_len(size, i);
-        ssize_t got = pread_full(shared ? out : in, chunk, len, (off_t)(i * CID_CHUNK));
+    for (uint64_t i = 0; i < n;) {
+        size_t m = n - i < lanes ? (size_t)(n - i) : lanes;
+        uint64_t at = i * CID_CHUNK, end = (i + m) * CID_CHUNK;
+        ssize_t got = hash_chunks(shared ? out : in, size, i, m, block, &hashes[i]);
         if (got < 0)
             return err_sys(e, (int)-got, "%s", path);
-        if ((size_t)got < len)
+        if ((size_t)got < m)
             return err_set(e, SF_EFAILED, "%s: became shorter while it was read", path);
-        hash_bytes(chunk, len, &hashes[i]);
-        if (!shared && (r = pwrite_all(out, chunk, len, (off_t)(i * CID_CHUNK))) < 0)
+        r = shared ? 0
+                   : pwrite_all(out, block, (size_t)((end < size ? end : size) - at), (off_t)at);
+        if (r < 0)
             return err_sys(e, -r, "%s", temp);
+        i += m;
     }
     if (fstat(out, &after) < 0 || (uint64_t)after.st_size != size)
         return err_set(e, SF_EFAILED, "%s: changed its length while it was read", path);
@@ -1032,33 +1048,34 @@ int cas_verify_part(const struct cas *c, const struct id *id, uint64_t from, uin
                     uint64_t *ret_chunk, struct err *e)
 {
     CLEANUP(freep) struct id *hashes = NULL;
-    CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
     CLEANUP(freep) char *path = item_path(c, id, "");
     struct stat st;
     size_t n;
     uint64_t size;
     *ret_chunk = UINT64_MAX;
-    if (!chunk || !path)
-        return err_sys(e, ENOMEM, "%s", c->dir);
     int r = cas_hashes(c, id, &hashes, &n, &size, e);
     if (r < 0)
         return r;
+    size_t lanes = n < HASH_LANES ? n + !n : HASH_LANES;
+    CLEANUP(freep) uint8_t *block = malloc(lanes * CID_CHUNK);
+    if (!block || !path)
+        return err_sys(e, ENOMEM, "%s", c->dir);
     CLEANUP(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) < 0)
         return err_sys(e, errno, "%s", path);
     uint64_t end = from < n && count < n - from ? from + count : n;
-    for (uint64_t i = from; i < end; i++) {
-        struct id got;
-        size_t len = chunk_len(size, i);
-        ssize_t m = pread_full(fd, chunk, len, (off_t)(i * CID_CHUNK));
-        if (m < 0)
-            return err_sys(e, (int)-m, "%s", path);
-        hash_bytes(chunk, (size_t)m, &got);
-        if ((size_t)m < len || !id_eq(&got, &hashes[i])) {
-            *ret_chunk = i;
-            return err_set(e, SF_EINTEGRITY, "%s: chunk %llu is damaged", path,
-                           (unsigned long long)i);
-        }
+    for (uint64_t i = from; i < end;) {
+        struct id is[HASH_LANES];
+        size_t m = end - i < lanes ? (size_t)(end - i) : lanes;
+        ssize_t got = hash_chunks(fd, size, i, m, block, is);
+        if (got < 0)
+            return err_sys(e, (int)-got, "%s", path);
+        for (size_t k = 0; k < m; k++, i++)
+            if ((ssize_t)k >= got || !id_eq(&is[k], &hashes[i])) {
+                *ret_chunk = i;
+                return err_set(e, SF_EINTEGRITY, "%s: chunk %llu is damaged", path,
+                               (unsigned long long)i);
+            }
     }
     if ((uint64_t)st.st_size != size)
         return err_set(e, SF_EINTEGRITY, "%s: is %llu bytes long, not %llu", path,

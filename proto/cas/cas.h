@@ -7,7 +7,7 @@
  *     DIR/partial/ID.map     its size, hashes and one bit a chunk, see map.h
  *
  * A put resumes at its first missing chunk, also after a crash: set bits are only a hint, the
- * chunks are hashed again before they count. An artefact becomes visible by rename after fsync.
+ * chunks are hashed again (cas_put_check()) before they count. An artefact becomes visible by rename after fsync.
  *
  * A put that nobody works on keeps its space until the cap or the disk needs it, at most 7 days.
  *
@@ -94,16 +94,20 @@ int cas_open_item(const struct cas *c, const struct id *id, uint64_t *ret_size, 
  * cas_put_close. */
 int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct id hashes[],
               size_t n, struct cas_put **ret, struct err *e);
+/* What an earlier put of this id left counts only when it was hashed again: n more chunks of it. 1 = all were, 0 = there are
+ * more, -errno. Those that are not it any more will be missing. Until it returned 1 nothing else may be done with the put but
+ * to close it. n chunks cost n MiB of reading and hashing and of memory (HASH_LANES MiB at most). */
+int cas_put_check(struct cas_put *p, size_t n, struct err *e);
 bool cas_put_has(const struct cas_put *p, uint64_t index);
 /* First missing chunk at or after from; the number of chunks when none is. */
 uint64_t cas_put_missing(const struct cas_put *p, uint64_t from);
 /* Add a chunk: 0 (also when it was there), -SF_EINTEGRITY when length or hash is wrong, -errno. */
 int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
 /* The same in two steps for two threads, each step in one thread at a time, while nobody else does anything with this put but
- * cas_put_has() of other chunks: first the bytes, then whether they are the right ones. Bytes that were written and not
+ * cas_put_has() of other chunks: first the bytes, then whether they are the right ones (is: the BLAKE2b-256 of them). Bytes that were written and not
  * verified when the process was killed are found by the next cas_begin(). */
 int cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
-int cas_put_verify(struct cas_put *p, uint64_t index, const void *data, size_t n, struct err *e);
+int cas_put_verify(struct cas_put *p, uint64_t index, const struct id *is, size_t n, struct err *e);
 /* A descriptor of the caller's to read what has come, in any thread. It stays good when the put has ended. */
 int cas_put_open(const struct cas_put *p, struct err *e);
 /* fsync what was written so far, so that a commit has little to wait for. Any one thread. */

@@ -1,6 +1,8 @@
 #include "proto/client/client.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +19,12 @@
 #include "proto/wire/schema.h"
 #include "proto/xfer/drive.h"
 
-enum { SLICE_MS = 100, XFER_STALL_MS = 120000 };
+enum {
+    SLICE_MS = 100,
+    XFER_STALL_MS = 120000,
+    HASHERS = 4,        /* threads that hash a file, at most; */
+    HASHER_CHUNKS = 32, /* one for so many chunks */
+};
 
 struct client {
     struct link *link;
@@ -550,12 +557,11 @@ static int one_put(void *put, uint64_t index, const void *p, size_t n, struct er
     return r < 0 ? err_sys(e, -r, "%s", f->path) : 0;
 }
 
-static int one_verify(void *put, uint64_t index, const void *p, size_t n, struct err *e)
+static int one_verify(void *put, uint64_t index, const struct id *is, size_t n, struct err *e)
 {
     struct one_file *f = put;
-    struct id got;
-    hash_bytes(p, n, &got);
-    if (!id_eq(&got, &f->hashes[index]))
+    (void)n;
+    if (!id_eq(is, &f->hashes[index]))
         return err_set(e, SF_EINTEGRITY, "chunk %llu: damaged", (unsigned long long)index);
     f->have[index / 8] |= (uint8_t)(1u << (index % 8));
     return 0;
@@ -563,8 +569,12 @@ static int one_verify(void *put, uint64_t index, const void *p, size_t n, struct
 
 static int one_write(void *put, uint64_t index, const void *p, size_t n, struct err *e)
 {
+    struct id is;
     int r = one_put(put, index, p, n, e);
-    return r < 0 ? r : one_verify(put, index, p, n, e);
+    if (r < 0)
+        return r;
+    hash_bytes(p, n, &is);
+    return one_verify(put, index, &is, n, e);
 }
 
 static int one_open(void *ctx, const struct id *id, uint64_t *ret_size, struct err *e)
@@ -721,6 +731,53 @@ static bool changed(const struct one_file *f, const struct stat *st)
            (now.st_size != st->st_size || !same_time(&now.st_mtim, &st->st_mtim));
 }
 
+/* The chunk hashes of f, by several threads: the first byte leaves when the last one is hashed. */
+struct hashing {
+    struct one_file *f;
+    _Atomic uint64_t next; /* chunk */
+    atomic_int r;          /* the first -errno; 1 = it became shorter */
+};
+
+static void *hash_some(void *arg)
+{
+    struct hashing *h = arg;
+    struct one_file *f = h->f;
+    CLEANUP(freep)
+    uint8_t *block = malloc((f->n < HASH_LANES ? f->n : HASH_LANES) * (size_t)CID_CHUNK);
+    int r = block ? 0 : -ENOMEM;
+    while (r == 0 && atomic_load(&h->r) == 0) {
+        uint64_t i = atomic_fetch_add(&h->next, HASH_LANES);
+        if (i >= f->n)
+            break;
+        size_t n = f->n - i < HASH_LANES ? (size_t)(f->n - i) : HASH_LANES;
+        ssize_t got = hash_chunks(f->fd, f->size, i, n, block, f->hashes + i);
+        r = got < 0 ? (int)got : (size_t)got < n ? 1 : f->c->stop && *f->c->stop ? -ECANCELED : 0;
+    }
+    int none = 0;
+    if (r)
+        atomic_compare_exchange_strong(&h->r, &none, r);
+    return NULL;
+}
+
+static int hash_file(struct one_file *f, struct err *e)
+{
+    struct hashing h = { .f = f };
+    pthread_t t[HASHERS - 1];
+    size_t n = 0;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    while (n < HASHERS - 1 && (long)n + 1 < cores && (n + 1) * HASHER_CHUNKS < f->n &&
+           pthread_create(&t[n], NULL, hash_some, &h) == 0)
+        n++;
+    if (f->n)
+        hash_some(&h);
+    while (n)
+        pthread_join(t[--n], NULL);
+    int r = atomic_load(&h.r);
+    if (r == 1)
+        return err_set(e, SF_EFAILED, "%s: became shorter while it was read", f->path);
+    return r < 0 ? r == -ECANCELED ? stopped(f->c, e) : err_sys(e, -r, "%s", f->path) : 0;
+}
+
 int client_put(struct client *c, const char *path, const char *kind, const char *name,
                struct id *ret_id, uint64_t *ret_size,
                void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx, struct err *e)
@@ -729,10 +786,7 @@ int client_put(struct client *c, const char *path, const char *kind, const char 
     struct one_file f = {
         .c = c, .path = path, .fd = -1, .out.fd = -1, .moved = moved, .ctx = ctx
     };
-    CLEANUP(freep) uint8_t *chunk = malloc(CID_CHUNK);
     struct stat st;
-    if (!chunk)
-        return err_sys(e, ENOMEM, "%s", path);
     f.fd = file_open_regular(path, &st, e);
     if (f.fd < 0)
         return f.fd;
@@ -743,17 +797,11 @@ int client_put(struct client *c, const char *path, const char *kind, const char 
     f.hashes = malloc(f.n ? f.n * ID_LEN : 1);
     if (!f.hashes)
         return err_sys(e, ENOMEM, "%s", path);
-    for (size_t i = 0; i < f.n; i++) {
-        size_t n = chunk_len(f.size, i);
-        ssize_t r = pread_full(f.fd, chunk, n, (off_t)(i * (uint64_t)CID_CHUNK));
-        if (r < 0)
-            return err_sys(e, (int)-r, "%s", path);
-        if ((size_t)r < n)
-            return err_set(e, SF_EFAILED, "%s: became shorter while it was read", path);
-        hash_bytes(chunk, n, &f.hashes[i]);
-    }
+    int r = hash_file(&f, e);
+    if (r < 0)
+        return r;
     cid_of_chunks(f.size, f.hashes, f.n, &f.id);
-    int r = move(c, &f, NULL, kind, name, e);
+    r = move(c, &f, NULL, kind, name, e);
     /* what came was not what had been hashed: nobody's damage */
     if ((r == -SF_EINTEGRITY || r == -SF_EFAILED) && changed(&f, &st))
         return err_set(e, SF_EFAILED, "%s: changed while it was sent", path);

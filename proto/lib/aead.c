@@ -1,29 +1,35 @@
 #include "proto/lib/aead.h"
 
+#include <errno.h>
+#include <openssl/evp.h>
 #include <sodium.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "proto/base/err.h"
-
-_Static_assert(sizeof(crypto_aead_aes256gcm_state) <= sizeof(((struct aead *)0)->opaque),
-               "aead too small");
 
 bool aead_has(enum aead_alg alg)
 {
     return alg == AEAD_XCHACHA20 || (alg == AEAD_AES256GCM && crypto_aead_aes256gcm_is_available());
 }
 
-void aead_init(struct aead *a, enum aead_alg alg, const uint8_t key[AEAD_KEY])
+int aead_init(struct aead *a, enum aead_alg alg, const uint8_t key[AEAD_KEY])
 {
-    a->alg = alg;
-    if (alg == AEAD_AES256GCM)
-        crypto_aead_aes256gcm_beforenm((crypto_aead_aes256gcm_state *)(void *)a->opaque, key);
-    else
-        memcpy(a->opaque, key, AEAD_KEY);
+    *a = (struct aead){ .alg = alg };
+    if (alg != AEAD_AES256GCM) {
+        memcpy(a->key, key, AEAD_KEY);
+        return 0;
+    }
+    a->ctx = EVP_CIPHER_CTX_new();
+    if (a->ctx && EVP_EncryptInit_ex(a->ctx, EVP_aes_256_gcm(), NULL, key, NULL) == 1)
+        return 0;
+    aead_clear(a);
+    return -ENOMEM;
 }
 
 void aead_clear(struct aead *a)
 {
+    EVP_CIPHER_CTX_free(a->ctx);
     sodium_memzero(a, sizeof(*a));
 }
 
@@ -35,31 +41,41 @@ static void nonce_of(uint64_t n, uint8_t out[24])
         out[i] = (uint8_t)(n >> (8 * i));
 }
 
-void aead_seal(const struct aead *a, uint64_t nonce, const void *p, size_t n, void *out)
+void aead_seal(struct aead *a, uint64_t nonce, const void *p, size_t n, void *out)
 {
     uint8_t no[24];
+    int got;
     nonce_of(nonce, no);
-    if (a->alg == AEAD_AES256GCM)
-        crypto_aead_aes256gcm_encrypt_afternm(
-            out, NULL, p, n, NULL, 0, NULL, no,
-            (const crypto_aead_aes256gcm_state *)(const void *)a->opaque);
-    else
-        crypto_aead_xchacha20poly1305_ietf_encrypt(out, NULL, p, n, NULL, 0, NULL, no, a->opaque);
+    if (a->alg != AEAD_AES256GCM) {
+        crypto_aead_xchacha20poly1305_ietf_encrypt(out, NULL, p, n, NULL, 0, NULL, no, a->key);
+        return;
+    }
+    uint8_t *end = (uint8_t *)out + n;
+    if (EVP_EncryptInit_ex(a->ctx, NULL, NULL, NULL, no) != 1 ||
+        EVP_EncryptUpdate(a->ctx, out, &got, p, (int)n) != 1 ||
+        EVP_EncryptFinal_ex(a->ctx, end, &got) != 1 ||
+        EVP_CIPHER_CTX_ctrl(a->ctx, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG, end) != 1)
+        abort(); /* it cannot fail once the key is set; what is not sealed may not leave */
 }
 
-int aead_open(const struct aead *a, uint64_t nonce, const void *p, size_t n, void *out)
+int aead_open(struct aead *a, uint64_t nonce, const void *p, size_t n, void *out)
 {
     uint8_t no[24];
-    int r;
+    int got;
     if (n < AEAD_TAG)
         return -SF_EINTEGRITY;
     nonce_of(nonce, no);
-    if (a->alg == AEAD_AES256GCM)
-        r = crypto_aead_aes256gcm_decrypt_afternm(
-            out, NULL, NULL, p, n, NULL, 0, no,
-            (const crypto_aead_aes256gcm_state *)(const void *)a->opaque);
-    else
-        r = crypto_aead_xchacha20poly1305_ietf_decrypt(out, NULL, NULL, p, n, NULL, 0, no,
-                                                       a->opaque);
-    return r ? -SF_EINTEGRITY : 0;
+    if (a->alg != AEAD_AES256GCM)
+        return crypto_aead_xchacha20poly1305_ietf_decrypt(out, NULL, NULL, p, n, NULL, 0, no,
+                                                          a->key)
+                   ? -SF_EINTEGRITY
+                   : 0;
+    n -= AEAD_TAG;
+    uint8_t tag[AEAD_TAG];
+    memcpy(tag, (const uint8_t *)p + n, AEAD_TAG);
+    bool ok = EVP_DecryptInit_ex(a->ctx, NULL, NULL, NULL, no) == 1 &&
+              EVP_DecryptUpdate(a->ctx, out, &got, p, (int)n) == 1 &&
+              EVP_CIPHER_CTX_ctrl(a->ctx, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG, tag) == 1 &&
+              EVP_DecryptFinal_ex(a->ctx, (uint8_t *)out + n, &got) == 1;
+    return ok ? 0 : -SF_EINTEGRITY;
 }

@@ -10,6 +10,7 @@
 
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
+#include "proto/lib/blake.h"
 
 _Static_assert(sizeof(crypto_generichash_state) <= sizeof(struct hasher), "hasher too small");
 
@@ -24,6 +25,52 @@ __attribute__((constructor)) static void start_sodium(void)
 void hash_bytes(const void *p, size_t n, struct id *ret)
 {
     crypto_generichash(ret->b, ID_LEN, p, n, NULL, 0);
+}
+
+void hash_many(const void *const p[], const size_t n[], size_t count, struct id ret[])
+{
+    size_t width = blake_width(), k = 0;
+    const uint8_t *lane[HASH_LANES];
+    size_t of[HASH_LANES];
+    uint8_t out[HASH_LANES][ID_LEN];
+    for (size_t i = 0; i <= count; i++) {
+        bool whole = i < count && n[i] == CID_CHUNK;
+        if (whole) {
+            lane[k] = p[i];
+            of[k++] = i;
+        } else if (i < count) {
+            hash_bytes(p[i], n[i], &ret[i]);
+        }
+        if (k < width && i < count)
+            continue;
+        if (k == 1)
+            hash_bytes(lane[0], CID_CHUNK, &ret[of[0]]);
+        else if (k)
+            blake_lanes(lane, CID_CHUNK, k, out);
+        for (size_t j = 0; k > 1 && j < k; j++)
+            memcpy(ret[of[j]].b, out[j], ID_LEN);
+        k = 0;
+    }
+}
+
+ssize_t hash_chunks(int fd, uint64_t size_b, uint64_t from, size_t n, uint8_t *block,
+                    struct id ret[])
+{
+    uint64_t at = from * CID_CHUNK;
+    size_t want = size_b - at < n * (uint64_t)CID_CHUNK ? (size_t)(size_b - at) : n * CID_CHUNK;
+    const void *p[HASH_LANES];
+    size_t len[HASH_LANES], k = 0;
+    ssize_t got = pread_full(fd, block, want, (off_t)at);
+    if (got < 0)
+        return got;
+    for (size_t off = 0; off < want; off += len[k++]) {
+        len[k] = want - off < CID_CHUNK ? want - off : CID_CHUNK;
+        p[k] = block + off;
+        if (off + len[k] > (size_t)got)
+            break;
+    }
+    hash_many(p, len, k, ret);
+    return (ssize_t)k;
 }
 
 void hasher_init(struct hasher *h)
@@ -60,16 +107,21 @@ struct cid *cid_new(void)
     return c;
 }
 
-static void end_chunk(struct cid *c)
+static void make_room(struct cid *c, size_t n)
 {
-    if (c->n == c->room) {
-        size_t room = c->room ? c->room * 2 : 64;
+    if (c->room - c->n < n) {
+        size_t room = c->room ? c->room * 2 : 64; /* more than n */
         struct id *p = realloc(c->digests, room * sizeof(*p));
         if (!p)
             abort(); /* 32 bytes a MiB: the machine is out of memory for good */
         c->digests = p;
         c->room = room;
     }
+}
+
+static void end_chunk(struct cid *c)
+{
+    make_room(c, 1);
     hasher_end(&c->chunk, &c->digests[c->n++]);
     hasher_init(&c->chunk);
     c->in_chunk = 0;
@@ -80,6 +132,17 @@ void cid_add(struct cid *c, const void *p, size_t n)
     const uint8_t *b = p;
     c->size += n;
     while (n) {
+        const void *p_of[HASH_LANES];
+        size_t len[HASH_LANES], k = 0;
+        for (; !c->in_chunk && k < HASH_LANES && n >= CID_CHUNK; n -= CID_CHUNK, b += CID_CHUNK) {
+            p_of[k] = b;
+            len[k++] = CID_CHUNK;
+        }
+        make_room(c, k);
+        hash_many(p_of, len, k, c->digests + c->n);
+        c->n += k;
+        if (k)
+            continue;
         size_t m = CID_CHUNK - c->in_chunk;
         if (m > n)
             m = n;
@@ -142,11 +205,12 @@ int cid_file(const char *path, struct id *ret, uint64_t *ret_size, struct err *e
     if (fd < 0)
         return fd;
     CLEANUP(cid_free) struct cid *c = cid_new();
-    CLEANUP(freep) uint8_t *block = malloc(CID_CHUNK);
+    size_t room = st.st_size < CID_CHUNK ? CID_CHUNK : HASH_LANES * CID_CHUNK;
+    CLEANUP(freep) uint8_t *block = malloc(room);
     if (!c || !block)
         return err_sys(e, ENOMEM, "%s", path);
     for (;;) {
-        ssize_t r = read_full(fd, block, CID_CHUNK);
+        ssize_t r = read_full(fd, block, room);
         if (r < 0)
             return err_sys(e, (int)-r, "%s", path);
         if (r == 0)

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "proto/base/err.h"
 
@@ -17,6 +18,14 @@ struct id {
 
 /* BLAKE2b-256 of n bytes. */
 void hash_bytes(const void *p, size_t n, struct id *ret);
+/* The same of count messages, p[i] of n[i] bytes. Chunks of CID_CHUNK bytes are hashed up to HASH_LANES at a time: the more, the
+ * cheaper each (blake.h). */
+enum { HASH_LANES = 8 };
+void hash_many(const void *const p[], const size_t n[], size_t count, struct id ret[]);
+/* Of n (at most HASH_LANES) chunks of a file of size_b bytes, from chunk `from` on. block: room for n chunks; holds their bytes then.
+ * Returns how many are there whole (fewer: the file is shorter than size_b), or -errno. */
+ssize_t hash_chunks(int fd, uint64_t size_b, uint64_t from, size_t n, uint8_t *block,
+                    struct id ret[]);
 
 /* Streaming BLAKE2b-256. */
 struct hasher {

@@ -27,22 +27,16 @@ json_t *json_str(const char *s)
 {
     if (!s)
         return json_null();
-    return json_bytes(s, strlen(s));
-}
-
-json_t *json_bytes(const void *s, size_t n)
-{
-    json_t *j = json_stringn(n ? s : "", n);
+    json_t *j = json_string(s);
     if (j)
         return j;
-    char *clean = malloc(n);
+    char *clean = strdup(s);
     if (!clean)
         return json_null();
-    memcpy(clean, s, n);
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)clean[i] >= 0x80)
-            clean[i] = '?';
-    j = json_stringn(clean, n);
+    for (char *p = clean; *p; p++)
+        if ((unsigned char)*p >= 0x80)
+            *p = '?';
+    j = json_string(clean);
     free(clean);
     return j;
 }

@@ -17,6 +17,7 @@ enum {
     PUMP_CHUNKS = 4,        /* chunks sent in one call: the loop has other things to do */
     FULL_RETRY_MS = 5,
     PACK_LEVEL = 1,
+    CHECK_CHUNKS = 4, /* of an interrupted transfer that are hashed in one call */
 };
 
 struct xfers *xfers_new(const struct xfer_store *store, const struct xfers_ops *ops, uint64_t max_b)
@@ -184,27 +185,46 @@ static void offer_end(struct xfers *x, struct offer *o, int code, const char *te
 
 /* ---- receiving */
 
-static int do_open(struct xfers *x, struct in *in, const struct xfer_action *a, uint8_t **ret_have,
-                   struct err *e)
+/* The chunks that are there, a bit each; owned. in->put NULL = all. */
+static uint8_t *what_is_here(struct xfers *x, const struct in *in)
 {
-    int r = x->store.begin(x->store.ctx, &in->m.id, a->size_b, a->hashes, a->n, &in->put, e);
-    if (r < 0 && r != -EEXIST) {
+    uint8_t *have = calloc(1, in->m.n_chunks / 8 + 1);
+    for (size_t i = 0; have && i < in->m.n_chunks; i++)
+        if (!in->put || x->store.put_has(in->put, i))
+            have[i / 8] |= (uint8_t)(1u << (i % 8));
+    return have;
+}
+
+/* Its put is open. What an interrupted one left is looked at, a piece in each call, since it may be gigabytes; then what is missing
+ * is asked for. */
+static void in_check(struct xfers *x, struct in *in, int r, struct err *e, uint64_t now_ms)
+{
+    CLEANUP(freep) uint8_t *have = NULL;
+    struct xfer_event ev = { .kind = XFER_EV_OPENED, .text = e->text };
+    if (r >= 0 && in->put && x->store.put_check)
+        r = x->store.put_check(in->put, CHECK_CHUNKS, e);
+    else if (r >= 0)
+        r = 1;
+    in->checking = r == 0;
+    if (in->checking)
+        return;
+    if (r >= 0 && !(have = what_is_here(x, in)))
+        r = err_sys(e, ENOMEM, "transfer");
+    ev.r = r < 0 ? r : 0;
+    ev.have = have;
+    if (r >= 0)
+        xfers_bulk_begin(x, in, now_ms);
+    xfers_in_step(x, in, &ev, now_ms);
+}
+
+static void in_open(struct xfers *x, struct in *in, const struct xfer_action *a, uint64_t now_ms)
+{
+    struct err e = { 0 };
+    int r = x->store.begin(x->store.ctx, &in->m.id, a->size_b, a->hashes, a->n, &in->put, &e);
+    if (r < 0)
         in->put = NULL;
-        return r;
-    }
-    uint8_t *have = calloc(1, a->n / 8 + 1);
-    if (!have)
-        return err_sys(e, ENOMEM, "transfer");
-    if (r == -EEXIST) {
-        in->put = NULL; /* came by another way meanwhile */
-        memset(have, 0xff, a->n / 8 + 1);
-    } else {
-        for (size_t i = 0; i < a->n; i++)
-            if (x->store.put_has(in->put, i))
-                have[i / 8] |= (uint8_t)(1u << (i % 8));
-    }
-    *ret_have = have;
-    return 0;
+    /* here: it came by another way meanwhile */
+    in_check(x, in, r == -EEXIST ? 0 : r, &e, now_ms);
 }
 
 static int do_write(struct xfers *x, struct in *in, const struct xfer_action *a, struct err *e)
@@ -231,7 +251,6 @@ static void in_act(struct xfers *x, struct in *in, const struct xfer_actions *ac
     for (size_t i = 0; i < acts->n && !in->dead; i++) {
         const struct xfer_action *a = &acts->v[i];
         struct err e = { 0 };
-        CLEANUP(freep) uint8_t *have = NULL;
         struct xfer_event ev = { .text = e.text };
         switch (a->kind) {
         case XFER_DO_SEND:
@@ -239,12 +258,8 @@ static void in_act(struct xfers *x, struct in *in, const struct xfer_actions *ac
                 xfers_send(x, in->peer, &a->msg);
             continue;
         case XFER_DO_OPEN:
-            ev.kind = XFER_EV_OPENED;
-            ev.r = do_open(x, in, a, &have, &e);
-            ev.have = have;
-            if (ev.r >= 0)
-                xfers_bulk_begin(x, in, now_ms);
-            break;
+            in_open(x, in, a, now_ms);
+            continue;
         case XFER_DO_WRITE:
             ev.kind = XFER_EV_WROTE;
             ev.index = a->index;
@@ -675,6 +690,11 @@ int64_t xfers_tick(struct xfers *x, uint64_t now_ms)
     x->depth++;
     xfers_bulk_tick(x, now_ms, &wait);
     for (struct in *i = x->ins; i; i = i->next) {
+        struct err e = { 0 };
+        if (!i->dead && i->checking)
+            in_check(x, i, 0, &e, now_ms);
+        if (!i->dead && i->checking)
+            wait = 0;
         if (i->dead || i->suspended || (i->flow && i->flow->up))
             continue;
         if (now_ms >= xfer_recv_deadline(&i->m))

@@ -25,6 +25,9 @@ struct xfer_store {
     /* -EEXIST = here already. *ret_put goes to the calls below. NULL = this side takes nothing. */
     int (*begin)(void *ctx, const struct id *id, uint64_t size_b, const struct id hashes[],
                  size_t n, void **ret_put, struct err *e);
+    /* Look at n more chunks of what an earlier put left: 1 = nothing (more) to look at, 0 = there is more, -errno. Called until
+     * it returned 1, before anything else is done with the put; between the calls the loop turns. NULL = nothing is ever left. */
+    int (*put_check)(void *put, size_t n, struct err *e);
     bool (*put_has)(void *put, uint64_t index);
     int (*write)(void *put, uint64_t index, const void *p, size_t n,
                  struct err *e);             /* verifies; -SF_EINTEGRITY */
@@ -34,7 +37,7 @@ struct xfer_store {
      * called from threads, see struct bulk_sink; meanwhile nobody calls another function with this put. */
     int (*open)(void *ctx, const struct id *id, uint64_t *ret_size, struct err *e);
     int (*put_write)(void *put, uint64_t index, const void *p, size_t n, struct err *e);
-    int (*put_verify)(void *put, uint64_t index, const void *p, size_t n, struct err *e);
+    int (*put_verify)(void *put, uint64_t index, const struct id *is, size_t n, struct err *e);
     int (*put_sync)(void *put, struct err *e);
     /* As open, of one that is not whole yet: only what has come may be read. May be NULL; may be called at any time. */
     int (*put_open)(void *put, struct err *e);

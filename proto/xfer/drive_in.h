@@ -12,6 +12,7 @@ struct in {
     bool suspended; /* until xfers_up() */
     bool told;      /* the peer ended it: it needs no xfer_fail */
     bool dead;
+    bool checking; /* put_check() has not returned 1 yet */
     struct xfer_recv m;
     void *put;
     char kind[32], name[256];

@@ -23,6 +23,11 @@ static int of_begin(void *ctx, const struct id *id, uint64_t size_b, const struc
     return r;
 }
 
+static int of_put_check(void *put, size_t n, struct err *e)
+{
+    return cas_put_check(put, n, e);
+}
+
 static bool of_has(void *put, uint64_t index)
 {
     return cas_put_has(put, index);
@@ -49,9 +54,9 @@ static int of_put_write(void *put, uint64_t index, const void *p, size_t n, stru
     return cas_put_write(put, index, p, n, e);
 }
 
-static int of_put_verify(void *put, uint64_t index, const void *p, size_t n, struct err *e)
+static int of_put_verify(void *put, uint64_t index, const struct id *is, size_t n, struct err *e)
 {
-    return cas_put_verify(put, index, p, n, e);
+    return cas_put_verify(put, index, is, n, e);
 }
 
 static int of_put_sync(void *put, struct err *e)
@@ -76,6 +81,7 @@ struct xfer_store xfer_store_cas(struct cas *c)
                                 .hashes = of_hashes,
                                 .read = of_read,
                                 .begin = of_begin,
+                                .put_check = of_put_check,
                                 .put_has = of_has,
                                 .write = of_write,
                                 .commit = of_commit,

@@ -26,8 +26,9 @@ static void setup(void)
     in.in_off = in.in_len = out.out_off = out.out_len = 0;
     in.in.n = out.out.n = 0;
     in.has_head = false;
-    aead_init(&out.out.key, AEAD_XCHACHA20, key);
-    aead_init(&in.in.key, AEAD_XCHACHA20, key);
+    if (aead_init(&out.out.key, AEAD_XCHACHA20, key) < 0 ||
+        aead_init(&in.in.key, AEAD_XCHACHA20, key) < 0)
+        abort();
 }
 
 /* What was put goes over. Returns false when the connection is over. */

@@ -13,14 +13,12 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-struct bulk;
 struct disk;
 struct inode;
 
 /* An open file description. */
 struct ofd {
-    enum ofd_kind { OFD_FILE, OFD_DIR, OFD_PID, OFD_SIGNALS, OFD_BULK } kind;
-    const struct bulk *bulk;
+    enum ofd_kind { OFD_FILE, OFD_DIR, OFD_PID, OFD_SIGNALS } kind;
     unsigned refs, host;
     struct disk *disk;
     struct inode *inode;

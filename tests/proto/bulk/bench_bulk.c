@@ -23,12 +23,11 @@ static int put(void *ctx, uint64_t index, const void *p, size_t n, struct err *e
     return r < 0 ? err_sys(e, -r, "out") : 0;
 }
 
-static int check(void *ctx, uint64_t index, const void *p, size_t n, struct err *e)
+static int check(void *ctx, uint64_t index, const struct id *is, size_t n, struct err *e)
 {
-    struct id got;
     (void)ctx;
-    hash_bytes(p, n, &got);
-    return id_eq(&got, &hashes[index]) ? 0 : err_set(e, SF_EINTEGRITY, "chunk");
+    (void)n;
+    return id_eq(is, &hashes[index]) ? 0 : err_set(e, SF_EINTEGRITY, "chunk");
 }
 
 int main(int argc, char **argv)

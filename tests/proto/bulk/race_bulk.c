@@ -49,13 +49,12 @@ static int put(void *ctx, uint64_t index, const void *p, size_t n, struct err *e
     return r < 0 ? err_sys(e, -r, "chunk") : 0;
 }
 
-static int check(void *ctx, uint64_t index, const void *p, size_t n, struct err *e)
+static int check(void *ctx, uint64_t index, const struct id *is, size_t n, struct err *e)
 {
     struct side *s = ctx;
-    struct id got;
-    hash_bytes(p, n, &got);
+    (void)n;
     atomic_fetch_add(&s->verified, 1);
-    return id_eq(&got, &hashes[index]) ? 0 : err_set(e, SF_EINTEGRITY, "chunk");
+    return id_eq(is, &hashes[index]) ? 0 : err_set(e, SF_EINTEGRITY, "chunk");
 }
 
 static int sync_file(void *ctx, struct err *e)

@@ -32,6 +32,14 @@ static int put(void *ctx, uint64_t index, const void *p, size_t n, struct err *e
                : err_set(e, SF_EINTEGRITY, "chunk %u", (unsigned)index);
 }
 
+static int check(void *ctx, uint64_t index, const struct id *is, size_t n, struct err *e)
+{
+    struct id want;
+    (void)ctx;
+    hash_bytes(w.data + index * CID_CHUNK, n, &want);
+    return id_eq(is, &want) ? 0 : err_set(e, SF_EINTEGRITY, "chunk %u", (unsigned)index);
+}
+
 static void events(struct bulk *b, int ms)
 {
     struct bulk_event ev;
@@ -82,7 +90,7 @@ static void begin(uint8_t have)
     struct bulk_ticket t;
     struct id id = { { 1 } };
     struct bulk_conf listens = { .listen = "tcp://127.0.0.1:*" }, dials = { 0 };
-    struct bulk_sink sink = { .write = put, .verify = put };
+    struct bulk_sink sink = { .write = put, .verify = check };
     char dial[32];
     w.fd = memfd_create("relay", MFD_CLOEXEC);
     w.data = malloc(CHUNKS * (size_t)CID_CHUNK);

@@ -72,6 +72,19 @@ static void put(struct cas *s, const struct content *c)
     cr_assert_null(p);
 }
 
+/* Begin again what an earlier put left; its chunks are looked at one by one. */
+static struct cas_put *again(struct cas *s, const struct content *c)
+{
+    struct cas_put *p;
+    struct err e = { 0 };
+    int r;
+    cr_assert(cas_begin(s, &c->id, c->size, c->hashes, c->n, &p, &e) == 0, "%s", e.text);
+    for (size_t i = 0; (r = cas_put_check(p, 1, &e)) == 0; i++)
+        cr_assert(i < c->n);
+    cr_assert(r == 1, "%s", e.text);
+    return p;
+}
+
 Test(cas, what_is_put_comes_back_in_the_same_bytes_also_after_a_restart)
 {
     static const uint64_t sizes[] = { 0, 1, CID_CHUNK, CID_CHUNK + 1, 3 * CID_CHUNK - 7 };
@@ -115,6 +128,11 @@ Test(cas, a_put_resumes_at_its_first_missing_chunk_after_a_restart)
     s = store(0);
     cr_assert_not(cas_has(s, &c.id));
     cr_assert_eq(cas_begin(s, &c.id, c.size, c.hashes, c.n, &p, &e), 0);
+    cr_assert_not(cas_put_has(p, 0), "it is not looked at yet");
+    cr_assert_eq(cas_put_check(p, 1, &e), 0);
+    cr_assert(cas_put_has(p, 0) && !cas_put_has(p, 3));
+    cas_put_close(&p, false); /* in the middle of it: nothing is lost */
+    p = again(s, &c);
     cr_assert(cas_put_has(p, 0) && cas_put_has(p, 3));
     cr_assert_eq(cas_put_missing(p, 0), 1);
     cr_assert_eq(cas_put_missing(p, 3), 4);
@@ -144,7 +162,7 @@ Test(cas, a_partial_chunk_that_is_damaged_is_asked_for_again)
     int fd = open(path, O_RDWR);
     cr_assert(fd >= 0 && pwrite(fd, "x", 1, CID_CHUNK + 99) == 1);
     close(fd);
-    cr_assert_eq(cas_begin(s, &c.id, c.size, c.hashes, c.n, &p, &e), 0);
+    p = again(s, &c);
     cr_assert(cas_put_has(p, 0) && !cas_put_has(p, 1));
     cas_put_close(&p, true);
     cr_assert(access(path, F_OK) < 0);

@@ -283,9 +283,13 @@ static int lock_data(struct agent *a, struct err *e)
     a->data = realpath(a->conf->data, NULL);
     if (!a->data)
         return err_sys(e, errno, "%s", a->conf->data);
-    CLEANUP(freep) char *path = path_fmt("%s/lock", a->data);
-    if (!path)
+    CLEANUP(freep)
+    char *path = path_fmt("%s/lock", a->data), *db = path_fmt("%s/store.db", a->data),
+         *install = path_fmt("%s/install", a->data);
+    if (!path || !db || !install)
         return err_sys(e, ENOMEM, "%s", a->data);
+    if (access(db, F_OK) == 0 && access(install, F_OK) < 0)
+        return err_set(e, EBUSY, "%s: the data folder of a coordinator", a->conf->data);
     a->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (a->lock_fd < 0)
         return err_sys(e, errno, "%s", path);

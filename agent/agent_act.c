@@ -115,6 +115,7 @@ static void do_save_end(struct agent *a, const struct core_action *act)
     if (!r)
         return;
     r->end.cause = act->cause;
+    r->over = true;
     r->fetching = r->offering = false;
     agent_unpin(a, r);
     if (act->cause == CAUSE_INTEGRITY)

@@ -38,6 +38,7 @@ struct run {
     int pidfd;     /* -1 = none */
     bool adopting; /* its shim lives but has not said its number yet */
     bool looked_damaged;
+    bool over; /* its end is decided: what it left is at the coordinator, or not wanted */
     struct spool *spool;
     struct spool_end end;
     struct products products;

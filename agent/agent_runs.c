@@ -217,6 +217,7 @@ static void adopt(struct agent *a, const char *dir)
         return;
     case RUN_OVER:
         ev.state = CORE_ST_ENDED;
+        r->over = true;
         if (spool_load_end(dir, &r->end, &e) < 0)
             r->end = (struct spool_end){ .cause = CAUSE_LOST };
         agent_step(a, &ev);

@@ -137,16 +137,16 @@ const struct verb agent_verbs[] = {
       .args = "",
       .summary = "run tasks on this host for a coordinator",
       .details = "Registers with the coordinator, runs points and trace builds in child processes "
-                 "on all cores, and "
-                 "sends rows back while they run. It goes on while the coordinator is away; "
-                 "restarted, it takes over "
-                 "what still runs. SIGTERM ends its tasks, gives them back and exits within 10 s; "
-                 "a second one stops "
-                 "at once.",
-      .examples = "  siofleet keys new n1.key --role agent --name n1\n"
-                  "  siofleet keys allow --data DIR n1.key.pub     # on the coordinator's host\n"
-                  "  siofleet agent --data /var/lib/siofleet --connect tcp://head:7700 \\\n"
-                  "                 --server-key coordinator.pub --key n1.key\n",
+                 "on all cores,\n"
+                 "and sends rows back while they run. It goes on while the coordinator is away; "
+                 "restarted, it takes\n"
+                 "over what still runs. SIGTERM ends its tasks, gives them back and exits within "
+                 "10 s; a second one\n"
+                 "stops at once.",
+      .examples = "siofleet keys new n1.key --role agent --name n1\n"
+                  "siofleet keys allow --data DIR n1.key.pub     # on the coordinator's host\n"
+                  "siofleet agent --data /var/lib/siofleet --connect tcp://head:7700 \\\n"
+                  "               --server-key coordinator.pub --key n1.key\n",
       .opts = agent_opts,
       .opts_size = sizeof(struct agent_opts),
       .run = agent_verb },

@@ -208,7 +208,7 @@ int64_t agent_grow_pump(struct agent *a)
     int64_t wait = -1;
     for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
         struct run *r = &a->runs[i];
-        if (!r->used || !r->grow || r->grow->fd < 0 || !link_is_up(a->link) ||
+        if (!r->used || r->over || !r->grow || r->grow->fd < 0 || !link_is_up(a->link) ||
             !(a->features & WIRE_STREAM))
             continue;
         pump(a, r, now);

@@ -96,7 +96,9 @@ static int list_output(const char *dir, const char *stream, struct products *p, 
         return r;
     json_object_set_new(at, "total_b", json_u64(total));
     json_object_set_new(at, "kept_b", json_u64(b.len));
-    json_t *text = b.len <= INLINE_MAX ? json_stringn(b.len ? (char *)b.data : "", b.len) : NULL;
+    /* a zero byte is no part of any text that the decoders of the info take */
+    bool short_text = b.len <= INLINE_MAX && (!b.len || !memchr(b.data, 0, b.len));
+    json_t *text = short_text ? json_stringn(b.len ? (char *)b.data : "", b.len) : NULL;
     if (text)
         return json_object_set_new(at, "text", text) < 0 ? err_sys(e, ENOMEM, "%s", dir) : 0;
     r = file_write(kept, b.data, b.len, 0600, true, e);

@@ -386,8 +386,11 @@ void run_finish(const char *dir, const struct run_host *h, int pidfd, struct spo
     }
     CLEANUP(freep) char *path = path_fmt("%s/stderr", dir);
     CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 20);
-    if (path && ring_tail(path, TAIL_MAX, &b, NULL) == 0 && b.len)
+    if (path && ring_tail(path, TAIL_MAX, &b, NULL) == 0 && b.len) {
+        for (uint8_t *p = b.data; (p = memchr(p, 0, (size_t)(b.data + b.len - p)));)
+            *p = '?'; /* what stands behind a zero byte belongs to the text */
         ret->tail = strndup((char *)b.data, b.len);
+    }
     CLEANUP(json_decrefp) json_t *j = get_json(dir, "status", 4096);
     enum task_cause cause = task_cause_parse(json_string_value(json_object_get(j, "cause")));
     if (cause == CAUSE_NONE) {

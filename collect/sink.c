@@ -9,18 +9,15 @@
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
 #include "proto/format/log.h"
-#include "proto/lib/zio.h"
-
-enum { TEXT_LEVEL = 9 };
 
 struct sink {
     struct slog_out *out;
     char *path;
     uint64_t devices; /* with translations: an invalidation has no device */
-    uint8_t seen[65536 / 8];
+    uint8_t seen[SINK_SEEN_B];
 };
 
-static void see(uint8_t seen[], uint64_t *devices, uint16_t sid)
+void sink_see(uint8_t seen[SINK_SEEN_B], uint64_t *devices, uint16_t sid)
 {
     uint8_t bit = (uint8_t)(1u << (sid & 7));
     if (!(seen[sid >> 3] & bit)) {
@@ -54,7 +51,7 @@ int sink_add(struct sink *s, const struct log_event *ev, size_t n, struct err *e
 {
     for (size_t i = 0; i < n; i++)
         if (ev[i].kind == LOG_PAGE_HIT || ev[i].kind == LOG_PAGE_UPDATE)
-            see(s->seen, &s->devices, ev[i].sid);
+            sink_see(s->seen, &s->devices, ev[i].sid);
     return slog_add(s->out, ev, n, e);
 }
 
@@ -85,29 +82,4 @@ void sink_abort(struct sink **sp)
         free(*sp);
     }
     *sp = NULL;
-}
-
-int sink_text(const char *path, struct sink_result *ret, struct err *e)
-{
-    uint8_t seen[65536 / 8] = { 0 };
-    *ret = (struct sink_result){ 0 };
-    CLEANUP(fclosep) FILE *f = fopen(path, "re");
-    if (!f)
-        return err_sys(e, errno, "%s", path);
-    CLEANUP(freep) char *line = NULL;
-    size_t room = 0;
-    while (getline(&line, &room, f) > 0) {
-        if (!strstr(line, "vtd_"))
-            continue;
-        ret->events++;
-        char *sid = strstr(line, "sid 0x");
-        if (sid)
-            see(seen, &ret->devices, (uint16_t)strtoul(sid + 4, NULL, 16));
-    }
-    CLEANUP(freep) char *packed = path_fmt("%s.zst", path);
-    int r = packed ? zio_pack_file(path, packed, TEXT_LEVEL, e) : err_set(e, ENOMEM, "%s", path);
-    if (r < 0)
-        return r;
-    unlink(path);
-    return cid_file(packed, &ret->id, &ret->bytes, e);
 }

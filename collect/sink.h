@@ -22,5 +22,6 @@ int sink_add(struct sink *s, const struct log_event *ev, size_t n, struct err *e
 int sink_end(struct sink *s, uint64_t dropped, struct sink_result *ret, struct err *e);
 void sink_abort(struct sink **s); /* accepts NULL; removes what was written */
 
-/* A text log: counts its events and devices, leaves it at PATH.zst instead of PATH, and takes that file's id. */
-int sink_text(const char *path, struct sink_result *ret, struct err *e);
+/* Count a device at its first event: a bit a source-id. */
+enum { SINK_SEEN_B = 65536 / 8 };
+void sink_see(uint8_t seen[SINK_SEEN_B], uint64_t *devices, uint16_t sid);

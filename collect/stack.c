@@ -243,6 +243,13 @@ static int start(struct stack *s, struct err *e)
                 return r;
         }
     }
+    if (has_text(c)) {
+        CLEANUP(freep) char *path = path_fmt("%s/run.log", s->dir);
+        r = path ? text_new(path, c->tracer == TRACER_BOTH ? NULL : s->env->growing, &s->text, e)
+                 : err_set(e, ENOMEM, "log");
+        if (r < 0)
+            return r;
+    }
     if (c->kind == WORK_DISK)
         r = make_disks(s, e);
     for (uint64_t i = 0; r == 0 && i < c->nics && !conf_is_disk(c->model); i++) {
@@ -298,7 +305,7 @@ int stack_run(const struct collect_conf *c, const struct stack_env *env, const c
     int r = start(s, e);
     if (r == 0)
         r = loop(s, e);
-    int stopped = ring_stop(s, r == 0 ? e : NULL);
+    int stopped = readers_stop(s, r == 0 ? e : NULL);
     for (size_t i = s->n_procs; i-- > 0;)
         proc_kill(&s->procs[i]);
     if (r == 0)
@@ -312,6 +319,7 @@ int stack_run(const struct collect_conf *c, const struct stack_env *env, const c
                     s->l1.last[0] ? s->l1.last : "(none)");
 
     sink_abort(&s->sink);
+    text_abort(&s->text);
     qmp_clear(&s->qmp);
     ring_clear(&s->ring);
     closep(&s->con_listen);

@@ -22,7 +22,7 @@ struct stack_env {
     bool ssh;           /* the disk has sshd: made reachable */
     bool kvm;
     bool keep;           /* leave the guest up after the workload until *stop */
-    const char *growing; /* second name of the binary log while it is written, NULL = none */
+    const char *growing; /* second name of the log while it is written (tracer = both: the ring's), NULL = none */
     const char *vm_dir;  /* state folder of this stack: console socket, pids */
     const volatile sig_atomic_t *stop; /* set = cancel (or end of keep) */
 };

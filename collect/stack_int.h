@@ -11,6 +11,7 @@
 #include "collect/ring.h"
 #include "collect/sink.h"
 #include "collect/stack.h"
+#include "collect/text.h"
 #include "proto/base/buf.h"
 
 enum {
@@ -91,10 +92,13 @@ struct stack {
     struct qmp qmp;
     struct ring ring;
     struct sink *sink;
-    pthread_t reader;
-    bool reading;
-    int reader_stop;       /* atomic */
-    struct err reader_err; /* valid after the join */
+    struct text *text;
+    struct reader {
+        pthread_t thread;
+        bool runs;
+        struct err err; /* valid after the join */
+    } ring_reader, text_reader;
+    int reader_stop; /* atomic, of both */
     int ports[CONF_NICS_MAX];
     int ssh_port; /* 0 = no way in */
     bool vhost;   /* the kernel serves the NICs, and asks for translations itself (ATS) */
@@ -131,8 +135,8 @@ bool whole_run(const struct collect_conf *c);
 bool has_event(const struct collect_conf *c, const char *event);
 int trace_start(struct stack *s, bool snapshot, struct err *e);
 int trace_stop(struct stack *s, struct err *e);
-/* The ring alone, which needs no QEMU that still answers: records off, the last ones taken. May be called again. */
-int ring_stop(struct stack *s, struct err *e);
+/* What needs no QEMU that still answers: the ring's records off, its last ones taken, the readers ended. May be called again. */
+int readers_stop(struct stack *s, struct err *e);
 /* Complete the log; -SF_EFAILED when records were lost and that is not allowed, or nothing was traced. */
 int take_log(struct stack *s, struct err *e);
 

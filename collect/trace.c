@@ -43,8 +43,8 @@ static void *read_ring(void *arg)
         int last = __atomic_load_n(&s->reader_stop, __ATOMIC_ACQUIRE);
         const struct log_event *ev;
         int64_t n;
-        while ((n = ring_peek(&s->ring, &ev, &s->reader_err)) > 0) {
-            if (sink_add(s->sink, ev, (size_t)n, &s->reader_err) < 0)
+        while ((n = ring_peek(&s->ring, &ev, &s->ring_reader.err)) > 0) {
+            if (sink_add(s->sink, ev, (size_t)n, &s->ring_reader.err) < 0)
                 return s;
             ring_release(&s->ring, (uint64_t)n);
         }
@@ -54,6 +54,40 @@ static void *read_ring(void *arg)
             return NULL;
         usleep(5000);
     }
+}
+
+static void *read_text(void *arg)
+{
+    struct stack *s = arg;
+    while (!__atomic_load_n(&s->reader_stop, __ATOMIC_ACQUIRE)) {
+        if (text_pump(s->text, &s->text_reader.err) < 0)
+            return s;
+        usleep(20000);
+    }
+    return NULL; /* take_log() takes the rest, when QEMU has ended */
+}
+
+static int reader_start(struct reader *r, void *(*main)(void *), struct stack *s, struct err *e)
+{
+    int rc = pthread_create(&r->thread, NULL, main, s);
+    if (rc)
+        return err_sys(e, rc, "log reader");
+    r->runs = true;
+    return 0;
+}
+
+static int reader_join(struct reader *r, struct err *e)
+{
+    void *failed = NULL;
+    if (!r->runs)
+        return 0;
+    pthread_join(r->thread, &failed);
+    r->runs = false;
+    if (!failed)
+        return 0;
+    if (e)
+        *e = r->err;
+    return -r->err.code;
 }
 
 static int set_text_events(struct stack *s, bool on, struct err *e)
@@ -81,35 +115,26 @@ int trace_start(struct stack *s, bool snapshot, struct err *e)
     if (c->tracer == TRACER_LOG)
         ring_enable(&s->ring, RING_ARMED, snapshot);
     if (c->tracer == TRACER_RING || c->tracer == TRACER_BOTH) {
-        r = pthread_create(&s->reader, NULL, read_ring, s);
-        if (r)
-            return err_sys(e, r, "ring reader");
-        s->reading = true;
+        r = reader_start(&s->ring_reader, read_ring, s, e);
+        if (r < 0)
+            return r;
         ring_enable(&s->ring, RING_ON, snapshot);
     }
-    return 0;
+    return s->text ? reader_start(&s->text_reader, read_text, s, e) : 0;
 }
 
-int ring_stop(struct stack *s, struct err *e)
+int readers_stop(struct stack *s, struct err *e)
 {
     if (has_ring(s->c) && s->ring.h)
         ring_enable(&s->ring, RING_OFF, false);
-    if (!s->reading)
-        return 0;
-    void *failed;
     __atomic_store_n(&s->reader_stop, 1, __ATOMIC_RELEASE);
-    pthread_join(s->reader, &failed);
-    s->reading = false;
-    if (!failed)
-        return 0;
-    if (e)
-        *e = s->reader_err;
-    return -s->reader_err.code;
+    int r = reader_join(&s->ring_reader, e), t = reader_join(&s->text_reader, r < 0 ? NULL : e);
+    return r < 0 ? r : t;
 }
 
 int trace_stop(struct stack *s, struct err *e)
 {
-    int r = ring_stop(s, e);
+    int r = readers_stop(s, e);
     return r < 0 || !has_text(s->c) ? r : set_text_events(s, false, e);
 }
 
@@ -134,12 +159,9 @@ int take_log(struct stack *s, struct err *e)
                            " events dropped (allow_drops = yes keeps such a log)",
                            res->dropped);
     }
-    if (has_text(s->c)) {
-        CLEANUP(freep) char *path = path_fmt("%s/run.log", s->dir);
-        if (!path)
-            return err_set(e, ENOMEM, "run.log");
+    if (s->text) {
         struct sink_result sr;
-        int r = sink_text(path, &sr, e);
+        int r = text_end(&s->text, &sr, e);
         if (r < 0)
             return r;
         if (s->c->tracer != TRACER_BOTH) {

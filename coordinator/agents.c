@@ -10,6 +10,8 @@
 #include "proto/base/num.h"
 #include "proto/format/trace.h"
 
+enum { ROWS_AT_ONCE = 128 };
+
 int hub_engine(struct hub *h, const struct id *engine, uint64_t *ret_num, struct err *e)
 {
     int r = store_engine(h->store, engine, ret_num, e);
@@ -287,6 +289,70 @@ static bool row_fits(const struct live *l, const struct msg_rows *m, const struc
     return id_eq(&l->tr[t].id, &m->trace) && id_eq(&row->point, &w->point);
 }
 
+/* The rows of one message, on their way into the store. */
+struct taking {
+    const struct msg_rows *m;
+    const struct hub_agent *a;
+    const struct live *l;
+    bool late; /* the attempt is fenced */
+    uint64_t now_ms, n_late, foreign;
+    size_t n;
+    struct store_row row[ROWS_AT_ONCE];
+};
+
+/* Store them, and note what becomes of each. */
+static int put_rows(struct hub *h, struct taking *k, struct err *e)
+{
+    enum store_put put[ROWS_AT_ONCE];
+    int r = store_put_rows(h->store, k->row, k->n, k->now_ms, put, e);
+    for (size_t i = 0; r >= 0 && i < k->n; i++) {
+        const struct store_row *w = &k->row[i];
+        if (put[i] == PUT_DIFFERS)
+            log_error("sweep '%s': point %" PRIu64
+                      ": agent '%s' has another result than the accepted one; kept aside",
+                      k->l->name, w->index, k->a->info.name);
+        if (put[i] == PUT_FIRST || put[i] == PUT_REPLACED) {
+            h->rows++;
+            hub_event(h, &(struct sched_event){ .type = EV_POINT,
+                                                .point = { k->l->seq, w->index, w->duration_us,
+                                                           k->m->task, k->m->epoch, k->m->n } });
+        }
+        k->n_late += k->late;
+        if (put[i] == PUT_EQUAL || k->late)
+            r = store_aside(h->store, w, put[i] == PUT_EQUAL ? "duplicate" : "late",
+                            k->a->info.install, k->now_ms, e);
+    }
+    k->n = 0;
+    return r;
+}
+
+static int take_row(struct hub *h, struct taking *k, const struct wire_row *w, uint64_t engine,
+                    struct err *e)
+{
+    struct store_row *row = &k->row[k->n];
+    *row = (struct store_row){ .sweep = k->l->seq,
+                               .index = w->index,
+                               .status = (enum row_status)w->status,
+                               .error = w->error,
+                               .epoch = k->m->epoch,
+                               .n = k->m->n,
+                               .task = k->m->task,
+                               .reg = k->a->reg,
+                               .engine = engine,
+                               .threads = k->m->threads,
+                               .duration_us = w->duration_us,
+                               .started_ms = k->now_ms - w->duration_us / 1000,
+                               .by = BY_ENGINE };
+    if (!row_fits(k->l, k->m, w, row) ||
+        (row->status == ROW_DONE &&
+         (w->stats_len != ROW_STATS_BYTES ||
+          row_stats_unpack(w->stats, w->stats_len, &row->stats, NULL) < 0))) {
+        k->foreign++;
+        return store_aside(h->store, row, "foreign", k->a->info.install, k->now_ms, e);
+    }
+    return ++k->n < ROWS_AT_ONCE ? 0 : put_rows(h, k, e);
+}
+
 void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
 {
     struct hub_agent *a = agent_of(h, p);
@@ -296,53 +362,22 @@ void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
     CLEANUP(live_freep) struct live *own = NULL;
     struct live *l = hub_find_live(h, &m->sweep, &own);
     const struct sched_task *task = sched_task(&h->sched, m->task);
-    bool late = !task || task->epoch != m->epoch || task->n != m->n;
-    uint64_t engine = 0, now = clock_wall_ms(), n_late = 0, foreign = 0;
+    static struct taking k; /* one loop, one thread */
+    k.m = m;
+    k.a = a;
+    k.l = l;
+    k.late = !task || task->epoch != m->epoch || task->n != m->n;
+    k.now_ms = clock_wall_ms();
+    k.n = k.n_late = k.foreign = 0;
+    uint64_t engine = 0;
     int r = store_engine(h->store, &m->engine, &engine, &e);
-    a->last_seen_ms = now;
-    for (size_t i = 0; r >= 0 && l && i < m->n_rows; i++) {
-        const struct wire_row *w = &m->rows[i];
-        struct store_row row = { .sweep = l->seq,
-                                 .index = w->index,
-                                 .status = (enum row_status)w->status,
-                                 .error = w->error,
-                                 .epoch = m->epoch,
-                                 .n = m->n,
-                                 .task = m->task,
-                                 .reg = a->reg,
-                                 .engine = engine,
-                                 .threads = m->threads,
-                                 .duration_us = w->duration_us,
-                                 .started_ms = now - w->duration_us / 1000,
-                                 .by = BY_ENGINE };
-        if (!row_fits(l, m, w, &row) ||
-            (row.status == ROW_DONE &&
-             (w->stats_len != ROW_STATS_BYTES ||
-              row_stats_unpack(w->stats, w->stats_len, &row.stats, NULL) < 0))) {
-            foreign++;
-            r = store_aside(h->store, &row, "foreign", a->info.install, now, &e);
-            continue;
-        }
-        r = store_put_row(h->store, &row, now, &e);
-        if (r == PUT_DIFFERS)
-            log_error("sweep '%s': point %" PRIu64
-                      ": agent '%s' has another result than the accepted one; kept aside",
-                      l->name, w->index, a->info.name);
-        if (r == PUT_FIRST || r == PUT_REPLACED) {
-            h->rows++;
-            hub_event(h, &(struct sched_event){ .type = EV_POINT,
-                                                .point = { l->seq, w->index, w->duration_us,
-                                                           m->task, m->epoch, m->n } });
-        }
-        n_late += late && r >= 0;
-        if (r == PUT_EQUAL || (late && r >= 0)) {
-            int k = store_aside(h->store, &row, r == PUT_EQUAL ? "duplicate" : "late",
-                                a->info.install, now, &e);
-            r = k < 0 ? k : r;
-        }
-    }
-    if (r >= 0 && l && (n_late || foreign))
-        r = store_sweep_late(h->store, l->seq, n_late, foreign, &e);
+    a->last_seen_ms = k.now_ms;
+    for (size_t i = 0; r >= 0 && l && i < m->n_rows; i++)
+        r = take_row(h, &k, &m->rows[i], engine, &e);
+    if (r >= 0 && k.n)
+        r = put_rows(h, &k, &e);
+    if (r >= 0 && l && (k.n_late || k.foreign))
+        r = store_sweep_late(h->store, l->seq, k.n_late, k.foreign, &e);
     if (r >= 0 && !l) { /* of no sweep here: counted for the store as a whole */
         uint64_t all = 0;
         r = store_get(h->store, "foreign", &all, &e);
@@ -353,11 +388,11 @@ void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
         hub_fail(h, &e);
         return;
     }
-    h->rows_late += n_late;
-    h->rows_foreign += foreign;
-    if (!l || foreign)
+    h->rows_late += k.n_late;
+    h->rows_foreign += k.foreign;
+    if (!l || k.foreign)
         log_warn("agent '%s', task %" PRIu64 ": %zu rows that fit no sweep here, not taken",
-                 a->info.name, m->task, l ? (size_t)foreign : m->n_rows);
+                 a->info.name, m->task, l ? (size_t)k.foreign : m->n_rows);
     struct msg ack = { .type = M_ROWS_ACK, .rows_ack = { m->task, m->epoch, m->n, m->seq } };
     hub_answer(h, p->id, 0, &ack, NULL);
 }

@@ -228,7 +228,7 @@ static int ls_ended(void *ctx, const struct store_try *a)
     json_object_set_new(j, "points", json_u64(a->points));
     json_object_set_new(j, "done", !strcmp(a->cause, "done") ? json_u64(a->points) : json_null());
     json_object_set_new(j, "cause", json_string(a->cause));
-    json_object_set_new(j, "job", json_null());
+    json_object_set_new(j, "job", a->has_job ? json_id(&a->job_id) : json_null());
     json_array_append_new(p->items, j);
     return 0;
 }
@@ -298,11 +298,12 @@ static int ask_known(struct hub *h, const json_t *args, json_t **ret, struct err
             }
         }
         for (uint64_t i = 0; r >= 0 && i < l->points && i < KNOWN_IN_PLAN; i++) {
-            struct arch a;
-            struct id point;
+            struct store_row row = { .index = i };
             uint32_t t;
-            if (live_point(l, i, &t, &a, &point) == 0 && l->tr[t].num)
-                r = store_is_known(h->store, &point, h->engines, h->n_engines, e);
+            if (live_point(l, i, &t, &row.arch, &row.point) == 0 && l->tr[t].num) {
+                row.trace = l->tr[t].num;
+                r = store_is_known(h->store, &row, h->engines, h->n_engines, e);
+            }
             known += r == 1;
         }
     }
@@ -368,6 +369,7 @@ void hub_ask(struct hub *h, const struct peer *p, const struct msg_ask *m)
                                : json_object(),
            *doc = NULL;
     int r;
+    hub_restore_rest(h);
     if (!json_is_object(args))
         r = err_set(&e, SF_EUSAGE, "%s: arguments are not a JSON object", m->what);
     else if (!strcmp(m->what, "results"))

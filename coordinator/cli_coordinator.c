@@ -22,8 +22,8 @@ struct coordinator_opts {
 #define AT(m) offsetof(struct coordinator_opts, m)
 static const struct opt coordinator_opts[] = {
     { "data", 0, "DIR", "where the store, artefacts and keys are kept", OPT_STR, AT(data), 0, 0 },
-    { "listen", 0, "EP", "tcp://HOST:PORT, may be repeated (default tcp://127.0.0.1:7420)",
-      OPT_MULTI, AT(listen), 0, 0 },
+    { "listen", 0, "EP", "tcp://HOST:PORT (default tcp://127.0.0.1:7420)", OPT_MULTI, AT(listen), 0,
+      0 },
     { "bulk", 0, "EP",
       "tcp://HOST:PORT for large artefacts, or off (default: the host of the first --listen, any "
       "port)",
@@ -103,10 +103,11 @@ const struct verb coordinator_verbs[] = {
       .args = "",
       .summary = "hand out sweeps to agents and keep their results",
       .details = "Serves until SIGTERM. Everything it acknowledged survives kill -9 and a restart; "
-                 "tasks on agents run on "
-                 "meanwhile. The first start makes DIR/keys/coordinator (its own), and "
-                 "DIR/keys/admin for its user; allow "
-                 "agents with `siofleet keys allow`. It listens on loopback unless --listen says "
+                 "tasks on agents\n"
+                 "run on meanwhile. The first start makes DIR/keys/coordinator (its own), and "
+                 "DIR/keys/admin for\n"
+                 "its user; allow agents with `siofleet keys allow`. It listens on loopback unless "
+                 "--listen says\n"
                  "otherwise.",
       .examples = "siofleet coordinator --data /srv/fleet --listen tcp://0.0.0.0:7420\n"
                   "siofleet coordinator --data /srv/fleet --lease-ms 30000   # for a flaky network",

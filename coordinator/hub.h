@@ -92,7 +92,16 @@ struct hub {
     struct live **lives;                        /* the same, as a list */
     size_t n_lives, room_lives;
     struct map jobs; /* seq -> job */
-    bool jobs_over;  /* since the last look at the sweeps that wait for one */
+    struct {         /* jobs of the store that are not here yet */
+        struct hub_rest_job {
+            uint64_t seq, priority;
+            unsigned tries;
+        } * job; /* in the order in which they come; from at on */
+        size_t n, at, room;
+        struct map absent; /* seq -> this hub */
+        uint64_t next_ms;  /* not before; monotonic */
+    } rest;
+    bool jobs_over; /* since the last look at the sweeps that wait for one */
     struct hub_wait waits[HUB_WAITS];
     uint64_t log_reqs;
     uint64_t epoch;
@@ -146,6 +155,13 @@ void hub_step(struct hub *h,
 bool hub_write(struct hub *h); /* opens the transaction; false when the turn has failed */
 void hub_clear(struct hub *h);
 
+/* restore.c: a start */
+/* Into the scheduler: all of the store but for long queues of jobs. */
+int hub_restore(struct hub *h, struct err *e);
+void hub_restore_some(struct hub *h); /* of the rest; once a turn */
+void hub_restore_rest(struct hub *h); /* all of it: somebody asks about jobs or changes one */
+void hub_restore_clear(struct hub *h);
+
 /* agents.c: messages of agents */
 void hub_set_peer(struct hub *h, struct hub_agent *a, uint64_t peer); /* 0 = none */
 void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m);
@@ -165,7 +181,6 @@ int hub_add_job(struct hub *h, struct job **j, const char *request_id, const cha
                 struct store_job *ret, struct err *e);
 /* One of the store into memory and into the scheduler. fresh: failures of before do not count. */
 int hub_load_job(struct hub *h, uint64_t seq, bool fresh, struct err *e);
-int hub_load_jobs(struct hub *h, struct err *e);
 struct job *hub_job(struct hub *h, uint64_t seq);
 void hub_drop_job(struct hub *h, struct job *j);
 /* An agent's answer: 1 = noted, 0 = artefacts of it are still to come, or an error. *cause: as it counts. */

@@ -274,6 +274,7 @@ void hub_submit_job(struct hub *h, const struct peer *p, const struct msg_submit
     struct store_job w = { 0 };
     CLEANUP(job_free) struct job *j = NULL;
     json_error_t je;
+    hub_restore_rest(h); /* older ones go first */
     if (!hub_write(h)) {
         hub_refuse(h, p->id, m->req, &h->why, h->why.code == ENOSPC ? "NO_SPACE" : NULL);
         return;
@@ -368,20 +369,6 @@ int hub_load_job(struct hub *h, uint64_t seq, bool fresh, struct err *e)
     job_forget_tasks(j);
     j = NULL; /* the scheduler's user from here on */
     return r;
-}
-
-static int load_one(void *ctx, const struct store_job *w)
-{
-    struct err e = { 0 };
-    int r = hub_load_job(ctx, w->seq, false, &e);
-    if (r < 0) /* one bad job must not keep the fleet from its work */
-        log_error("job '%s': %s; it waits as it is", w->name, e.text);
-    return 0;
-}
-
-int hub_load_jobs(struct hub *h, struct err *e)
-{
-    return store_jobs(h->store, 0, true, load_one, h, e);
 }
 
 /* ---- answers of agents */

@@ -137,16 +137,23 @@ uint32_t live_find(const struct live *l, const struct id *key)
     return UINT32_MAX;
 }
 
-int live_point(const struct live *l, uint64_t index, uint32_t *ret_trace, struct arch *ret,
-               struct id *ret_id)
+int live_arch(const struct live *l, uint64_t index, uint32_t *ret_trace, struct arch *ret)
 {
     uint64_t t;
     if (index >= l->points || sweep_point(l->sweep, index, &t, ret) < 0 || t >= l->n_traces)
         return -ENOENT;
     *ret_trace = (uint32_t)t;
+    return 0;
+}
+
+int live_point(const struct live *l, uint64_t index, uint32_t *ret_trace, struct arch *ret,
+               struct id *ret_id)
+{
+    if (live_arch(l, index, ret_trace, ret) < 0)
+        return -ENOENT;
     memset(ret_id, 0, sizeof(*ret_id));
-    if (l->tr[t].num)
-        arch_point_id(ret, l->rules, &l->tr[t].id, ret_id);
+    if (l->tr[*ret_trace].num)
+        arch_point_id(ret, l->rules, &l->tr[*ret_trace].id, ret_id);
     return 0;
 }
 

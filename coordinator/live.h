@@ -36,6 +36,8 @@ const struct recipe *live_recipe(struct live *l, uint32_t t);
 /* First trace with this key, or UINT32_MAX. */
 uint32_t live_find(const struct live *l, const struct id *key);
 
+/* Point -> trace number and architecture. 0 or -ENOENT. */
+int live_arch(const struct live *l, uint64_t index, uint32_t *ret_trace, struct arch *ret);
 /* Point -> trace number, architecture, and its id when the trace is known (else all zero). 0 or -ENOENT. */
 int live_point(const struct live *l, uint64_t index, uint32_t *ret_trace, struct arch *ret,
                struct id *ret_id);

@@ -235,6 +235,8 @@ struct sched {
     uint64_t bad_moves; /* moves that the table does not allow: always 0 */
     bool
         paused; /* the store's disk is full: nothing is granted for now; set from outside, between steps */
+    bool
+        loading; /* jobs of the store are still to come, and would be overtaken: nothing is granted; likewise */
     bool draining; /* this coordinator is about to stop: nothing new is granted */
 };
 

@@ -346,7 +346,7 @@ int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
             return r;
         i -= before - s->n_order; /* it may be gone */
     }
-    if ((r = forget(s, out)) < 0 || s->draining || s->paused)
+    if ((r = forget(s, out)) < 0 || s->draining || s->paused || s->loading)
         return r;
     sched_reserve_agents(s);
     if ((r = grant_suspects(s, now, out)) < 0 || (r = sched_grant_jobs(s, now, out)) < 0 ||

@@ -429,8 +429,20 @@ static int blame(const struct sched_task *t, struct sched_actions *out)
 enum fault {
     FAULT_NONE, /* declined, given back, the store was full */
     FAULT_LOST, /* nothing more was heard of it */
+    FAULT_COPY, /* an input was damaged where it ran: the agent has dropped its copy */
     FAULT_OWN,  /* its own: exit, signal, out of memory, ... */
 };
+
+/* Damage of one agent's copies says nothing about the task. What is damaged on that agent again, or on many, may be it
+ * after all. */
+static bool forgivable(const struct sched_task *t)
+{
+    uint32_t n = t->past ? t->past->n_failed_on : 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (t->past->failed_on[i] == t->agent)
+            return false;
+    return !t->job && n < SCHED_KILLS;
+}
 
 static int give_up_task(struct sched *s, struct sched_task *t, const char *text,
                         struct sched_actions *out)
@@ -535,6 +547,8 @@ static int again(struct sched *s, struct sched_task *t, enum fault fault, const 
     int killed = fault == FAULT_LOST && t->boot ? note_kill(s, t) : 0;
     if (killed < 0 || (count && (killed = note_failure(t, text)) < 0))
         return killed;
+    if (fault == FAULT_COPY && (r = note_failure(t, text)) < 0)
+        return r;
     bool kills = fault == FAULT_LOST && t->past && t->past->n_kills;
     sched_leave(t);
     if (killed && !count) {
@@ -667,7 +681,9 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
         sched_charge(t->sweep, !strcmp(cause, "timeout")
                                    ? sched_timeout_ms(t) * 1000 * t->agent->cores
                                    : t->left.total * t->sweep->point_us);
-    enum fault fault = !strcmp(cause, "cancelled") ? FAULT_NONE : FAULT_OWN;
+    enum fault fault = !strcmp(cause, "cancelled")                    ? FAULT_NONE
+                       : !strcmp(cause, "integrity") && forgivable(t) ? FAULT_COPY
+                                                                      : FAULT_OWN;
     if (!strcmp(
             cause,
             "lost")) /* told by a later boot: the host came up again; by the same one: only the task went */

@@ -253,115 +253,6 @@ static int raise_epoch(struct hub *h, struct err *e)
     return r < 0 ? r : store_commit(h->store, e);
 }
 
-static int load_one(void *ctx, const struct store_sweep *w)
-{
-    struct hub *h = ctx;
-    struct err e = { 0 };
-    int r = hub_load_sweep(h, w->seq, &e);
-    if (r < 0) { /* one bad sweep must not keep the fleet from its work */
-        log_error("sweep '%s': %s; it waits as it is", w->name, e.text);
-        return 0;
-    }
-    return 0;
-}
-
-static void restore_past(struct sched_event *ev, const struct store_task *note)
-{
-    static struct sched_kill kills[SCHED_KILLS]; /* for one step */
-    for (uint32_t i = 0; i < note->n_kills; i++) {
-        memcpy(kills[i].install, note->kill[i].install, 16);
-        kills[i].boot = note->kill[i].boot;
-    }
-    ev->restore.kills = kills;
-    ev->restore.n_kills = note->n_kills;
-    ev->restore.why = note->why;
-    ev->restore.noted = true;
-}
-
-/* A task that waited after a failure, or in quarantine. */
-static int restore_waiting(void *ctx, struct store_task *t)
-{
-    struct hub *h = ctx;
-    struct err e = { 0 };
-    struct sched_event ev = { .type = EV_RESTORE,
-                              .restore = { .task = t->task,
-                                           .n = t->n,
-                                           .sweep = t->sweep,
-                                           .kind = task_kind_parse(t->kind),
-                                           .key = t->key,
-                                           .points = &t->points,
-                                           .total = t->points.total,
-                                           .fails = (uint32_t)t->fails,
-                                           .quarantined = t->quarantined } };
-    const struct sched_sweep *w = sched_sweep(&h->sched, t->sweep);
-    ev.restore.timeout_ms = w ? w->timeout_ms : 0;
-    restore_past(&ev, t);
-    int r = sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, &e);
-    if (r >= 0 || r == -ENOMEM)
-        return r < 0 ? r : 0;
-    return store_forget_task(h->store, t->task, &e); /* its sweep is over, or its trace is here */
-}
-
-static int restore_one(void *ctx, struct store_attempt *a)
-{
-    struct hub *h = ctx;
-    struct err e = { 0 };
-    struct sched_event ev = { .type = EV_RESTORE,
-                              .restore = { .task = a->task,
-                                           .epoch = a->epoch,
-                                           .n = a->n,
-                                           .sweep = a->sweep,
-                                           .timeout_ms = a->timeout_ms,
-                                           .kind = task_kind_parse(a->kind),
-                                           .key = a->key,
-                                           .points = &a->points,
-                                           .total = a->points.total,
-                                           .fails = (uint32_t)a->fails,
-                                           .open = true } };
-    memcpy(ev.restore.install, a->install, 16);
-    ev.restore.boot = a->boot;
-    struct store_task note = { 0 };
-    int r = store_task(h->store, a->task, &note, &e);
-    if (r >= 0)
-        restore_past(&ev, &note);
-    spans_clear(&note.points);
-    if (r < 0 && r != -ENOENT)
-        return r;
-    r = sched_step(&h->sched, &ev, clock_mono_ms(), &h->out, &e);
-    if (r >= 0)
-        return 0;
-    if (r == -ENOMEM)
-        return r;
-    /* its sweep is over or cancelled: the attempt is closed; what its agent still sends is late */
-    return store_end_attempt(h->store, a->task, a->epoch, a->n, "lost", 0, 0, clock_wall_ms(), NULL,
-                             0, &e);
-}
-
-static int restore(struct hub *h, struct err *e)
-{
-    uint64_t next = 0;
-    int r = store_next_task(h->store, &next, e);
-    if (r < 0)
-        return r;
-    sched_init(&h->sched,
-               &(struct sched_cfg){ .epoch = h->epoch,
-                                    .next_task = next,
-                                    .lease_ms = h->conf->lease_ms,
-                                    .seed = clock_mono_ns() },
-               clock_mono_ms());
-    r = store_begin(h->store, e);
-    if (r >= 0)
-        r = store_sweeps(h->store, 0, true, load_one, h, e);
-    if (r >= 0)
-        r = hub_load_jobs(h, e);
-    if (r >= 0)
-        r = store_open_attempts(h->store, restore_one, h, e);
-    if (r >= 0)
-        r = store_tasks(h->store, restore_waiting, h, e);
-    h->jobs_over = true; /* before this start, perhaps */
-    return r < 0 ? r : store_commit(h->store, e);
-}
-
 static int own_engine(struct hub *h, struct err *e)
 {
     uint64_t num;
@@ -506,7 +397,7 @@ static int loop(struct hub *h, int sig, struct err *e)
                                                   : POLL_MAX_MS;
         if (xfer_ms >= 0 && xfer_ms < wait)
             wait = xfer_ms;
-        if (h->gc)
+        if (h->gc || (h->sched.loading && now >= h->rest.next_ms))
             wait = 0;
         struct pollfd fds[2] = { { .fd = sig, .events = POLLIN },
                                  { .fd = h->bulk ? bulk_fd(h->bulk) : -1, .events = POLLIN } };
@@ -529,6 +420,7 @@ static int loop(struct hub *h, int sig, struct err *e)
         hub_look_at_space(h);
         hub_mend(h);
         hub_gc_step(h);
+        hub_restore_some(h);
         xfer_ms = xfers_tick(h->xfers, clock_mono_ms());
         int64_t stream_ms = streams_tick(h->streams, clock_mono_ms());
         if (xfer_ms < 0 || (stream_ms >= 0 && stream_ms < xfer_ms))
@@ -565,7 +457,7 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
     if (r >= 0)
         r = own_engine(h, e);
     if (r >= 0)
-        r = restore(h, e);
+        r = hub_restore(h, e);
     if (r < 0)
         return r;
     struct xfer_store xs = xfer_store_cas(h->cas);

@@ -196,9 +196,13 @@ void store_rollback(struct store *st)
 
 static int lock_dir(struct store *st, struct err *e)
 {
-    CLEANUP(freep) char *path = path_fmt("%s/lock", st->dir);
-    if (!path)
+    CLEANUP(freep)
+    char *path = path_fmt("%s/lock", st->dir), *db = path_fmt("%s/store.db", st->dir),
+         *install = path_fmt("%s/install", st->dir);
+    if (!path || !db || !install)
         return -ENOMEM;
+    if (access(install, F_OK) == 0 && access(db, F_OK) < 0)
+        return err_set(e, EBUSY, "%s: the data folder of an agent", st->dir);
     st->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (st->lock < 0)
         return err_sys(e, errno, "%s", path);

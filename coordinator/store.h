@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 9 };
+enum { STORE_VERSION = 10 };
 
 struct store;
 
@@ -197,17 +197,24 @@ enum store_put { PUT_FIRST, PUT_EQUAL, PUT_DIFFERS, PUT_REPLACED };
 /* The first valid result wins; an equal one is counted; a different one is kept aside and counted (PUT_DIFFERS). A row
  * that the coordinator itself gave up on is replaced by a real one (PUT_REPLACED). Returns enum store_put or an error. */
 int store_put_row(struct store *st, const struct store_row *r, uint64_t wall_ms, struct err *e);
+/* The same for n rows, quick where they are of one sweep, in order and new. ret[n]: what became of each. Returns 0 or an
+ * error. */
+int store_put_rows(struct store *st, const struct store_row rows[], size_t n, uint64_t wall_ms,
+                   enum store_put ret[], struct err *e);
 /* Keep word of a row that changed nothing: kind "late" (of a fenced attempt), "duplicate" or "foreign". The first
  * STORE_ASIDE of a sweep; beyond them the counters tell. */
 enum { STORE_ASIDE = 10000 };
 int store_aside(struct store *st, const struct store_row *r, const char *kind,
                 const uint8_t install[16], uint64_t wall_ms, struct err *e);
-/* Copy a done row of this point from any sweep, made by one of n engines (numbers), as the row of (sweep, index).
- * Returns 1 = copied, 0 = not known. */
-int store_put_known(struct store *st, uint64_t sweep, uint64_t index, const struct id *point,
-                    const uint64_t engines[], size_t n, struct err *e);
-int store_is_known(struct store *st, const struct id *point, const uint64_t engines[], size_t n,
+/* Copy a done row of r's point from any sweep, made by one of n engines (numbers), as the row of (r->sweep, r->index). Of r:
+ * sweep, index, trace, arch and point. Returns 1 = copied, 0 = not known. */
+int store_put_known(struct store *st, const struct store_row *r, const uint64_t engines[], size_t n,
+                    struct err *e);
+int store_is_known(struct store *st, const struct store_row *r, const uint64_t engines[], size_t n,
                    struct err *e);
+/* Which of n points may be known, without their ids: ret[i] false = surely not. Of rows: trace, arch. Returns 0 or an error. */
+int store_maybe_known(struct store *st, const struct store_row rows[], size_t n, bool ret[],
+                      struct err *e);
 /* The points of a sweep that have no row. */
 int store_missing(struct store *st, uint64_t sweep, uint64_t points, struct spans *ret,
                   struct err *e);
@@ -287,8 +294,8 @@ struct store_try {
         signal;                          /* ended_ms 0 = open */
     char kind[16], agent[65], cause[33]; /* cause "" = open */
     const char *tail;                    /* last lines, "" = none; borrowed for the call */
-    struct id sweep_id;
-    bool has_sweep;
+    struct id sweep_id, job_id;
+    bool has_sweep, has_job;
 };
 enum store_tries_of { TRIES_TASK, TRIES_SWEEP_BAD, TRIES_AGENT_BAD, TRIES_ENDED };
 /* Newest first, at most limit: all of a task (no), those of a sweep (no = seq) or of an agent (install) that ended otherwise

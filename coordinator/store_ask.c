@@ -347,8 +347,9 @@ int store_sql(struct store *st, const json_t *args, uint64_t limit_ms, const cha
 
 #define TRY_COLS                                                                                   \
     "SELECT a.task,a.epoch,a.n,a.sweep,a.points,a.granted_ms,a.ended_ms,a.exit,a.signal,a.kind,"   \
-    "coalesce(g.name, lower(hex(a.install))),a.cause,a.tail,w.id FROM t_attempt a LEFT JOIN"       \
-    " t_agent g ON g.install = a.install LEFT JOIN t_sweep w ON w.seq = a.sweep WHERE "
+    "coalesce(g.name, lower(hex(a.install))),a.cause,a.tail,w.id,j.id FROM t_attempt a LEFT JOIN"  \
+    " t_agent g ON g.install = a.install LEFT JOIN t_sweep w ON w.seq = a.sweep LEFT JOIN"         \
+    " t_jobtask k ON k.task = a.task LEFT JOIN t_job j ON j.seq = k.job WHERE "
 
 int store_tries(struct store *st, enum store_tries_of of, uint64_t no, const uint8_t install[16],
                 uint64_t limit, int (*cb)(void *ctx, const struct store_try *t), void *ctx,
@@ -386,6 +387,8 @@ int store_tries(struct store *st, enum store_tries_of of, uint64_t no, const uin
         t.tail = tail ? (const char *)tail : "";
         t.has_sweep = sqlite3_column_type(s, 13) != SQLITE_NULL;
         db_id(s, 13, &t.sweep_id);
+        t.has_job = sqlite3_column_type(s, 14) != SQLITE_NULL;
+        db_id(s, 14, &t.job_id);
         stop = cb(ctx, &t);
     }
     sqlite3_reset(s);

@@ -1,4 +1,4 @@
-/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c, store_refs.c and store_ask.c share. Nobody else
+/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c, store_block.c, store_refs.c and store_ask.c share. Nobody else
  * includes this: sqlite3.h ends here. */
 #pragma once
 #include <sqlite3.h>
@@ -25,6 +25,8 @@ struct store {
         uint64_t sweep;
         int64_t done, failed, invalid, known, equal;
     } count;
+    const struct block *block; /* of the statement at work, see store_block.c */
+    bool has_block;            /* SQLite knows them */
 };
 
 /* store.c: errors and statements */
@@ -45,6 +47,16 @@ void db_id(sqlite3_stmt *s, int k, struct id *ret);
 
 /* store_row.c: st->count goes into t_sweep */
 int db_flush_count(struct store *st, struct err *e);
+
+/* One row more for t_sweep. */
+int db_count_row(struct store *st, uint64_t sweep, enum row_status status, struct err *e);
+
+/* store_block.c */
+/* The number that a point is looked up by in t_row, 0..INT64_MAX. trace: number. Depends on the keys of struct arch, as ids of
+ * points do. */
+int64_t db_near(uint64_t trace, const struct arch *a);
+/* Rows that lack it get it, and all of them their index. */
+int db_fill_near(struct store *st, struct err *e);
 
 /* store_schema.c */
 struct column {

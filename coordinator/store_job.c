@@ -323,7 +323,7 @@ int store_waiting_tasks(struct store *st, uint64_t job,
     if (r < 0)
         return r;
     s = db_use(st,
-               "SELECT task, install FROM t_jobtask WHERE task BETWEEN ? AND ? AND job = ? AND"
+               "SELECT task, install FROM t_jobtask WHERE task BETWEEN ? AND ? AND +job = ? AND"
                " state <= 1 ORDER BY task",
                e);
     if (!s)

@@ -11,21 +11,21 @@
 #define ROW_COLS                                                                                   \
     "point,trace,status,error,by,epoch,n,task,reg,engine,threads,started_ms,duration_"             \
     "us" ARCH_KEYS(X) ROW_STATS(Y)
-static const char row_insert_head[] = "INSERT INTO t_row(sweep,idx," ROW_COLS ") VALUES(?,?";
+static const char row_insert_head[] = "INSERT INTO t_row(sweep,idx,near," ROW_COLS ") VALUES(?,?,?";
 static const char row_select[] =
     "SELECT status,error,by,point" ROW_STATS(Y) " FROM t_row WHERE sweep = ? AND idx = ?";
-static const char row_known[] =
-    "SELECT " ROW_COLS " FROM t_row WHERE point = ? AND status = 0 AND by <> 1";
+static const char row_known[] = "SELECT near," ROW_COLS " FROM t_row INDEXED BY i_row_near"
+                                " WHERE near = ? AND point = ? AND status = 0 AND by <> 1";
 #undef X
 #undef Y
-enum { ROW_FIXED = 13, ROW_ALL = 2 + ROW_FIXED + ARCH_N + ROW_STATS_N };
+enum { ROW_FIXED = 14, ROW_ALL = 2 + ROW_FIXED + ARCH_N + ROW_STATS_N };
 
 static const char *row_insert(void)
 {
     static char sql[8192]; /* made once; its address is the statement's key */
     if (!*sql) {
         char *p = sql + snprintf(sql, sizeof(sql), "%s", row_insert_head);
-        for (int i = 2; i < ROW_ALL; i++)
+        for (int i = 3; i < ROW_ALL; i++)
             p += sprintf(p, ",?");
         sprintf(p, ") ON CONFLICT DO NOTHING");
     }
@@ -49,9 +49,12 @@ static int insert_row(struct store *st, const struct store_row *r, struct err *e
         return -EIO;
     static const struct id none;
     bool has_point = !id_eq(&r->point, &none);
-    db_bind(s, "uuizutuzzzzzzzu", r->sweep, r->index, has_point ? &r->point : NULL, r->trace,
-            (uint64_t)r->status, r->error && *r->error ? r->error : NULL, (uint64_t)r->by, r->epoch,
-            r->n, r->task, r->reg, r->engine, r->threads, r->started_ms, r->duration_us);
+    db_bind(s, "uuuizutuzzzzzzzu", r->sweep, r->index, (uint64_t)db_near(r->trace, &r->arch),
+            has_point ? &r->point : NULL, r->trace, (uint64_t)r->status,
+            r->error && *r->error ? r->error : NULL, (uint64_t)r->by, r->epoch, r->n, r->task,
+            r->reg, r->engine, r->threads, r->started_ms, r->duration_us);
+    if (r->status != ROW_DONE)
+        sqlite3_bind_null(s, 3);
     int k = 2 + ROW_FIXED + 1;
     const uint32_t *arch = (const uint32_t *)(const void *)&r->arch;
     for (unsigned i = 0; i < ARCH_N; i++)
@@ -102,6 +105,11 @@ static int count_row(struct store *st, uint64_t sweep, enum row_status status, b
                              : &st->count.invalid) += sign;
     st->count.known += known ? sign : 0;
     return r;
+}
+
+int db_count_row(struct store *st, uint64_t sweep, enum row_status status, struct err *e)
+{
+    return count_row(st, sweep, status, false, 1, e);
 }
 
 /* As store_put_row(), where there is a row already. */
@@ -189,38 +197,38 @@ int store_aside(struct store *st, const struct store_row *r, const char *kind,
 }
 
 /* The first row of a point that one of the engines made; the statement stands on it. 1 = found. */
-static int find_known(struct store *st, const struct id *point, const uint64_t engines[], size_t n,
-                      sqlite3_stmt **ret, struct err *e)
+static int find_known(struct store *st, const struct store_row *row, const uint64_t engines[],
+                      size_t n, sqlite3_stmt **ret, struct err *e)
 {
     sqlite3_stmt *s = db_use_row(st, row_known, e);
     if (!s)
         return -EIO;
-    db_bind(s, "i", point);
+    db_bind(s, "ui", (uint64_t)db_near(row->trace, &row->arch), &row->point);
     int r;
     while ((r = db_step(st, s, e, "read")) == 1)
         for (size_t i = 0; i < n; i++)
-            if (db_u64(s, 9) == engines[i]) {
+            if (db_u64(s, 10) == engines[i]) {
                 *ret = s;
                 return 1;
             }
     return r;
 }
 
-int store_is_known(struct store *st, const struct id *point, const uint64_t engines[], size_t n,
-                   struct err *e)
+int store_is_known(struct store *st, const struct store_row *row, const uint64_t engines[],
+                   size_t n, struct err *e)
 {
     sqlite3_stmt *s = NULL;
-    int r = find_known(st, point, engines, n, &s, e);
+    int r = find_known(st, row, engines, n, &s, e);
     if (s)
         sqlite3_reset(s);
     return r;
 }
 
-int store_put_known(struct store *st, uint64_t sweep, uint64_t index, const struct id *point,
-                    const uint64_t engines[], size_t n, struct err *e)
+int store_put_known(struct store *st, const struct store_row *row, const uint64_t engines[],
+                    size_t n, struct err *e)
 {
     sqlite3_stmt *s = NULL;
-    int r = find_known(st, point, engines, n, &s, e);
+    int r = find_known(st, row, engines, n, &s, e);
     if (r <= 0)
         return r;
     sqlite3_stmt *in = db_use_row(st, row_insert(), e);
@@ -228,14 +236,14 @@ int store_put_known(struct store *st, uint64_t sweep, uint64_t index, const stru
         sqlite3_reset(s);
         return -EIO;
     }
-    db_bind(in, "uu", sweep, index);
+    db_bind(in, "uu", row->sweep, row->index);
     for (int k = 0; k < ROW_ALL - 2; k++)
         sqlite3_bind_value(in, k + 3, sqlite3_column_value(s, k));
-    sqlite3_bind_int(in, 3 + 4, BY_COPY);
+    sqlite3_bind_int(in, 3 + 5, BY_COPY);
     sqlite3_reset(s);
     r = put_row(st, in, e);
     if (r == 1)
-        r = count_row(st, sweep, ROW_DONE, true, 1, e);
+        r = count_row(st, row->sweep, ROW_DONE, true, 1, e);
     return r < 0 ? r : 1;
 }
 

@@ -265,6 +265,8 @@ static int mend(struct salvage *v, bool whole, uint64_t *ret_reopened, struct er
     if (r >= 0 && db_version(v->old, &version, NULL) >= 0 && version < 6)
         r = db_exec(v->new, "UPDATE t_recipe SET id = randomblob(32)", e, "salvage");
     if (r >= 0)
+        r = db_fill_near(v->new, e);
+    if (r >= 0)
         r = db_exec(v->new, "UPDATE t_trace SET used = 1 WHERE num IN (SELECT trace FROM t_row)", e,
                     "salvage");
     if (r >= 0)

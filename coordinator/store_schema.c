@@ -118,9 +118,13 @@ static const char schema_8[] = "ALTER TABLE t_attempt ADD COLUMN boot INTEGER;";
 
 static const char schema_9[] = "ALTER TABLE t_agent ADD COLUMN drained_until_ms INTEGER;";
 
-static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3,
-                                                    schema_4, schema_5, schema_6,
-                                                    schema_7, schema_8, schema_9 };
+/* Points are looked up by a number that keeps neighbours together: db_fill_near() adds the numbers and their index. */
+static const char schema_10[] = "ALTER TABLE t_row ADD COLUMN near INTEGER;"
+                                "DROP INDEX i_row_point;";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2, schema_3, schema_4,
+                                                    schema_5, schema_6, schema_7, schema_8,
+                                                    schema_9, schema_10 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 
@@ -322,6 +326,7 @@ int db_migrate(struct store *st, struct err *e)
     if (r >= 0)
         r = store_begin(st, e);
     char sql[64];
+    bool far = v < 10;
     for (; r >= 0 && v < STORE_VERSION; v++) {
         r = db_exec(st, schemas[v], e, "migrate");
         snprintf(sql, sizeof(sql), "PRAGMA user_version = %" PRIu64, v + 1);
@@ -330,6 +335,8 @@ int db_migrate(struct store *st, struct err *e)
     }
     if (r >= 0)
         r = add_columns(st, e);
+    if (r >= 0 && far)
+        r = db_fill_near(st, e);
     if (r >= 0)
         r = make_views(st, e);
     if (r >= 0)

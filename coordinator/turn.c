@@ -11,6 +11,7 @@ enum {
     FULL_TELL_MS = 30000,
     TRY_MS = 1000,
     TURNS_MAX = 64,
+    SIFT_MAX = 64, /* points that are looked up at once */
     TICK_LONG_MS =
         2, /* a tick over thousands of agents: then messages come first for ten times as long */
 };
@@ -230,37 +231,61 @@ static int note_point(struct turn *t, uint64_t sweep, uint64_t index)
     return 0;
 }
 
-/* Points of a grant that need no agent: known ones are copied, invalid ones get their row. Fills index with the rest. */
+/* Points first[0..n) of a grant that need no agent: known ones are copied, invalid ones get their row. Adds the rest to index. */
+static int sift_some(struct hub *h, struct live *l, struct store_row row[], size_t n,
+                     uint64_t index[SCHED_BLOCK_MAX], size_t *n_index, struct turn *turn,
+                     struct err *e)
+{
+    bool maybe[SIFT_MAX];
+    int r = store_maybe_known(h->store, row, n, maybe, e);
+    for (size_t i = 0; r >= 0 && i < n; i++) {
+        struct err why = { 0 };
+        uint32_t t;
+        if (arch_check(&row[i].arch, l->rules, &why) < 0) {
+            live_point(l, row[i].index, &t, &row[i].arch, &row[i].point);
+            row[i].status = ROW_INVALID;
+            row[i].error = why.text;
+            r = store_put_row(h->store, &row[i], clock_wall_ms(), e);
+            if (r >= 0)
+                r = note_point(turn, l->seq, row[i].index);
+            continue;
+        }
+        if (maybe[i]) {
+            live_point(l, row[i].index, &t, &row[i].arch, &row[i].point);
+            r = store_put_known(h->store, &row[i], h->engines, h->n_engines, e);
+        }
+        if (r == 1 && maybe[i])
+            r = note_point(turn, l->seq, row[i].index);
+        else if (r >= 0 && *n_index < SCHED_BLOCK_MAX)
+            index[(*n_index)++] = row[i].index;
+    }
+    return r < 0 ? r : 0;
+}
+
+/* All points of a grant through sift_some(). */
 static int sift(struct hub *h, struct live *l, uint32_t t, const struct span *spans, size_t n_spans,
                 uint64_t index[SCHED_BLOCK_MAX], size_t *ret_n, struct turn *turn, struct err *e)
 {
+    struct store_row row[SIFT_MAX];
+    size_t n = 0;
     int r = 0;
     *ret_n = 0;
     for (size_t k = 0; k < n_spans; k++)
         for (uint64_t i = spans[k].lo; i < spans[k].hi; i++) {
-            struct store_row row = {
+            uint32_t no;
+            row[n] = (struct store_row){
                 .sweep = l->seq, .index = i, .trace = l->tr[t].num, .by = BY_ENGINE
             };
-            struct err why = { 0 };
-            uint32_t no;
-            if (live_point(l, i, &no, &row.arch, &row.point) < 0)
+            if (live_arch(l, i, &no, &row[n].arch) < 0)
                 return err_set(e, EINVAL, "sweep '%.100s': no point %" PRIu64, l->name, i);
-            if (arch_check(&row.arch, l->rules, &why) < 0) {
-                row.status = ROW_INVALID;
-                row.error = why.text;
-                r = store_put_row(h->store, &row, clock_wall_ms(), e);
-                if (r >= 0)
-                    r = note_point(turn, l->seq, i);
-            } else if ((r = store_put_known(h->store, l->seq, i, &row.point, h->engines,
-                                            h->n_engines, e)) == 1) {
-                r = note_point(turn, l->seq, i);
-            } else if (r == 0 && *ret_n < SCHED_BLOCK_MAX) {
-                index[(*ret_n)++] = i;
-            }
+            if (++n < SIFT_MAX)
+                continue;
+            r = sift_some(h, l, row, n, index, ret_n, turn, e);
             if (r < 0)
                 return r;
+            n = 0;
         }
-    return 0;
+    return sift_some(h, l, row, n, index, ret_n, turn, e);
 }
 
 /* What goes out for a grant that is stored. spec: its text is taken. */
@@ -766,6 +791,7 @@ void hub_clear(struct hub *h)
     sched_actions_clear(&h->out);
     sched_actions_clear(&h->kept);
     hub_log_clear(h);
+    hub_restore_clear(h);
     for (size_t i = 0; i < h->jobs.room; i++) {
         struct job *j = h->jobs.slot[i].val;
         if (j && map_get(&h->jobs, h->jobs.slot[i].key) == j)

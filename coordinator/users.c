@@ -78,7 +78,7 @@ static int known_now(struct hub *h, struct live *l, struct spans *todo, struct e
                 if (r >= 0)
                     continue;
             } else {
-                r = store_put_known(h->store, l->seq, i, &row.point, h->engines, h->n_engines, e);
+                r = store_put_known(h->store, &row, h->engines, h->n_engines, e);
                 if (r == 1)
                     continue;
             }
@@ -271,16 +271,18 @@ void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m)
 static int control_task(struct hub *h, const char *verb, uint64_t task, char text[256],
                         struct err *e)
 {
-    const struct sched_task *t = sched_task(&h->sched, task);
-    if (!t)
-        return err_set(e, ENOENT, "task %" PRIu64 ": not queued or running", task);
     struct sched_event ev = { .end = { .task = task } };
     if (!strcmp(verb, "cancel"))
         ev.type = EV_CANCEL_TASK;
     else if (!strcmp(verb, "retry"))
         ev.type = EV_RETRY_TASK;
     else
-        return err_set(e, SF_EUSAGE, "%s: works on sweeps, not on tasks", verb);
+        return err_set(e, SF_EUSAGE, "%s: works on sweeps and jobs, not on tasks", verb);
+    if (!sched_task(&h->sched, task))
+        return err_set(e, ENOENT, "task %" PRIu64 ": neither waits nor runs%s", task,
+                       ev.type == EV_RETRY_TASK ? "; one that has failed runs again with its"
+                                                  " sweep or job: name that"
+                                                : "");
     hub_event(h, &ev);
     snprintf(text, 256, "task %" PRIu64 ": %s", task,
              ev.type == EV_RETRY_TASK ? "retried now" : "cancelled");
@@ -404,6 +406,9 @@ static int control_agent(struct hub *h, const struct msg_control *m, char text[2
     bool drain = strcmp(m->verb, "undrain") != 0;
     uint64_t until_ms = !strcmp(m->verb, "drain-for") ? clock_wall_ms() + m->value : 0;
     char when[CLOCK_RFC3339_LEN];
+    for (const char *s = m->text; drain && *s; s++)
+        if ((unsigned char)*s < ' ' || *s == 0x7f)
+            return err_set(e, SF_EUSAGE, "--reason: holds a control character");
     int r = store_find_agent(h->store, m->target, &a, e);
     if (r >= 0)
         r = set_drained(h, &a, drain, drain ? m->text : "", until_ms, e);
@@ -449,6 +454,7 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
     uint64_t task;
     bool late = false;
     int r = 0;
+    hub_restore_rest(h);
     if (!strcmp(m->verb, "gc")) { /* answered when it is done */
         if (hub_gc_begin(h, p, m->req, m->target, &e) < 0)
             hub_refuse(h, p->id, m->req, &e, NULL);

@@ -152,7 +152,7 @@ static void why_past(struct why *y, const struct sched_task *t, const char *code
                t->num, points, p ? p->n_kills : 0, names, t->num);
         return;
     }
-    if (t->not_before_ms > y->now)
+    if (t->state == TASK_QUEUED && t->not_before_ms > y->now)
         reason(y, code, "task %" PRIu64 ": tried again in %s, after %u failures; the last: %s",
                t->num, num_ms_text(t->not_before_ms - y->now, wait), t->fails,
                p && *p->why ? p->why : "?");

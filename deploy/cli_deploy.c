@@ -28,10 +28,7 @@ struct deploy_opts {
 };
 
 #define OPT_COMMON                                                                                   \
-    { "host",    0,                                                                                  \
-      "N",       "only this host (may be repeated)",                                                 \
-      OPT_MULTI, offsetof(struct deploy_opts, host),                                                 \
-      0,         0 },                                                                                \
+    { "host", 0, "N", "only this host", OPT_MULTI, offsetof(struct deploy_opts, host), 0, 0 },       \
         { "class", 0, "C", "only hosts of this class", OPT_STR, offsetof(struct deploy_opts, class), \
           0,       0 },                                                                              \
         { "timeout", 0,                                                                              \

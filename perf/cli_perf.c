@@ -450,15 +450,16 @@ static int hold_plan(struct sweep *s, uint64_t number, struct held *h, struct er
     if (st.from_recipe) {
         for (size_t i = 0; i < st.recipe->n_logs; i++)
             if (st.recipe->logs[i].path && !strcmp(st.recipe->logs[i].path, RECIPE_COLLECT))
-                return err_set(e, SF_EUSAGE, "[trace %s]: %s needs the fleet (siofleet sweep run)",
-                               st.name, RECIPE_COLLECT);
+                return err_set(e, SF_EUSAGE, "[trace%s%s]: %s needs the fleet (siofleet sweep run)",
+                               *st.name ? " " : "", st.name, RECIPE_COLLECT);
         h->from_recipe = true;
         h->recipe_id = st.recipe_id;
         return recipe_copy(st.recipe, &h->recipe, e);
     }
     if (!st.file)
         return err_set(e, SF_EUSAGE,
-                       "[trace %s]: a trace by id needs the fleet (siofleet sweep run)", st.name);
+                       "[trace%s%s]: a trace by id needs the fleet (siofleet sweep run)",
+                       *st.name ? " " : "", st.name);
     h->file = st.file;
     h->id = st.id;
     return 0;
@@ -473,7 +474,8 @@ static int hold_make(struct held *h, struct err *e)
             h->why = *e;
             return err_wrap(&h->why, 0, "trace could not be built");
         }
-        return r < 0 ? err_wrap(e, r, "[trace %s]", h->name) : trace_content_id(h->t, &h->id, e);
+        return r < 0 ? err_wrap(e, r, "[trace%s%s]", *h->name ? " " : "", h->name)
+                     : trace_content_id(h->t, &h->id, e);
     }
     int r = trace_load(h->file, 0, &h->t, e);
     if (r < 0)

@@ -588,11 +588,11 @@ static int load_trace_section(struct sweep *s, const struct ini *ini, const stru
             return r;
     }
     if (!sources)
-        return err_set(e, SF_EUSAGE, "%s: [trace %s] has none of file, id and logs",
-                       ini_place(ini, sec->line), t->name);
+        return err_set(e, SF_EUSAGE, "%s: [trace%s%s] has none of file, id and logs",
+                       ini_place(ini, sec->line), *t->name ? " " : "", t->name);
     if (sources > 1)
-        return err_set(e, SF_EUSAGE, "%s: [trace %s] has more than one of file, id and logs",
-                       ini_place(ini, sec->line), t->name);
+        return err_set(e, SF_EUSAGE, "%s: [trace%s%s] has more than one of file, id and logs",
+                       ini_place(ini, sec->line), *t->name ? " " : "", t->name);
     if (!t->from_recipe && recipe_key)
         return err_set(e, SF_EUSAGE, "%s: key '%s' needs logs; this trace exists already",
                        ini_place(ini, recipe_line), recipe_key);
@@ -647,8 +647,8 @@ static int seal(struct sweep *s, const char *place, struct err *e)
         return err_set(e, SF_EUSAGE, "%s: more points than a sweep can number", place);
     for (size_t i = 0; i < s->n_traces; i++)
         if (uses_collect(&s->traces[i].recipe) && !s->collect_text)
-            return err_set(e, SF_EUSAGE, "%s: [trace %s] wants %s, but there is no [collect]",
-                           place, s->traces[i].name, RECIPE_COLLECT);
+            return err_set(e, SF_EUSAGE, "%s: [trace%s%s] wants %s, but there is no [collect]",
+                           place, *s->traces[i].name ? " " : "", s->traces[i].name, RECIPE_COLLECT);
     return 0;
 }
 

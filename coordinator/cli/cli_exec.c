@@ -43,6 +43,9 @@ static int check_copies(const struct exec_opt *o, struct err *e)
 {
     for (size_t i = 0; i < o->copy.n; i++) {
         const char *name = base_name(o->copy.v[i]);
+        CLEANUP(json_decrefp) json_t *text = json_string(o->copy.v[i]);
+        if (!text)
+            return err_set(e, SF_EUSAGE, "--copy: a name that is not UTF-8");
         if (!*name || !strcmp(name, ".") || !strcmp(name, ".."))
             return err_set(e, SF_EUSAGE, "--copy: '%s' names no file", o->copy.v[i]);
         for (size_t k = 0; k < i; k++)
@@ -147,7 +150,7 @@ static int one_stream(struct answer *a, const json_t *info, const char *name, FI
     char key[24];
     snprintf(key, sizeof(key), "%s_b", name);
     if (a->hosts) {
-        json_object_set_new(doc, name, json_str(b.len ? (char *)b.data : ""));
+        json_object_set_new(doc, name, json_bytes(b.data, b.len));
         json_object_set_new(doc, key, json_u64(total));
     } else {
         print_lines(to, host, a->several, &b);

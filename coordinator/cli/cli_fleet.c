@@ -400,12 +400,12 @@ static const struct opt exec_opts[] = {
       .off = offsetof(struct exec_opt, class) },
     { .name = "host",
       .arg = "N",
-      .help = "only this agent; may be repeated",
+      .help = "only this agent",
       .kind = OPT_MULTI,
       .off = offsetof(struct exec_opt, host) },
     { .name = "label",
       .arg = "K=V",
-      .help = "only agents with this label; may be repeated",
+      .help = "only agents with this label",
       .kind = OPT_MULTI,
       .off = offsetof(struct exec_opt, label) },
     { .name = "cores",
@@ -436,8 +436,7 @@ static const struct opt exec_opts[] = {
       .off = offsetof(struct exec_opt, timeout) },
     { .name = "copy",
       .arg = "PATH",
-      .help =
-          "bring this file back: relative to the command's folder, or absolute; may be repeated",
+      .help = "bring this file back: relative to the command's folder, or absolute",
       .kind = OPT_MULTI,
       .off = offsetof(struct exec_opt, copy) },
     { .name = "out",
@@ -783,11 +782,12 @@ const struct verb fleet_verbs[] = {
       .min_args = 2,
       .max_args = -1,
       .run = run_priority },
-    CONTROL("retry", "ID...", "run failed or cancelled work again",
-            "Also lets tasks out of quarantine: those that took three agents with them.",
-            "siofleet retry 41                # a task\n"
-            "siofleet retry last --failed     # the failed points of the newest sweep",
-            retry_opts),
+    CONTROL(
+        "retry", "ID...", "run failed or cancelled work again",
+        "Also lets tasks out of quarantine: those that took three agents with them.",
+        "siofleet retry 41                # a task that waits after failures, or in quarantine\n"
+        "siofleet retry last --failed     # the failed points of the newest sweep",
+        retry_opts),
     CONTROL(
         "drain", "AGENT...", "give these agents nothing new",
         "What they run goes on to its end; then the host can be taken away. `undrain` undoes it, "

@@ -243,7 +243,8 @@ static void plan_print(const struct sweep_head *h, struct sweep *s, const struct
     printf("points   %" PRIu64 " = %" PRIu64 " trace%s x %" PRIu64 " architecture%s\n", p->points,
            p->traces, p->traces == 1 ? "" : "s", p->archs, p->archs == 1 ? "" : "s");
     if (json_is_object(collect)) {
-        printf("collect  %s runs of profile %s", cell_text(json_object_get(collect, "runs"), room),
+        const char *runs = cell_text(json_object_get(collect, "runs"), room);
+        printf("collect  %s run%s of profile %s", runs, strcmp(runs, "1") ? "s" : "",
                json_string_value(json_object_get(collect, "profile")));
         if (json_is_array(json_object_get(collect, "missing")))
             printf(", %zu missing", json_array_size(json_object_get(collect, "missing")));

@@ -109,7 +109,7 @@ static int query_part(void *ctx, json_t *body, struct err *e)
         w->rows++;
     }
     if (ferror(stdout))
-        return err_sys(e, EIO, "standard output");
+        return err_sys(e, errno ? errno : EIO, "standard output");
     return 0;
 }
 

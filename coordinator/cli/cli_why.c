@@ -28,7 +28,7 @@ static void print_attempt(const json_t *a)
     if (!strcmp(cause, "exit"))
         printf(" %" PRIu64, num_of(a, "exit"));
     if (num_of(a, "signal"))
-        printf(" %" PRIu64, num_of(a, "signal"));
+        printf("%s %" PRIu64, strcmp(cause, "signal") ? ", signal" : "", num_of(a, "signal"));
     printf("%s%s\n", *text_of(a, "ended") ? ", " : "", text_of(a, "ended"));
     size_t i;
     json_t *line;

@@ -136,6 +136,8 @@ static int prepare(struct quick *q, struct err *e)
         CLEANUP(freep) char *base = path_xdg("DATA");
         q->dir = base ? path_fmt("%s/quickstart", base) : NULL;
     }
+    if (q->o->out && !*q->o->out)
+        return err_set(e, SF_EUSAGE, "--out: is empty");
     q->out = q->o->out ? strdup(q->o->out) : q->dir ? path_fmt("%s/out", q->dir) : NULL;
     if (!q->self || !q->dir || !q->out)
         return err_sys(e, ENOMEM, "quickstart");
@@ -556,7 +558,8 @@ int run_quickstart(struct cli *c, void *opts, int argc, char **argv)
         fprintf(stderr, "reused: %" PRIu64 " of %" PRIu64 " points%s\n", q.known, q.points,
                 q.known ? " had their result from an earlier run"
                         : " (run it again: it will know them)");
-        fprintf(stderr, "stopped: coordinator and agents; the store stays in %s\n", q.dir);
+        fprintf(stderr, "stopped: coordinator and agents; the store stays in %s/coordinator\n",
+                q.dir);
         CLEANUP(freep)
         char *csv = path_fmt("%s/results.csv", q.out), *svg = path_fmt("%s/plot.svg", q.out),
              *html = path_fmt("%s/report.html", q.out);

@@ -114,6 +114,11 @@ int opt_parse(const struct verb *v, void *o, int argc, char **argv, char ***ret_
                         (*ret_args)[v->max_args]);
         else
             r = left;
+        /* an unset variable of a script: no file, id or name is called so */
+        for (int i = 0; r >= 0 && i < left && !v->stop_at_first; i++)
+            if (!*(*ret_args)[i])
+                r = err_set(e, SF_EUSAGE, "%s: an argument is empty: siofleet %s %s", v->name,
+                            v->name, v->args);
     }
     free(av);
     return r;

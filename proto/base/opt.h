@@ -58,7 +58,7 @@ struct verb {
 
 /* Parse argv[0..argc) (argv[0] = first word after the verb) into the zeroed struct at o.
  * On success *ret_args points at the positional arguments (permuted inside argv). Returns their
- * number or -SF_EUSAGE. --help is not handled here. Not thread-safe (getopt). */
+ * number or -SF_EUSAGE; an empty one is refused, but in a command (stop_at_first). --help is not handled here. Not thread-safe (getopt). */
 int opt_parse(const struct verb *v, void *o, int argc, char **argv, char ***ret_args,
               struct err *e);
 void opt_free(const struct verb *v, void *o);

@@ -1,5 +1,6 @@
 #include "proto/format/row.h"
 
+#include <endian.h>
 #include <string.h>
 
 const char *const row_stats_names[ROW_STATS_N] = {
@@ -20,11 +21,11 @@ int row_stats_unpack(const void *p, size_t n, struct row_stats *ret, struct err 
 {
     if (n > ROW_STATS_BYTES || n % 8)
         return err_set(e, SF_EINTEGRITY, "row: %zu bytes, expected %d", n, (int)ROW_STATS_BYTES);
-    const uint8_t *in = p;
     uint64_t *v = (uint64_t *)(void *)ret;
     memset(ret, 0, sizeof(*ret));
+    if (n)
+        memcpy(v, p, n);
     for (size_t i = 0; i < n / 8; i++)
-        for (unsigned b = 0; b < 8; b++)
-            v[i] |= (uint64_t)in[8 * i + b] << (8 * b);
+        v[i] = le64toh(v[i]);
     return 0;
 }

@@ -27,16 +27,22 @@ json_t *json_str(const char *s)
 {
     if (!s)
         return json_null();
-    json_t *j = json_string(s);
+    return json_bytes(s, strlen(s));
+}
+
+json_t *json_bytes(const void *s, size_t n)
+{
+    json_t *j = json_stringn(n ? s : "", n);
     if (j)
         return j;
-    char *clean = strdup(s);
+    char *clean = malloc(n);
     if (!clean)
         return json_null();
-    for (char *p = clean; *p; p++)
-        if ((unsigned char)*p >= 0x80)
-            *p = '?';
-    j = json_string(clean);
+    memcpy(clean, s, n);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)clean[i] >= 0x80)
+            clean[i] = '?';
+    j = json_stringn(clean, n);
     free(clean);
     return j;
 }

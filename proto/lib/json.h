@@ -14,6 +14,9 @@ json_t *json_id(const struct id *id);
 /* The string, or null for NULL (also when it is not UTF-8: then with its bad bytes replaced). New
  * reference. */
 json_t *json_str(const char *s);
+/* n bytes as text, zero bytes too; when they are not UTF-8, with the bad ones replaced. s may be NULL when n is 0.
+ * New reference. */
+json_t *json_bytes(const void *s, size_t n);
 
 /* Reads what json_u64() writes. Returns 0 or -SF_EFORMAT. */
 int json_get_u64(const json_t *obj, const char *key, uint64_t *ret, struct err *e);

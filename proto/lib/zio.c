@@ -135,51 +135,97 @@ ssize_t zio_pack(void *dst, size_t room, const void *src, size_t n, int level)
     return ZSTD_isError(r) ? -ENOSPC : (ssize_t)r;
 }
 
-static int pack_stream(ZSTD_CCtx *c, int in_fd, int out_fd, uint8_t *from, uint8_t *to)
+struct zio_out {
+    int fd;
+    char *path;
+    ZSTD_CCtx *c;
+    struct cid *cid;
+    uint8_t *room; /* IN_ROOM */
+};
+
+int zio_create(const char *path, int level, struct zio_out **ret, struct err *e)
 {
-    for (bool last = false; !last;) {
-        ssize_t n = read_full(in_fd, from, IN_ROOM);
-        if (n < 0)
-            return (int)n;
-        last = n < IN_ROOM;
-        ZSTD_inBuffer in = { from, (size_t)n, 0 };
-        for (size_t left = 1; left || in.pos < in.size;) {
-            ZSTD_outBuffer out = { to, IN_ROOM, 0 };
-            left = ZSTD_compressStream2(c, &out, &in, last ? ZSTD_e_end : ZSTD_e_continue);
-            if (ZSTD_isError(left))
-                return -ENOMEM;
-            int r = write_all(out_fd, to, out.pos);
-            if (r < 0)
-                return r;
-            if (!last && in.pos == in.size)
-                break;
-        }
+    struct zio_out *z = calloc(1, sizeof(*z));
+    if (!z)
+        return err_sys(e, ENOMEM, "%s", path);
+    z->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (z->fd < 0) {
+        int r = err_sys(e, errno, "%s", path);
+        free(z);
+        return r;
     }
-    return fsync(out_fd) < 0 ? -errno : 0;
+    z->path = strdup(path);
+    z->c = ZSTD_createCCtx();
+    z->cid = cid_new();
+    z->room = malloc(IN_ROOM);
+    if (!z->path || !z->c || !z->cid || !z->room) {
+        unlink(path);
+        zio_abort(&z);
+        return err_sys(e, ENOMEM, "%s", path);
+    }
+    ZSTD_CCtx_setParameter(z->c, ZSTD_c_compressionLevel, level);
+    ZSTD_CCtx_setParameter(z->c, ZSTD_c_checksumFlag, 1);
+    *ret = z;
+    return 0;
 }
 
-int zio_pack_file(const char *from, const char *to, int level, struct err *e)
+static int out_step(struct zio_out *z, ZSTD_inBuffer *in, ZSTD_EndDirective what, struct err *e)
 {
-    CLEANUP(closep) int in = open(from, O_RDONLY | O_CLOEXEC);
-    if (in < 0)
-        return err_sys(e, errno, "%s", from);
-    CLEANUP(closep) int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (out < 0)
-        return err_sys(e, errno, "%s", to);
-    CLEANUP(freep) uint8_t *room = malloc(2 * IN_ROOM);
-    ZSTD_CCtx *c = ZSTD_createCCtx();
-    int r = -ENOMEM;
-    if (c && room) {
-        ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, level);
-        ZSTD_CCtx_setParameter(c, ZSTD_c_checksumFlag, 1);
-        r = pack_stream(c, in, out, room, room + IN_ROOM);
-    }
-    ZSTD_freeCCtx(c);
-    if (r < 0) {
-        unlink(to);
-        return err_sys(e, -r, "%s", to);
+    for (size_t left = 1; in->pos < in->size || (what == ZSTD_e_end && left);) {
+        ZSTD_outBuffer out = { z->room, IN_ROOM, 0 };
+        left = ZSTD_compressStream2(z->c, &out, in, what);
+        if (ZSTD_isError(left))
+            return err_sys(e, ENOMEM, "%s", z->path);
+        int r = write_all(z->fd, z->room, out.pos);
+        if (r < 0)
+            return err_sys(e, -r, "%s", z->path);
+        cid_add(z->cid, z->room, out.pos);
     }
     return 0;
+}
+
+int zio_write(struct zio_out *z, const void *p, size_t n, struct err *e)
+{
+    ZSTD_inBuffer in = { p, n, 0 };
+    return out_step(z, &in, ZSTD_e_continue, e);
+}
+
+static void out_free(struct zio_out *z)
+{
+    closep(&z->fd);
+    ZSTD_freeCCtx(z->c);
+    cid_free(&z->cid);
+    free(z->room);
+    free(z->path);
+    free(z);
+}
+
+int zio_end(struct zio_out **zp, struct id *ret, uint64_t *ret_size, struct err *e)
+{
+    struct zio_out *z = *zp;
+    ZSTD_inBuffer in = { "", 0, 0 };
+    int r = out_step(z, &in, ZSTD_e_end, e);
+    if (r == 0 && fsync(z->fd) < 0)
+        r = err_sys(e, errno, "%s", z->path);
+    if (r < 0) {
+        zio_abort(zp);
+        return r;
+    }
+    cid_end(z->cid, ret, ret_size);
+    out_free(z);
+    *zp = NULL;
+    return 0;
+}
+
+void zio_abort(struct zio_out **zp)
+{
+    struct zio_out *z = *zp;
+    *zp = NULL;
+    if (!z)
+        return;
+    if (z->path)
+        unlink(z->path);
+    out_free(z);
 }
 
 ssize_t zio_unpack(void *dst, size_t room, const void *src, size_t n)

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include "proto/base/err.h"
+#include "proto/lib/hash.h"
 
 struct zio;
 
@@ -16,9 +17,15 @@ int zio_open(const char *path, uint64_t max_b, struct zio **ret, struct err *e);
 ssize_t zio_read(struct zio *z, void *p, size_t n, struct err *e);
 void zio_free(struct zio **z);
 
-/* The file at from as one zstd frame with a checksum in a new file at to, whole on the disk when this returns 0; else nothing is left
- * there. -EEXIST when to exists. */
-int zio_pack_file(const char *from, const char *to, int level, struct err *e);
+/* A new file that is packed while it is written: one zstd frame with a checksum. What has been written stands in the file
+ * soon, never changes again, and its content id is known at the end without a second look. */
+struct zio_out;
+/* -EEXIST when path exists. */
+int zio_create(const char *path, int level, struct zio_out **ret, struct err *e);
+int zio_write(struct zio_out *z, const void *p, size_t n, struct err *e);
+/* Completes it, whole on the disk when this returns 0; else nothing is left there. Frees z in any case. */
+int zio_end(struct zio_out **z, struct id *ret, uint64_t *ret_size, struct err *e);
+void zio_abort(struct zio_out **z); /* accepts NULL; removes the file */
 
 /* One-shot zstd with a frame checksum. Bounds are the caller's. Return the size or -errno /
  * -SF_EINTEGRITY. */

@@ -72,6 +72,16 @@ static int need_data(struct cli *c, const struct data_opt *o)
     return o->data && o->data[0] ? 0 : cli_failf(c, SF_EUSAGE, "--data: is needed");
 }
 
+/* A typing mistake must not make a second list that nobody reads, nor look like an empty one. */
+static int need_folder(struct cli *c, const struct data_opt *o)
+{
+    return access(o->data, F_OK) == 0
+               ? 0
+               : cli_failf(c, errno,
+                           "%s: %s; the first start of `siofleet coordinator --data` makes it",
+                           o->data, strerror(errno));
+}
+
 static int run_allow(struct cli *c, void *opt, int argc, char **argv)
 {
     const struct data_opt *o = opt;
@@ -80,11 +90,8 @@ static int run_allow(struct cli *c, void *opt, int argc, char **argv)
     (void)argc;
     if (need_data(c, o))
         return 2;
-    if (access(o->data, F_OK) <
-        0) /* a typing mistake must not make a second list that nobody reads */
-        return cli_failf(c, errno,
-                         "%s: %s; the first start of `siofleet coordinator --data` makes it",
-                         o->data, strerror(errno));
+    if (need_folder(c, o))
+        return 1;
     if (key_load_pub(argv[0], &pub, &e) < 0 || keys_allow(o->data, &pub, &e) < 0)
         return cli_fail(c, &e);
     return 0;
@@ -133,6 +140,8 @@ static int run_ls(struct cli *c, void *opt, int argc, char **argv)
     c->json = o->json;
     if (need_data(c, o))
         return 2;
+    if (need_folder(c, o))
+        return 1;
     CLEANUP(freep) char *dir = keys_dir(o->data);
     CLEANUP(freep) struct key_pub *list = NULL;
     size_t n = 0;
@@ -166,7 +175,7 @@ const struct verb keys_verbs[] = {
       .args = "FILE",
       .summary = "make a key pair: FILE (secret, mode 0600) and FILE.pub",
       .details = "A key has one role. An agent's key runs tasks, a user's submits and controls, a "
-                 "reader's only "
+                 "reader's only\n"
                  "asks. An existing file is never overwritten.",
       .examples = "siofleet keys new ann --role user --name ann     # ann and ann.pub\n"
                   "siofleet keys new n7 --role agent --name n7\n",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # keys new, allow, revoke, ls: forms, modes, exit codes.
 . "${0%/*}/tap.sh"
-plan 25
+plan 26
 cd "$work" || exit 1
 
 run keys new n1 --role agent --name n1
@@ -25,6 +25,8 @@ ok "no file: exit 2" fails 2 "."
 run keys allow --data d n1.pub
 ok "allow: a folder that is not there is exit 1" fails 1 "d: No such file"
 ok "and is not made" test ! -e d
+run keys ls --data d
+ok "ls: nor is it an empty list" fails 1 "d: No such file"
 mkdir d
 run keys ls --data d --json
 ok "an empty list is a list" json 'd["schema"]=="siofleet.keys/1" and d["items"]==[]'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # sweep plan: expands a file without anybody's help.
 . "${0%/*}/tap.sh"
-plan 18
+plan 19
 cd "$work" || exit 1
 small_log a.log 4 200
 
@@ -51,6 +51,9 @@ ok "an unknown key is exit 2 with file and line" fails 2 "bad.ini:6: "
 printf '[sweep]\nname = x\n[trace]\nlogs = nothing-*.log\n[arch]\n' >bad.ini
 run sweep plan bad.ini
 ok "a glob without a file is refused" test "$rc" -ne 0
+printf '[sweep]\nname = x\n[trace]\nlogs = @collect\n[arch]\n' >bad.ini
+run sweep plan bad.ini
+ok "logs of a collection that is not there are refused" fails 2 "bad.ini: \[trace\] wants @collect"
 run sweep plan
 ok "a missing argument is exit 2" fails 2 "sweep plan"
 SIOFLEET_CONNECT=tcp://127.0.0.1:1 run sweep plan bad.ini --wat

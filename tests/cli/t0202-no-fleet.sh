@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fleet verbs without a coordinator: one line, exit 3; mistakes are found before anybody is asked.
 . "${0%/*}/tap.sh"
-plan 16
+plan 17
 cd "$work" || exit 1
 small_log a.log 2 50
 printf '[sweep]\nname = x\n[trace]\nlogs = a.log\n[arch]\n' >s.ini
@@ -49,5 +49,7 @@ run results query --sql "SELECT 1" --sweep last $at
 ok "--sql with --sweep is exit 2" fails 2 "sql"
 run results query --csv --json $at
 ok "--csv with --json is exit 2" test "$rc" -eq 2
+run why "" $at
+ok "an empty ID is exit 2" fails 2 "why: an argument is empty"
 run cancel $at
 ok "a verb without its ID is exit 2" fails 2 "cancel"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # exec and logs on three agents: output, files, exit statuses, Ctrl-C, and what a restart of either end does to it.
 . "${0%/*}/tap.sh"
-plan 39
+plan 48
 cd "$work" || exit 1
 fleet_start 2 || exit 1
 start_third() {
@@ -38,6 +38,13 @@ ok "long output is cut in the middle, and says so" sh -c "grep -q 'a1: stdout: 3
 ok "its end is there" test "$(tail -c 4 out)" = end
 run exec --host a1 -- printf '\377\001\200ok'
 ok "bytes come as they are" sh -c 'printf "\377\001\200ok" | cmp - out'
+run exec --host a1 -- sh -c 'printf "a\000b\n"; printf "c\000d" >&2'
+ok "zero bytes, too" sh -c "[ $rc -eq 0 ] && printf 'a\000b\n' | cmp - out && printf 'c\000d' | cmp - err"
+run exec --host a1 -- sh -c 'printf "a\000b\n" >&2; exit 1'
+run why "$("$sf" ls tasks --ended 1 --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["items"][0]["task"])')"
+ok "nor do they cut off what why shows" worked '| a?b$'
+run exec --host a1 --json -- sh -c 'printf "a\000b\n"; printf "c\377\000d" >&2'
+ok "in JSON what is no text is replaced, and nothing is lost" json '[d["hosts"][0][k] for k in ("status", "stdout", "stderr", "stdout_b")] == ["done", "a\0b\n", "c?\0d", 4]'
 
 # files
 run exec --host a1 --host n3 --copy out.bin --copy /etc/hostname -o got -- sh -c 'head -c 200000 /dev/urandom >out.bin; sha256sum <out.bin'
@@ -53,6 +60,8 @@ run exec --host a1 --copy fifo -- mkfifo fifo
 ok "nor is a pipe waited for" sh -c "[ $rc -eq 1 ] && grep -q 'a1: fifo: not a regular file' err"
 run exec --copy a/x --copy b/x -- true
 ok "two files of one name are refused before anything runs" fails 2 "two files are called 'x'"
+run exec --copy $'\377' -- true
+ok "so is a name that is no text" fails 2 "--copy: .*not UTF-8"
 
 # nobody
 run exec --class none -- true
@@ -61,6 +70,11 @@ run exec --host nobody -- true
 ok "nor is an unknown host" fails 1 "nobody: no such agent"
 run exec
 ok "no command is usage" fails 2 "."
+run retry "$("$sf" ls tasks --json | python3 -c 'import json,sys; print([t["task"] for t in json.load(sys.stdin)["items"] if t["state"]=="failed"][0])')"
+ok "a task that is over is not retried by its number, and what is instead is said" fails 1 "neither waits nor runs; .* its sweep or job"
+"$sf" ls jobs --json >jobs.json
+run ls tasks --json
+ok "ended tasks name their job" json 'set(t["job"] for t in d["items"]) == set(j["job"] for j in json.load(open("jobs.json"))["items"])'
 
 # logs
 task_of() { "$sf" ls tasks --json | python3 -c 'import json,sys; print([t["task"] for t in json.load(sys.stdin)["items"] if t["kind"]=="exec"][0])'; }
@@ -71,6 +85,8 @@ ok "a running task is listed" until_ok 20 task_of
 t=$(task_of)
 begun() { "$sf" logs "$t" | grep -q first; }
 until_ok 20 begun
+run why "$t" --json
+ok "why says that it runs, and no more" json '[r["code"] for r in d["reasons"]] == ["RUNNING"]'
 run logs "$t"
 ok "logs shows both streams of a running task" sh -c "[ $rc -eq 0 ] && grep -qx first out && grep -qx side out && ! grep -q last out"
 start follow "$sf" logs "$t" -f
@@ -124,3 +140,7 @@ kill -CONT "$n3_pid"
 gone() { ! running; }
 ok "when it comes back it is told to end it" until_ok 20 gone
 ok "and works again" until_ok 20 "$sf" exec --host n3 -- true
+run coordinator --data fleet/n3
+ok "a coordinator does not take an agent's folder" fails 1 "fleet/n3: the data folder of an agent"
+run agent --data fleet/c --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" --key fleet/n3.key
+ok "nor an agent a coordinator's" sh -c "[ $rc -eq 1 ] && grep -qx 'siofleet: fleet/c: the data folder of a coordinator' err"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # quickstart: files, what a second run reuses, and that nothing is left behind, also after Ctrl-C and failure.
 . "${0%/*}/tap.sh"
-plan 23
+plan 24
 cd "$work" || exit 1
 export XDG_DATA_HOME=$work/data XDG_CACHE_HOME=$work/cache XDG_CONFIG_HOME=$work/config
 left() { pgrep -f "$sf .*$work" >/dev/null || pgrep -f "__task $work" >/dev/null || pgrep -f "siofleet-shim.*$work" >/dev/null; }
@@ -51,5 +51,7 @@ ok "a folder without logs is one line" fails 1 "empty: "
 touch file
 run quickstart --offline --out file/out
 ok "an impossible --out is one line" fails 1 "file"
+run quickstart --offline --out ""
+ok "nor is there one without a name" fails 2 "--out: is empty"
 run quickstart --wat
 ok "an unknown option is exit 2" fails 2 "wat"

@@ -1,6 +1,7 @@
 /* A stand-in for QEMU and its guest: speaks the monitor, the control line and the trace ring, and fails on demand.
  * FAKE_QEMU names the way: chatty (a console without end) ok panic silent mute die exit drops internal unpatched badfile noise badring fail
- * refuse nostart long. long=FILE: a log of some 20 MB that does not pack; its second half when FILE exists. */
+ * refuse nostart long. long=FILE: a log of some 20 MB that does not pack; its second half when FILE exists. text=FILE: the same
+ * by QEMU's text log (-D). */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -16,7 +17,7 @@
 #include "collect/ring.h"
 
 static int con = -1, ctl = -1, mon = -1, ring = -1;
-static const char *mode;
+static const char *mode, *log_path;
 
 static bool is(const char *m)
 {
@@ -84,6 +85,33 @@ static void trace(uint64_t n)
         __atomic_store_n(&h->head, h->head + ((uint64_t)1 << 40), __ATOMIC_RELEASE);
 }
 
+/* 24,000 events, and as many lines of something else that has no order. */
+static void text(const char *path)
+{
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/";
+    FILE *f = fopen(path, "w");
+    uint64_t r = 1;
+    char noise[1001] = "";
+    if (!f)
+        exit(3);
+    fprintf(f, "vtd_iotlb_cc_update IOTLB context update bus 0x0 devfn 0x10 high 0x102 low 0x10000 "
+               "gen 0 -> gen 1\n");
+    for (unsigned i = 1; i < 24000; i++) {
+        while (i == 12000 && access(mode + 5, F_OK) < 0)
+            usleep(10000);
+        for (size_t k = 0; k < sizeof(noise) - 1; k++) {
+            r = r * 6364136223846793005u + 1442695040888963407u;
+            noise[k] = digits[r >> 58];
+        }
+        fprintf(f,
+                "vtd_iotlb_page_update IOTLB page update sid 0x10 iova 0x%x000 slpte 0x%x003 "
+                "level 0x1 domain 0x1\n%s\n",
+                i, i, noise);
+        fflush(f);
+    }
+    fclose(f);
+}
+
 static void control(char *line)
 {
     if (strcmp(line, "GO") == 0) {
@@ -97,7 +125,10 @@ static void control(char *line)
             put(con, "a guest that has very much to say about nothing in particular\r\n");
         for (int i = 0; is("noise") && i < 10000; i++)
             put(ctl, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
-        trace(strncmp(mode, "long=", 5) ? 1000 : 2000000);
+        if (log_path && strncmp(mode, "text=", 5) == 0)
+            text(log_path);
+        else
+            trace(strncmp(mode, "long=", 5) ? 1000 : 2000000);
         put(ctl, "END 0\n");
     } else if (strcmp(line, "OK") == 0) {
         if (is("badfile"))
@@ -144,6 +175,8 @@ int main(int argc, char **argv)
             mon = number(argv[i], "fd=");
         if (strstr(argv[i], "trace-ring="))
             ring = number(argv[i], "trace-ring=");
+        if (strcmp(argv[i], "-D") == 0 && i + 1 < argc)
+            log_path = argv[i + 1];
     }
     if (is("nostart")) {
         fprintf(stderr, "qemu: cannot set up guest memory: Cannot allocate memory\n");

@@ -4,12 +4,12 @@
 plan 25
 cd "$work" || exit 1
 small_log a.log 4 4000
-sweep_ini() { # SEED NAME
+sweep_ini() { # SEED NAME [PACE_MS]
   cat <<E
 [sweep]
 name = $2
 block = 4
-pace_ms = 200
+pace_ms = ${3:-200}
 [trace]
 logs = a.log
 order = rand
@@ -34,8 +34,8 @@ same() {
 
 fleet_start 1 || exit 1
 a1_pid=$agent_pid
-for i in 1 2 3; do
-  sweep_ini $i s$i >s$i.ini
+for i in 1 2 3; do # two agents work on the third
+  sweep_ini $i s$i $((i == 3 ? 600 : 200)) >s$i.ini
   want s$i
 done
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Why is it so, and is it whole: why, audit, ls tasks, and what the store keeps of attempts that failed.
 . "${0%/*}/../cli/tap.sh"
-plan 37
+plan 38
 cd "$work" || exit 1
 small_log a.log 4 2000
 cat >s.ini <<'E'
@@ -77,6 +77,8 @@ ok "the reason reads as on one host" cmp fleet.text local.text
 run sweep run slow.ini
 ok "a point that takes too long fails the sweep" test "$rc" -eq 1
 ok "and is said plainly" grep -q "point 0: timeout after 1 s$" "$work/err"
+run why slow
+ok "a signal that ended it is called so" worked ": timeout, \(signal 15, \)\?2"
 ok "its attempt is kept with its cause" test "$(sql "SELECT cause FROM attempts ORDER BY task DESC, n DESC LIMIT 1")" = timeout
 
 # tampered with behind its back

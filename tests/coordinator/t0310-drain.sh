@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A maintenance, its reason and its end; the priority of what waits.
 . "${0%/*}/../cli/tap.sh"
-plan 14
+plan 15
 cd "$work" || exit 1
 small_log a.log 4 2000
 cat >s.ini <<'I'
@@ -20,6 +20,8 @@ ok "a coordinator and an agent" fleet_start 1
 run drain a1 --reason "new disk" --for 1h --json
 ok "a maintenance" json 'd["schema"]=="siofleet.control/1" and "takes tasks again at" in d["items"][0]["text"]'
 ok "ls says why, and until when" agent '[(a["state"],a["reason"]) for a in d["items"]]==[("drained","new disk")] and d["items"][0]["until"].endswith("Z")'
+run drain a1 --reason $'two\nlines'
+ok "a reason is one line of text" fails 2 "--reason: holds a control character"
 run why a1
 ok "why does, too" worked "new disk, until "
 fleet_listen=$SIOFLEET_CONNECT

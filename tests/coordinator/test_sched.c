@@ -246,6 +246,22 @@ Test(sched, a_restored_task_holds_only_points_that_still_wait)
     world_clear(&w);
 }
 
+Test(sched, nothing_is_granted_while_jobs_of_the_store_are_still_to_come)
+{
+    struct world w;
+    world_init(&w, 1);
+    w.s.loading = true;
+    cr_assert_eq(hello(&w, 1, 1, 4), 0);
+    cr_assert_eq(sweep(&w, 1, 100, 1, 0, false, 10, 3, 0), 0);
+    tick(&w);
+    cr_assert_eq(actions(&w, ACT_GRANT), 0);
+    w.s.loading = false;
+    w.now += 1000;
+    tick(&w);
+    cr_assert(actions(&w, ACT_GRANT) > 0);
+    world_clear(&w);
+}
+
 Test(sched, a_declined_grant_goes_elsewhere)
 {
     struct world w;

@@ -124,14 +124,122 @@ Test(store, a_known_point_is_copied_only_from_the_same_engine)
              same = 1;
     struct store_row r = row(a, 4, 100);
     store_put_row(st, &r, 1, &e);
-    cr_assert_eq(store_put_known(st, b, 9, &r.point, &other, 1, &e), 0);
-    cr_assert_eq(store_is_known(st, &r.point, &same, 1, &e), 1);
-    cr_assert_eq(store_put_known(st, b, 9, &r.point, &same, 1, &e), 1, "%s", e.text);
+    struct store_row to = { .sweep = b, .index = 9, .point = r.point, .arch = r.arch };
+    cr_assert_eq(store_put_known(st, &to, &other, 1, &e), 0);
+    cr_assert_eq(store_is_known(st, &to, &same, 1, &e), 1);
+    cr_assert_eq(store_put_known(st, &to, &same, 1, &e), 1, "%s", e.text);
     cr_assert_eq(sweep_now(st, b).known, 1);
     cr_assert_eq(sweep_now(st, b).done, 1);
     r.sweep = b;
     r.index = 9;
     cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_EQUAL);
+    store_free(&st);
+}
+
+static json_t *answer(struct store *st, bool sql, const char *args, int want,
+                      char next[STORE_CURSOR], const char *cursor)
+{
+    struct buf b = BUF_INIT(1 << 20);
+    struct err e = { 0 };
+    json_t *a = json_loads(args, 0, NULL), *doc = NULL;
+    int r = sql ? store_sql(st, a, 1000, cursor, &b, next, &e)
+                : store_results(st, a, cursor, &b, next, &e);
+    cr_assert_eq(r, want, "%s: %d %s", args, r, e.text);
+    if (r == 0) {
+        doc = json_loadb((const char *)b.data, b.len, 0, NULL);
+        cr_assert_not_null(doc, "%s", (const char *)b.data);
+    }
+    json_decref(a);
+    buf_clear(&b);
+    return doc;
+}
+
+Test(store, many_rows_at_once_become_what_they_become_one_by_one)
+{
+    enum { N = 300 };
+    static struct store_row many[N];
+    enum store_put put[N], want;
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t a = add_sweep(st, "a", "", 1000, 1);
+    for (unsigned i = 0; i < N; i++) {
+        many[i] = row(a, 2 * i, i);
+        many[i].trace = 1;
+        many[i].arch.queue = 1 + i;
+        if (i % 10 == 3)
+            many[i].status = ROW_FAILED, many[i].error = "why";
+        if (i % 100 == 7)
+            many[i].status = ROW_INVALID, many[i].point = (struct id){ 0 };
+    }
+    store_begin(st, &e);
+    struct store_row equal = many[200], other = many[250], given_up = many[251];
+    other.stats.requests++;
+    given_up.by = BY_COORDINATOR;
+    given_up.status = ROW_FAILED;
+    cr_assert_eq(store_put_row(st, &equal, 1, &e), PUT_FIRST);
+    cr_assert_eq(store_put_row(st, &other, 1, &e), PUT_FIRST);
+    cr_assert_eq(store_put_row(st, &given_up, 1, &e), PUT_FIRST);
+    cr_assert_eq(store_put_rows(st, many, N, 1, put, &e), 0, "%s", e.text);
+    cr_assert_eq(store_commit(st, &e), 0);
+    for (unsigned i = 0; i < N; i++) {
+        want = i == 200 ? PUT_EQUAL : i == 250 ? PUT_DIFFERS : i == 251 ? PUT_REPLACED : PUT_FIRST;
+        cr_assert_eq(put[i], want, "%u: %d", i, (int)put[i]);
+    }
+    struct store_sweep w = sweep_now(st, a);
+    cr_assert_eq(w.done, 267);
+    cr_assert_eq(w.failed, 30);
+    cr_assert_eq(w.invalid, 3);
+    cr_assert_eq(w.equal, 1);
+    cr_assert_eq(w.differing, 1);
+    /* again, backwards, and one twice in one message */
+    struct store_row back[3] = { many[5], many[4], many[4] };
+    cr_assert_eq(store_put_rows(st, back, 3, 1, put, &e), 0, "%s", e.text);
+    cr_assert(put[0] == PUT_EQUAL && put[1] == PUT_EQUAL && put[2] == PUT_EQUAL);
+    back[1].index = back[2].index = 901;
+    cr_assert_eq(store_put_rows(st, back + 1, 2, 1, put, &e), 0, "%s", e.text);
+    cr_assert(put[0] == PUT_FIRST && put[1] == PUT_EQUAL);
+    /* byte for byte what a row alone would be */
+    char next[STORE_CURSOR], sql[300];
+    struct store_row one = many[9];
+    one.index = 900;
+    cr_assert_eq(store_put_row(st, &one, 1, &e), PUT_FIRST);
+    snprintf(sql, sizeof(sql), "{\"sweeps\":[\"a\"],\"where\":[\"queue=10\"],\"provenance\":true}");
+    json_t *doc = answer(st, false, sql, 0, next, ""), *rows = json_object_get(doc, "rows");
+    cr_assert_eq(json_array_size(rows), 2);
+    json_t *x = json_array_get(rows, 0), *y = json_array_get(rows, 1);
+    cr_assert_eq(json_integer_value(json_array_get(x, 1)), 18);
+    json_array_set(x, 1, json_array_get(y, 1));
+    cr_assert(json_equal(x, y));
+    json_decref(doc);
+    store_free(&st);
+}
+
+Test(store, points_that_may_be_known_are_found_without_their_ids)
+{
+    enum { N = 200 };
+    static struct store_row many[N];
+    bool maybe[N];
+    struct store *st = opened();
+    struct err e = { 0 };
+    uint64_t a = add_sweep(st, "a", "", N, 1);
+    for (unsigned i = 0; i < N; i++) {
+        many[i] = row(a, i, i);
+        many[i].trace = 3;
+        many[i].arch.link_gbps = i < 20 ? 1u << i : 777 + i;
+    }
+    cr_assert_eq(store_maybe_known(st, many, N, maybe, &e), 0, "%s", e.text);
+    for (unsigned i = 0; i < N; i++)
+        cr_assert_not(maybe[i]);
+    many[5].status = ROW_FAILED;
+    cr_assert_eq(store_put_row(st, &many[5], 1, &e), PUT_FIRST);
+    cr_assert_eq(store_put_row(st, &many[6], 1, &e), PUT_FIRST);
+    cr_assert_eq(store_put_row(st, &many[150], 1, &e), PUT_FIRST);
+    cr_assert_eq(store_maybe_known(st, many, N, maybe, &e), 0, "%s", e.text);
+    for (unsigned i = 0; i < N; i++)
+        cr_assert_eq(maybe[i], i == 6 || i == 150, "%u", i);
+    many[6].trace = 4;
+    cr_assert_eq(store_maybe_known(st, many, N, maybe, &e), 0, "%s", e.text);
+    cr_assert_not(maybe[6], "of another trace");
     store_free(&st);
 }
 
@@ -259,24 +367,6 @@ Test(store, one_coordinator_a_store_and_readers_beside_it)
     cr_assert_eq(store_open_ro(dir, &two, &e), 0, "%s", e.text);
     cr_assert_eq(store_find_sweep(two, "last", &w, &e), 0);
     store_free(&two);
-}
-
-static json_t *answer(struct store *st, bool sql, const char *args, int want,
-                      char next[STORE_CURSOR], const char *cursor)
-{
-    struct buf b = BUF_INIT(1 << 20);
-    struct err e = { 0 };
-    json_t *a = json_loads(args, 0, NULL), *doc = NULL;
-    int r = sql ? store_sql(st, a, 1000, cursor, &b, next, &e)
-                : store_results(st, a, cursor, &b, next, &e);
-    cr_assert_eq(r, want, "%s: %d %s", args, r, e.text);
-    if (r == 0) {
-        doc = json_loadb((const char *)b.data, b.len, 0, NULL);
-        cr_assert_not_null(doc, "%s", (const char *)b.data);
-    }
-    json_decref(a);
-    buf_clear(&b);
-    return doc;
 }
 
 Test(store, results_come_in_pages_in_order_and_filtered)
@@ -472,6 +562,14 @@ Test(store, a_store_of_version_1_moves_forward_with_its_rows)
     json_t *doc = answer(st, false, "{}", 0, next, "");
     cr_assert_eq(json_array_size(json_object_get(doc, "rows")), 2);
     json_decref(doc);
+    struct store_row old = { .sweep = 1, .index = 1, .trace = 1 };
+    uint64_t engine = 0;
+    memset(old.point.b, 2, sizeof(old.point.b));
+    arch_default(&old.arch);
+    old.arch.queue = 3;
+    cr_assert_eq(store_is_known(st, &old, &engine, 1, &e), 0);
+    old.arch.queue = 2;
+    cr_assert_eq(store_is_known(st, &old, &engine, 1, &e), 1, "its points are still known");
     cr_assert_eq(store_event(st, 1, "sweep", "x", "of version 2", &e), 0, "%s", e.text);
     uint64_t epoch = 0;
     cr_assert_eq(store_get(st, "epoch", &epoch, &e), 0);

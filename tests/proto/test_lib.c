@@ -165,28 +165,41 @@ Test(zio, reads_plain_and_compressed_alike_and_names_damage)
     cr_assert_eq(dir_remove(dir, &e), 0);
 }
 
-Test(zio, packs_a_file_of_any_length_into_one_that_reads_back)
+Test(zio, packs_what_is_written_into_a_file_that_reads_back)
 {
     CLEANUP(freep) char *dir = scratch();
-    CLEANUP(freep) char *from = path_fmt("%s/f", dir), *to = path_fmt("%s/f.zst", dir);
+    CLEANUP(freep) char *to = path_fmt("%s/f.zst", dir);
     struct err e = { 0 };
     static const size_t lens[] = { 0, 1, 1 << 17, (1 << 17) + 1, 700000 };
     CLEANUP(freep) uint8_t *data = malloc(700000), *back = malloc(700001);
     struct rng rng = { 7 };
+    struct zio_out *z = NULL;
+    struct id id, of_file;
+    uint64_t size, size_of_file;
     for (size_t i = 0; i < 700000; i++)
         data[i] = (uint8_t)(rng_u64(&rng) & 7);
     for (size_t i = 0; i < ARRAY_LEN(lens); i++) {
-        cr_assert_eq(file_write(from, data, lens[i], 0600, true, &e), 0);
-        cr_assert_eq(zio_pack_file(from, to, 9, &e), 0, "%s", e.text);
-        cr_expect_eq(zio_pack_file(from, to, 9, &e), -EEXIST);
-        CLEANUP(zio_free) struct zio *z = NULL;
-        cr_assert_eq(zio_open(to, 0, &z, &e), 0);
-        cr_assert_eq(zio_read(z, back, 700001, &e), (ssize_t)lens[i]);
+        cr_assert_eq(zio_create(to, 9, &z, &e), 0, "%s", e.text);
+        struct zio_out *other = NULL;
+        cr_expect_eq(zio_create(to, 9, &other, &e), -EEXIST);
+        for (size_t at = 0, n; at < lens[i]; at += n) { /* in pieces of any length */
+            n = 1 + rng_u64(&rng) % 90000;
+            n = n < lens[i] - at ? n : lens[i] - at;
+            cr_assert_eq(zio_write(z, data + at, n, &e), 0, "%s", e.text);
+        }
+        cr_assert_eq(zio_end(&z, &id, &size, &e), 0, "%s", e.text);
+        cr_assert_eq(cid_file(to, &of_file, &size_of_file, &e), 0);
+        cr_expect(id_eq(&id, &of_file) && size == size_of_file, "length %zu", lens[i]);
+        CLEANUP(zio_free) struct zio *in = NULL;
+        cr_assert_eq(zio_open(to, 0, &in, &e), 0);
+        cr_assert_eq(zio_read(in, back, 700001, &e), (ssize_t)lens[i]);
         cr_expect_eq(memcmp(back, data, lens[i]), 0, "length %zu", lens[i]);
         unlink(to);
     }
-    cr_expect_eq(zio_pack_file("/nonexistent", to, 9, &e), -ENOENT);
-    cr_expect_eq(access(to, F_OK), -1);
+    cr_assert_eq(zio_create(to, 9, &z, &e), 0, "%s", e.text);
+    cr_assert_eq(zio_write(z, data, 5, &e), 0);
+    zio_abort(&z);
+    cr_expect_eq(access(to, F_OK), -1, "an aborted one leaves nothing");
     cr_assert_eq(dir_remove(dir, &e), 0);
 }
 
@@ -247,4 +260,23 @@ Test(json, numbers_stay_exact)
     struct err e;
     cr_assert(json_get_u64(o, "b", &v, &e) == 0 && v == UINT64_MAX);
     cr_assert_eq(json_get_u64(o, "c", &v, &e), -SF_EFORMAT);
+}
+
+Test(json, bytes_that_are_no_text_are_replaced_and_none_is_lost)
+{
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *json;
+    } rows[] = {
+        { NULL, 0, "\"\"" },
+        { "a\0b", 3, "\"a\\u0000b\"" },
+        { "\xc3\xa4", 2, "\"\xc3\xa4\"" },
+        { "a\xff\0b", 4, "\"a?\\u0000b\"" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        CLEANUP(json_decrefp) json_t *j = json_bytes(rows[i].bytes, rows[i].n);
+        CLEANUP(freep) char *s = json_dumps(j, JSON_ENCODE_ANY);
+        cr_expect_str_eq(s, rows[i].json);
+    }
 }

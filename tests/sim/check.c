@@ -7,6 +7,7 @@
  *   - epochs only grow, one a start;
  *   - the invariants of the machines themselves: sched_check(), core_check(), core_move_ok(), xfer_recv_check();
  *   - every queue is within its cap;
+ *   - what is moved: check_move.c;
  *   - when the faults have stopped, everything ends: sweeps, tasks, folders, processes.
  */
 #include <inttypes.h>
@@ -17,6 +18,7 @@
 
 #include "agent/core.h"
 #include "coordinator/hub.h"
+#include "coordinator/peers.h"
 #include "proto/format/row.h"
 #include "proto/link/link.h"
 #include "proto/xfer/xfer.h"
@@ -205,9 +207,20 @@ static void check_durable(const char *what)
         sim_fail("%s is sent before the store is synced", what);
 }
 
+void check_have(const struct id *id)
+{
+    for (unsigned i = 0; i < check.n_have; i++)
+        if (id_eq(&check.have[i], id))
+            return;
+    if (check.n_have < ARTEFACTS)
+        check.have[check.n_have++] = *id;
+}
+
 void check_sent(struct part *from, unsigned to, const struct msg *m)
 {
     struct batch *b;
+    if (!from->dead)
+        check_message(from->host, to, m);
     if (from->kind != PART_COORDINATOR || from->dead)
         return;
     switch (m->type) {
@@ -234,11 +247,10 @@ void check_sent(struct part *from, unsigned to, const struct msg *m)
         break;
     case M_PUT_HAVE:
         check_durable("put_have");
-        for (unsigned i = 0; i < check.n_have; i++)
-            if (id_eq(&check.have[i], &m->put_have.id))
-                return;
-        if (check.n_have < ARTEFACTS)
-            check.have[check.n_have++] = m->put_have.id;
+        check_have(&m->put_have.id);
+        break;
+    case M_STREAM_OVER:
+        check_durable("stream_over");
         break;
     case M_END_ACK:
         check_durable("end_ack");
@@ -314,6 +326,10 @@ int __wrap_xfer_recv_step(struct xfer_recv *x, const struct xfer_event *ev, uint
 int __wrap_xfer_recv_step(struct xfer_recv *x, const struct xfer_event *ev, uint64_t now_ms,
                           struct xfer_actions *out)
 {
+    if (mutant_transfer(x, ev)) {
+        out->n = 0;
+        return 0;
+    }
     int r = __real_xfer_recv_step(x, ev, now_ms, out);
     const char *why = xfer_recv_check(x);
     if (why)
@@ -337,6 +353,9 @@ void __wrap_hub_tick(struct hub *h)
         world.cur = p;
     }
     __real_hub_tick(h);
+    const char *why = h->peers ? peers_check(h->peers) : NULL;
+    if (why)
+        sim_fail("who gets what from whom: %s", why);
     if (xfers_running(h->xfers) > XFERS_MAX || h->n_answers || h->n_events)
         sim_fail("the coordinator keeps %zu answers, %zu events, %zu transfers behind a turn",
                  h->n_answers, h->n_events, xfers_running(h->xfers));
@@ -431,30 +450,32 @@ bool check_welcomed(unsigned host)
     return check.welcomed >> host & 1;
 }
 
-static void check_artefact(const struct id *want)
+void check_artefact(unsigned host, const struct id *want, const char *what)
 {
     char hex[ID_HEX_LEN], path[128];
     struct ofd *f;
     struct id id;
     id_hex(want, hex);
     for (unsigned i = 0; i < check.n_rotten; i++)
-        if (!strcmp(check.rotten[i], hex)) /* found when somebody needs it, or never */
+        if (host == COORDINATOR_HOST &&
+            !strcmp(check.rotten[i], hex)) /* found when somebody needs it, or never */
             return;
-    snprintf(path, sizeof(path), "/sim/c/data/cas/%.2s/%s", hex, hex);
+    snprintf(path, sizeof(path), "/sim/%s/data/%s/%.2s/%s", world.host[host].name,
+             host == COORDINATOR_HOST ? "cas" : "cache", hex, hex);
     if (disk_open(path, 0, 0, &f) < 0) {
-        sim_fail("artefact %.8s was acknowledged and is lost", hex);
+        sim_fail("artefact %.8s was %s and is lost", hex, what);
         return;
     }
     cid_bytes(disk_bytes(f), disk_size(f), &id);
     if (!id_eq(&id, want))
-        sim_fail("artefact %.8s was acknowledged and is damaged", hex);
+        sim_fail("artefact %.8s was %s and is damaged", hex, what);
     disk_close(f);
 }
 
 static void check_artefacts(void)
 {
     for (unsigned i = 0; i < check.n_have && !world.failed; i++)
-        check_artefact(&check.have[i]);
+        check_artefact(STORE, &check.have[i], "acknowledged");
 }
 
 void check_lost(const char *job, const char *why)
@@ -491,7 +512,7 @@ static void check_answers(struct db *d, bool final)
         else if (!hex || id_parse(hex, &id, NULL) < 0)
             sim_fail("task %s: its answer names no file", task);
         else
-            check_artefact(&id);
+            check_artefact(STORE, &id, "acknowledged");
         json_decref(info);
     }
 }
@@ -578,7 +599,8 @@ bool check_all_over(void)
             if (check.core[h]->t[i].state != CORE_ST_GONE)
                 return false;
     }
-    return true;
+    char why[200];
+    return check_moves_over(why);
 }
 
 void check_part_over(const struct part *p)
@@ -606,6 +628,8 @@ static void say_not_over(void)
                 snprintf(why, sizeof(why), "agent %s holds task %" PRIu64 " (%s)",
                          world.host[h].name, c->t[i].key.task, core_state_name(c->t[i].state));
     }
+    if (!*why)
+        check_moves_over(why);
     sim_fail("it does not end: %s", *why ? why : "sweeps are open");
 }
 

@@ -255,7 +255,7 @@ static bool strikes(struct disk *d, enum disk_fault f)
 enum { OP_GROWS = 1, OP_CHANGES = 2, OP_SYNC = 4, OP_READ = 8 };
 
 /* What stands in the way of an operation: 0 or a negative errno; *ret_torn: only half of it is done. */
-static int obstacle(struct disk *d, unsigned op, bool *ret_torn)
+static int hit(struct disk *d, unsigned op, bool *ret_torn)
 {
     struct part *p = world.cur;
     if (!p)
@@ -289,6 +289,15 @@ static int obstacle(struct disk *d, unsigned op, bool *ret_torn)
         return -EIO;
     }
     return 0;
+}
+
+static int obstacle(struct disk *d, unsigned op, bool *ret_torn)
+{
+    uint64_t faults = d->faults;
+    int r = hit(d, op, ret_torn);
+    if (r < 0 || d->faults != faults)
+        check_reason(d->host, world.now_ms);
+    return r;
 }
 
 void disk_fault(struct disk *d, enum disk_fault f, uint64_t count, uint64_t skip)
@@ -594,7 +603,7 @@ int disk_sync(struct ofd *f)
     if (r < 0)
         return r;
     f->inode->faults = d->faults;
-    if (mutant("sync-lies"))
+    if (mutant("sync-lies") || mutant_lies)
         return 0;
     if (f->inode->dir && !mutant("names-unsynced"))
         drop_changes(d, d->n_log);

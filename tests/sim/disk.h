@@ -13,12 +13,14 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+struct bulk;
 struct disk;
 struct inode;
 
 /* An open file description. */
 struct ofd {
-    enum ofd_kind { OFD_FILE, OFD_DIR, OFD_PID, OFD_SIGNALS } kind;
+    enum ofd_kind { OFD_FILE, OFD_DIR, OFD_PID, OFD_SIGNALS, OFD_BULK } kind;
+    const struct bulk *bulk;
     unsigned refs, host;
     struct disk *disk;
     struct inode *inode;

@@ -32,9 +32,9 @@ static void sweeps(struct plan *p, struct rng *r)
                                   .retries = between(r, 1, 4),
                                   .priority = rng_below(r, 3),
                                   .timeout_ms = 1000 * between(r, 20, 60),
-                                  .by_id = one_in(r, 4)   ? 1
-                                           : one_in(r, 6) ? 2
-                                                          : 0 };
+                                  .by_id = one_in(r, 4)                     ? 1
+                                           : one_in(r, p->stream_b ? 2 : 6) ? 2
+                                                                            : 0 };
         uint64_t at = i ? between(r, 0, 60000) : between(r, 0, 2000);
         add(p, at, PLAN_submit, (int64_t)i, 0, 0, 0);
         if (one_in(r, 8))
@@ -61,6 +61,26 @@ static void sweeps(struct plan *p, struct rng *r)
     }
 }
 
+/* Artefacts that are large enough to go beside the link, from agent to agent too, and logs that leave while they grow. */
+static void moves(struct plan *p, struct rng *r)
+{
+    bool streams = one_in(r, 2);
+    if (!one_in(r, 3)) /* so slow that what goes wrong meets them */
+        p->mib_ms = between(r, 100, 4000);
+    p->bulk = !streams || one_in(r, 2);
+    if (p->bulk && !one_in(r, 3)) {
+        p->agents = between(r, 2, 4);
+        p->log_b = between(r, 3 << 20, 6 << 20) + 4096;
+        p->cache_b += p->cache_b ? p->log_b : 0;
+    }
+    if (streams) {
+        p->stream_b = between(r, 3 << 20, 10 << 20);
+        p->cache_b += p->cache_b ? 2 * p->stream_b : 0;
+        add(p, between(r, 100, 60000), PLAN_collect, (int64_t)between(r, 1, 3),
+            (int64_t)between(r, 500, 15000), 0, 0);
+    }
+}
+
 static int64_t agent(const struct plan *p, struct rng *r)
 {
     return (int64_t)(FIRST_AGENT_HOST + rng_below(r, p->agents));
@@ -78,6 +98,8 @@ static void net_fault_at(struct plan *p, struct rng *r, uint64_t at)
     enum plan_verb v = verbs[rng_below(r, 5)];
     int64_t a = one_in(r, 8) ? USER_HOST : agent(p, r), c = COORDINATOR_HOST;
     bool back = one_in(r, 2);
+    if (p->bulk && one_in(r, 2)) /* between two agents; of one that is alone the coordinator's */
+        c = agent(p, r) == a ? c : agent(p, r);
     int64_t from = back ? c : a, to = back ? a : c;
     int64_t len = (int64_t)(one_in(r, 3) ? between(r, 10000, 30000) : between(r, 200, 8000));
     if (v == PLAN_cut) {
@@ -203,6 +225,8 @@ void plan_generate(uint64_t seed, struct plan *p)
     if (one_in(&r, 5)) /* what a task needs has room, little more has */
         p->cache_b = p->log_b + between(&r, 12000, 20000);
     p->fresh = one_in(&r, 10);
+    if (one_in(&r, 20))
+        moves(p, &r);
     sweeps(p, &r);
     for (unsigned h = 0; h < p->agents; h++) /* what was found bad is mended, and taken back */
         add(p, p->quiet_ms + 5000, PLAN_drain, FIRST_AGENT_HOST + h, 1, 0, 0);
@@ -213,8 +237,9 @@ void plan_generate(uint64_t seed, struct plan *p)
         return;
     }
     uint64_t n = one_in(&r, 20) ? 0 : between(&r, 1, 14);
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t at = between(&r, 0, 90000);
+    uint64_t more = p->bulk || p->stream_b ? between(&r, 2, 8) : 0;
+    for (uint64_t i = 0; i < n + more; i++) {
+        uint64_t at = i < n ? between(&r, 0, 90000) : between(&r, 1000, 40000);
         switch (rng_below(&r, 13)) {
         case 12:
             storm_at(p, &r, at);

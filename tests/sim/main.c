@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -158,6 +159,11 @@ static int seeds(const struct opts *o)
     double wall = seconds(CLOCK_MONOTONIC), cpu;
     int failed = 0;
     fflush(stdout);
+    void *shared =
+        mmap(NULL, sizeof(*move_stats), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        return perror("sim"), 2;
+    move_stats = shared;
     if (o->jobs <= 1) {
         failed = run_seeds(o, o->from, 1);
     } else {
@@ -176,6 +182,11 @@ static int seeds(const struct opts *o)
         "time, %.0f x by CPU\n",
         (unsigned long long)o->seeds, failed, wall, cpu, (double)o->seeds / wall,
         200.0 * (double)o->seeds / wall, 200.0 * (double)o->seeds / cpu);
+    printf("chunks of artefacts: %llu, beside the link %llu, from agents %llu, again for a reason "
+           "%llu; streams: %llu\n",
+           (unsigned long long)move_stats->chunks, (unsigned long long)move_stats->bulk,
+           (unsigned long long)move_stats->peer, (unsigned long long)move_stats->again,
+           (unsigned long long)move_stats->streams);
     return failed ? 1 : 0;
 }
 

@@ -7,10 +7,18 @@
  *   lease-forever     silent agents keep their tasks
  *   attempt-reused    every try of a task has the number 1
  *   cancel-forgotten  a cancelled sweep goes on
+ *   stream-early      what has come of a log that grows is called durable before it is synced
+ *   chunk-wrong       other bytes are written than were verified
+ *   chunk-forgotten   a chunk that was written is not remembered, once a transfer
+ *   bulk-left         bulk connections are not ended
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "coordinator/store.h"
+#include "proto/base/clean.h"
+#include "proto/cas/grow.h"
+#include "proto/xfer/xfer.h"
 #include "tests/sim/mutants.h"
 #include "tests/sim/sim.h"
 
@@ -20,10 +28,13 @@ bool mutant(const char *name)
 }
 
 static bool uncommitted;
+static struct id forgotten; /* of which a chunk was */
+bool mutant_lies;
 
 void mutants_begin(void)
 {
     uncommitted = false;
+    forgotten = (struct id){ 0 };
 }
 
 int __real_store_begin(struct store *st, struct err *e);
@@ -54,6 +65,40 @@ int __wrap_store_set(struct store *st, const char *key, uint64_t value, struct e
     if (mutant("epoch-stays") && !strcmp(key, "epoch"))
         return 0;
     return __real_store_set(st, key, value, e);
+}
+
+int __real_cas_grow_sync(struct cas_grow *g, struct err *e);
+int __wrap_cas_grow_sync(struct cas_grow *g, struct err *e);
+int __wrap_cas_grow_sync(struct cas_grow *g, struct err *e)
+{
+    mutant_lies = mutant("stream-early");
+    int r = __real_cas_grow_sync(g, e);
+    mutant_lies = false;
+    return r;
+}
+
+int __real_cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n,
+                         struct err *e);
+int __wrap_cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n,
+                         struct err *e);
+int __wrap_cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n,
+                         struct err *e)
+{
+    CLEANUP(freep) uint8_t *other = mutant("chunk-wrong") && index == 1 ? malloc(n) : NULL;
+    if (!other)
+        return __real_cas_put_write(p, index, data, n, e);
+    memcpy(other, data, n);
+    other[n / 2] ^= 1;
+    return __real_cas_put_write(p, index, other, n, e);
+}
+
+bool mutant_transfer(const struct xfer_recv *x, const struct xfer_event *ev)
+{
+    if (!mutant("chunk-forgotten") || ev->kind != XFER_EV_WROTE || ev->index != 1 ||
+        id_eq(&x->id, &forgotten))
+        return false;
+    forgotten = x->id;
+    return true;
 }
 
 bool mutant_event(struct sched *s, const struct sched_event *ev, uint64_t now_ms)

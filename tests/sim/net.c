@@ -14,7 +14,7 @@
 #include "tests/sim/sim.h"
 #include "tests/sim/wrap.h"
 
-enum { WIRE_MS = 1, RETRY_MS = 500, SILENT_MS = 6000, MIB_MS = 10 };
+enum { WIRE_MS = 1, RETRY_MS = 500, SILENT_MS = 6000 };
 
 struct item {
     struct item *next;
@@ -74,6 +74,11 @@ void net_init(void)
 static bool cut(unsigned from, unsigned to)
 {
     return net.wire[from][to].cut_until_ms > world.now_ms;
+}
+
+uint64_t net_open_ms(unsigned from, unsigned to)
+{
+    return cut(from, to) ? net.wire[from][to].cut_until_ms : world.now_ms;
 }
 
 uint64_t net_queue_most(void)
@@ -150,6 +155,8 @@ static void drop_end(struct conn *c, unsigned side, bool quietly, bool tell)
 {
     if (!c->end[side].link)
         return;
+    check_reason(c->host[0], world.now_ms);
+    check_reason(c->host[1], world.now_ms);
     close_end(c, side, tell);
     at_ms(world.now_ms + (quietly ? SILENT_MS : WIRE_MS), quietly ? notice_event : reset_event,
           NULL, c->id * 2 + !side);
@@ -191,6 +198,7 @@ void net_mend(void)
 
 void net_reset(unsigned host)
 {
+    bulk_reset(host);
     for (struct conn *c = net.conns; c; c = c->next)
         for (unsigned side = 0; side < 2; side++)
             if (c->host[side] == host)
@@ -199,6 +207,7 @@ void net_reset(unsigned host)
 
 void net_part_dead(struct part *p, bool power)
 {
+    bulk_part_dead(p, power);
     for (struct link *l = p->links; l; l = l->next) {
         if (net.server == l)
             net.server = NULL;
@@ -232,7 +241,7 @@ static void carry(struct conn *c, unsigned to, const void *frame, size_t n, uint
         abort();
     *i = (struct item){ .kind = LINK_MSG, .conn = c->id, .len = n };
     memcpy(i->frame, frame, n);
-    uint64_t when = world.now_ms + WIRE_MS + n * MIB_MS / (1 << 20);
+    uint64_t when = world.now_ms + WIRE_MS + n * world.plan->mib_ms / (1 << 20);
     if (when < c->end[to].last_ms)
         when = c->end[to].last_ms;
     if (!extra_ms) /* what is held up is overtaken */
@@ -267,12 +276,18 @@ int link_send(struct link *l, uint64_t peer, const struct msg *m, struct err *e)
         return -EAGAIN;
     check_sent(l->part, c->host[!side], m);
     struct wire *w = &net.wire[c->host[side]][c->host[!side]];
-    if (cut(c->host[side], c->host[!side]) || strikes(w, NET_LOSS))
+    uint64_t late = 0;
+    bool lost = cut(c->host[side], c->host[!side]) || strikes(w, NET_LOSS);
+    bool twice = !lost && strikes(w, NET_DUP);
+    if (!lost && strikes(w, NET_DELAY))
+        late = w->delay_ms[NET_DELAY];
+    for (int i = 0; (lost || twice || late) && i < 2; i++)
+        check_reason(c->host[i], world.now_ms + late + (twice ? w->delay_ms[NET_DUP] : 0));
+    if (lost)
         return 0;
-    if (strikes(w, NET_DUP))
+    if (twice)
         carry(c, !side, net.frame.data, net.frame.len, w->delay_ms[NET_DUP]);
-    carry(c, !side, net.frame.data, net.frame.len,
-          strikes(w, NET_DELAY) ? w->delay_ms[NET_DELAY] : 0);
+    carry(c, !side, net.frame.data, net.frame.len, late);
     return 0;
 }
 
@@ -396,6 +411,7 @@ static void fill_peer(const struct link *l, const struct conn *c, struct peer *p
     p->role = c->role;
     memcpy(p->name, c->name, sizeof(p->name));
     memcpy(p->key, c->key, sizeof(p->key));
+    snprintf(p->addr, sizeof(p->addr), "%s:1", world.host[c->host[0]].name);
 }
 
 int link_recv(struct link *l, struct link_event *ev, struct err *e)
@@ -422,8 +438,12 @@ int link_recv(struct link *l, struct link_event *ev, struct err *e)
             sim_fail("%s cannot decode a frame: %s", l->part->name, e ? e->text : "?");
             return r;
         }
-        if (msg_roles(ev->msg.type) & ev->peer.role)
+        if (msg_roles(ev->msg.type) & ev->peer.role) {
+            if (ev->msg.type == M_CHUNK)
+                check_chunk(c->host[!l->server], c->host[l->server], &ev->msg.chunk.id,
+                            ev->msg.chunk.index, false);
             return 1;
+        }
         sim_fail("%s got %s from role %d", l->part->name, msg_name(ev->msg.type),
                  (int)ev->peer.role);
         msg_clear(&ev->msg);

@@ -25,7 +25,9 @@ static const struct {
     X(agents)                                                                                      \
     X(cores)                                                                                       \
     X(lease_ms)                                                                                    \
-    X(heartbeat_ms) X(grain_ms) X(point_ms) X(log_b) X(cache_b) X(fresh) X(quiet_ms) X(end_ms)
+    X(heartbeat_ms)                                                                                \
+    X(grain_ms)                                                                                    \
+    X(point_ms) X(log_b) X(cache_b) X(mib_ms) X(bulk) X(stream_b) X(fresh) X(quiet_ms) X(end_ms)
 
 #define SWEEP_SETTINGS(X)                                                                          \
     X(seed) X(recipes) X(gbps) X(archs) X(block) X(retries) X(priority) X(timeout_ms) X(by_id)
@@ -40,6 +42,7 @@ void plan_default(struct plan *p)
                         .grain_ms = 200,
                         .point_ms = 100,
                         .log_b = 4096,
+                        .mib_ms = 10,
                         .quiet_ms = 110000,
                         .end_ms = 200000 };
 }

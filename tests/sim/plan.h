@@ -20,11 +20,15 @@ enum plan_verb {
     X(free, "")                                                                                    \
     X(collect, "nn")                                                                               \
     X(twin, "hn")                                                                                  \
-    X(rot, "hn") X(drain, "hn") X(exec, "nnn") X(kill, "hn") X(power, "hnn") X(stop, "hn")         \
-        X(freeze, "hn") X(slow, "hnn") X(clock, "hi") X(cut, "hhn") X(loss, "hhn") X(dup, "hhnn")  \
-            X(delay, "hhnn") X(reset, "h") X(enospc, "hnn") X(eio, "hnn") X(torn, "hnn")           \
-                X(nosync, "hnn") X(killop, "hnn") X(powerop, "hnn") X(full, "hn") X(killtask, "h") \
-                    X(hang, "hn") X(bad, "hn") X(wrong, "hn") X(poison, "nnw")
+    X(rot, "hn")                                                                                   \
+    X(drain, "hn")                                                                                 \
+    X(exec, "nnn")                                                                                 \
+    X(kill, "hn")                                                                                  \
+    X(power, "hnn") X(stop, "hn") X(freeze, "hn") X(slow, "hnn") X(clock, "hi") X(cut, "hhn")      \
+        X(loss, "hhn") X(dup, "hhnn") X(delay, "hhnn") X(reset, "h") X(enospc, "hnn")              \
+            X(eio, "hnn") X(torn, "hnn") X(nosync, "hnn") X(killop, "hnn") X(powerop, "hnn")       \
+                X(full, "hn") X(killtask, "h") X(hang, "hn") X(bad, "hn") X(wrong, "hn")           \
+                    X(poison, "nnw")
 #define X(name, args) PLAN_##name,
     PLAN_VERBS(X)
 #undef X
@@ -57,7 +61,11 @@ struct plan {
     uint64_t point_ms; /* one core's time for a point */
     uint64_t log_b;    /* size of a log artefact */
     uint64_t cache_b;  /* of an agent's cache; 0 = no cap */
-    uint64_t fresh;    /* 1 = the coordinator's first start, else its store is there */
+    uint64_t mib_ms;   /* that a wire takes for a MiB */
+    uint64_t bulk;     /* 1 = large artefacts go beside the link, also from agent to agent */
+    uint64_t
+        stream_b;   /* size of a collection's log, written little by little; 0 = small, at once */
+    uint64_t fresh; /* 1 = the coordinator's first start, else its store is there */
     struct plan_sweep sweep[PLAN_SWEEPS_MAX];
     unsigned n_sweeps;
     struct plan_event ev[PLAN_EVENTS_MAX]; /* in order of time */

@@ -49,6 +49,7 @@ static void coordinator_main(struct part *p)
     const struct coordinator_conf conf = { .data = "/sim/c/data",
                                            .listen = listen,
                                            .n_listen = 1,
+                                           .bulk = world.plan->bulk ? "tcp://sim:9" : NULL,
                                            .lease_ms = world.plan->lease_ms,
                                            .heartbeat_ms = world.plan->heartbeat_ms,
                                            .high_water_b = SPACE_AUTO,
@@ -74,6 +75,7 @@ static void agent_main(struct part *p)
                                      .cores = world.plan->cores,
                                      .labels = "",
                                      .cache_max_b = world.plan->cache_b,
+                                     .bulk = world.plan->bulk,
                                      .high_water_b = SPACE_AUTO,
                                      .low_water_b = SPACE_AUTO };
     struct err e = { 0 };
@@ -188,6 +190,7 @@ static void rot(unsigned host, uint64_t salt)
     char folder[32], name[128];
     snprintf(folder, sizeof(folder), "%s/data/%s", world.host[host].name,
              host == COORDINATOR_HOST ? "cas" : "cache");
+    check_rots(host);
     disk_rot(world.host[host].disk, folder + strcspn(folder, "/") + 1, salt, name);
     if (host == COORDINATOR_HOST && *name)
         check_rotten(name);
@@ -261,10 +264,12 @@ static void apply(void *arg, uint64_t n)
             part_sigterm(h->main);
         break;
     case PLAN_freeze:
+        check_reason((unsigned)a[0], until);
         if (h->main)
             h->main->frozen_until_ms = until;
         break;
     case PLAN_slow:
+        check_reason((unsigned)a[0], until);
         h->slow_until_ms = until;
         h->slow_ms = (uint64_t)a[2];
         break;
@@ -372,6 +377,7 @@ int sim_run(const struct plan *plan, char why[512], struct sim_stats *stats)
     }
     world_init(plan);
     check_begin();
+    check_move_begin();
     mutants_begin();
     for (unsigned h = 0; h < world.n_hosts; h++) {
         disk_free(&world.host[h].disk);

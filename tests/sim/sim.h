@@ -116,6 +116,16 @@ void net_reset(unsigned host); /* all its connections, as by a TCP reset */
 void net_part_dead(struct part *p, bool power);
 void net_mend(void);           /* no fault any more */
 uint64_t net_queue_most(void); /* longest queue seen */
+/* When what is sent now can arrive: now, or the end of a cut. */
+uint64_t net_open_ms(unsigned from, unsigned to);
+
+/* ---- bulk connections (bulk.c): proto/bulk/bulk.h is implemented there, and */
+
+struct bulk;
+bool bulk_ready(const struct bulk *b); /* bulk_next() has something */
+size_t bulk_streams(void);             /* ends of connections, of all hosts */
+void bulk_part_dead(struct part *p, bool power);
+void bulk_reset(unsigned host);
 
 /* ---- tasks' children (tasks.c) */
 
@@ -124,7 +134,8 @@ void tasks_spawn(const char *dir, struct ofd *lock, uint64_t timeout_ms, char *c
                  uint64_t *ret_pid);
 struct part *task_by_pid(uint64_t pid); /* NULL = none such, or ended long ago */
 bool task_kill_one(unsigned host);
-int task_work(uint64_t ms); /* the current part, a task, takes so long: 0, or -ECANCELED when it is to end */
+int task_work(
+    uint64_t ms); /* the current part, a task, takes so long: 0, or -ECANCELED when it is to end */
 uint64_t tasks_alive(unsigned host);
 
 /* ---- users (users.c) */
@@ -133,6 +144,8 @@ int users_begin(struct err *e); /* artefacts and sweeps of the plan as files on 
 void user_command(const struct plan_event *ev);
 void user_bring(void);                     /* all files of the plan, once more */
 void user_log(unsigned no, struct buf *b); /* text of a log */
+/* Lines that say nothing, until it is so long. */
+void user_filler(unsigned no, uint64_t size_b, struct buf *b);
 bool users_waiting(void);
 void users_clear(void);
 
@@ -151,9 +164,31 @@ bool check_welcomed(unsigned host);                 /* the coordinator knows its
 void check_task_started(const char *dir, unsigned host);
 bool check_all_over(void); /* every sweep has ended and no agent holds anything */
 void check_end(void);
+void check_have(const struct id *id); /* the coordinator said that it has it */
+void check_artefact(unsigned host, const struct id *id, const char *what);
 struct row_stats;
 void check_result(uint64_t seed, uint64_t gbps,
                   struct row_stats *ret); /* the right statistics of a point */
+
+/* ---- rules of what is moved (check_move.c) */
+
+void check_move_begin(void);
+/* Something happened until then on this host or on a wire to it, so that what has come may have to come again. */
+void check_reason(unsigned host, uint64_t until_ms);
+void check_gone(const char *path); /* a file is about to be removed */
+void check_rots(unsigned host);
+/* A chunk has come; bulk: beside the link. */
+void check_chunk(unsigned from, unsigned to, const struct id *id, uint64_t index, bool bulk);
+void check_message(unsigned from, unsigned to, const struct msg *m);
+bool check_moves_over(char why[200]); /* nothing is under way */
+
+/* What was seen of moves in all runs; main.c puts it where its children can add to it. */
+struct move_stats {
+    _Atomic uint64_t chunks, again; /* that came; that had come before, with a reason */
+    _Atomic uint64_t bulk, peer;    /* of the chunks: beside the link; from another agent */
+    _Atomic uint64_t streams;       /* that became artefacts */
+};
+extern struct move_stats *move_stats;
 
 /* ---- running a plan (run.c) */
 

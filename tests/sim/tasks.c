@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/collect.h"
+#include "agent/grow.h"
 #include "agent/ring.h"
 #include "agent/runner.h"
 #include "agent/task.h"
@@ -70,6 +71,26 @@ static int run_command(const struct part *p, const struct task *t)
     return fd < 0 || write_all(fd, out, t->out_b) < 0 ? RUN_EXIT_SPACE : (int)t->rc;
 }
 
+/* A log that is written while the run goes on, under its second name from the start (agent/grow.h). */
+static int write_slowly(const char *dir, const char *log, const struct buf *b, uint64_t ms,
+                        struct err *e)
+{
+    enum { PARTS = 12 };
+    CLEANUP(freep) char *growing = path_fmt("%s/" GROW_FILE, dir);
+    CLEANUP(closep) int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || link(log, growing) < 0)
+        return err_sys(e, errno, "%s", log);
+    for (size_t i = 0; i < PARTS; i++) {
+        size_t from = b->len * i / PARTS, to = b->len * (i + 1) / PARTS;
+        if (task_work(ms / PARTS) < 0)
+            return err_set(e, ECANCELED, "ended");
+        int r = write_all(fd, b->data + from, to - from);
+        if (r < 0)
+            return err_sys(e, -r, "%s", log);
+    }
+    return fsync(fd) < 0 ? err_sys(e, errno, "%s", log) : 0;
+}
+
 /* One run of a collection: it takes its time and leaves a log that names its attempt. */
 int __wrap_collect_task(const char *dir, const json_t *spec, const json_t *run, struct err *e);
 int __wrap_collect_task(const char *dir, const json_t *spec, const json_t *run, struct err *e)
@@ -80,26 +101,38 @@ int __wrap_collect_task(const char *dir, const json_t *spec, const json_t *run, 
     (void)run;
     CLEANUP(freep) char *out = path_fmt("%s/out/run-0001", dir);
     CLEANUP(freep) char *log = path_fmt("%s/log.slog", out), *info = path_fmt("%s/info.json", dir);
-    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 16);
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(64 << 20);
+    uint64_t stream_b = world.plan->stream_b;
+    char id[ID_HEX_LEN + 16] = "";
     int r = json_get_u64(spec, "run", &no, e);
     if (r < 0 || !ini || sscanf(ini, "ms = %" SCNu64, &ms) != 1)
         return err_set(e, SF_EFORMAT, "no collection");
     if (world.host[world.cur->host].bad_until_ms > world.now_ms)
         return err_set(e, EIO, "bad host");
-    if (task_work(ms) < 0)
+    if (!stream_b && task_work(ms) < 0)
         return err_set(e, ECANCELED, "ended");
     user_log((unsigned)(10 * no), &b);
     buf_addf(&b, "made by %s\n", name);
+    user_filler((unsigned)no, stream_b, &b);
     r = dir_make(out, 0700, e);
-    if (r >= 0)
+    if (r >= 0 && stream_b)
+        r = write_slowly(dir, log, &b, ms, e);
+    else if (r >= 0)
         r = file_write(log, b.data, b.len, 0600, true, e);
     if (r < 0)
         return r;
+    if (stream_b) { /* it may have left already: nobody can hash it there */
+        struct id is;
+        cid_bytes(b.data, b.len, &is);
+        snprintf(id, sizeof(id), ",\"id\":\"");
+        id_hex(&is, id + strlen(id));
+        strcat(id, "\"");
+    }
     buf_reset(&b);
     buf_addf(&b,
              "{\"attempt\":\"%s\",\"runs\":[{\"run\":%u,\"status\":\"done\"}],\"files\":[{\"name\":"
-             "\"log.slog\",\"kind\":\"log\",\"path\":\"out/run-0001/log.slog\"}]}",
-             name, (unsigned)no);
+             "\"log.slog\",\"kind\":\"log\",\"path\":\"out/run-0001/log.slog\"%s}]}",
+             name, (unsigned)no, id);
     return file_write(info, b.data, b.len, 0600, true, e);
 }
 

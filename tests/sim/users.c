@@ -44,22 +44,36 @@ void user_log(unsigned no, struct buf *b)
             abort();
 }
 
+void user_filler(unsigned no, uint64_t size_b, struct buf *b)
+{
+    enum { FRESH = 8 };
+    static uint8_t lines[FRESH][4096];
+    for (uint64_t k = 0; b->len < size_b; k++) {
+        uint8_t *line = lines[k % FRESH];
+        if (k >= FRESH) { /* a lot of them: only their numbers differ */
+            for (unsigned i = 0; i < 8; i++)
+                line[i] = (uint8_t)('a' + (k >> 4 * i & 15));
+            if (buf_add(b, line, sizeof(lines[0])) < 0)
+                abort();
+            continue;
+        }
+        struct rng rng = { k + no * 7919 };
+        for (size_t i = 0; i < sizeof(lines[0]); i++)
+            line[i] = (uint8_t)('a' + (rng_u64(&rng) & 15));
+        line[sizeof(lines[0]) - 1] = '\n';
+        if (buf_add(b, line, sizeof(lines[0])) < 0)
+            abort();
+    }
+}
+
 static int put_log(unsigned no, uint64_t size_b, struct err *e)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(64 << 20);
     char path[64];
-    int r = 0;
     user_log(no, &b);
-    for (uint64_t k = 0; r >= 0 && b.len < size_b; k++) {
-        uint8_t line[4096];
-        struct rng rng = { k + no * 7919 };
-        for (size_t i = 0; i < sizeof(line); i++)
-            line[i] = (uint8_t)('a' + (rng_u64(&rng) & 15));
-        line[sizeof(line) - 1] = '\n';
-        r = buf_add(&b, line, sizeof(line));
-    }
+    user_filler(no, size_b, &b);
     snprintf(path, sizeof(path), "/sim/u/log%u", no);
-    return r < 0 ? r : file_write(path, b.data, b.len, 0600, true, e);
+    return file_write(path, b.data, b.len, 0600, true, e);
 }
 
 static int put_trace(uint64_t seed, const char *path, struct err *e)

@@ -359,6 +359,7 @@ static void kill_one(struct part *p, bool power)
 {
     if (p->dead || !p->fiber)
         return;
+    check_reason(p->host, world.now_ms);
     if (sim_verbose)
         fprintf(stderr, "%9.3f sim    ! %s is killed\n", (double)world.now_ms / 1000, p->name);
     p->dead = true;

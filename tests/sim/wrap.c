@@ -75,7 +75,18 @@ bool wrap_fd_ready(int fd)
     struct ofd *f = fd_get(fd);
     if (f && f->kind == OFD_SIGNALS)
         return world.cur && world.cur->signals;
+    if (f && f->kind == OFD_BULK)
+        return bulk_ready(f->bulk);
     return f && f->kind == OFD_PID && !task_by_pid(f->pid);
+}
+
+int wrap_fd_bulk(const struct bulk *b)
+{
+    struct ofd *f = calloc(1, sizeof(*f));
+    if (!f)
+        abort();
+    *f = (struct ofd){ .kind = OFD_BULK, .refs = 1, .bulk = b };
+    return fd_give(f);
 }
 
 /* /proc/self/exe of a part is its host's program file. */
@@ -321,7 +332,10 @@ WRAP(int, lstat, const char *path, struct stat *st)
 
 WRAP(int, unlink, const char *path)
 {
-    return disk_owns(path) ? done(disk_unlink(path)) : __real_unlink(path);
+    if (!disk_owns(path))
+        return __real_unlink(path);
+    check_gone(path);
+    return done(disk_unlink(path));
 }
 
 WRAP(int, rmdir, const char *path)
@@ -345,7 +359,11 @@ WRAP(int, mkdir, const char *path, mode_t mode)
 
 WRAP(int, rename, const char *from, const char *to)
 {
-    return disk_owns(from) ? done(disk_rename(from, to)) : __real_rename(from, to);
+    if (!disk_owns(from))
+        return __real_rename(from, to);
+    if (strstr(to, "/damaged/"))
+        check_gone(from);
+    return done(disk_rename(from, to));
 }
 
 WRAP(int, link, const char *from, const char *to)
@@ -519,11 +537,14 @@ WRAP(int, poll, struct pollfd p[], nfds_t n, int timeout)
     int ready = 0;
     if (!world.cur)
         return __real_poll(p, n, timeout);
-    for (nfds_t i = 0; i < n; i++) {
-        p[i].revents = wrap_fd_ready(p[i].fd) ? POLLIN : 0;
-        ready += p[i].revents != 0;
+    for (bool waited = false;; waited = true) {
+        for (nfds_t i = 0; i < n; i++) {
+            p[i].revents = wrap_fd_ready(p[i].fd) ? POLLIN : 0;
+            ready += p[i].revents != 0;
+        }
+        if (ready || waited || timeout <= 0 || part_wait(world.now_ms + (uint64_t)timeout) < 0)
+            return ready;
     }
-    return ready;
 }
 
 WRAP(int, signalfd, int fd, const sigset_t *set, int flags)

@@ -325,7 +325,7 @@ def smoke(a):
     """What CI asserts: everything is answered once and nothing is lost, beside a long queue and over a kill -9."""
     fleet = Fleet(a, "--lease-ms", "6000")
     try:
-        queue_tasks(fleet, 3, 1000)
+        queue_tasks(fleet, 30, 100)  # most of these jobs are read after the restart while it serves already
         ini = fleet.sweep("smoke", 4000, 256)
         sweep = fleet.submit(ini)
         ready = fleet.path("load.ready")

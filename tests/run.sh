@@ -2,7 +2,9 @@
 # One command that runs the tests on a bare Debian 12: packages, builds (plain, ASan+UBSan, TSan, libFuzzer), every CTest
 # label within its cap of tests/budget.ini. Prints what each step took.
 #   tests/run.sh [--all] [-L LABEL]...
-# --all      also the long runs (SIOFLEET_LONG=1)      -L LABEL   only this label (of every build that has it)
+# --all      also the long run of the simulator (or SIOFLEET_LONG=1): 100,000 seeds from 1 on, or SIOFLEET_SIM_SEEDS from
+#            SIOFLEET_SIM_FROM on; -L sim-long runs it alone
+# -L LABEL   only this label (of every build that has it)
 # Closing line: `N passed, N failed, N skipped`; exit 1 when anything failed.
 set -uo pipefail
 src=$(cd "$(dirname "$0")/.." && pwd)
@@ -11,7 +13,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --all) export SIOFLEET_LONG=1 ;;
     -L) [ $# -gt 1 ] || { echo "siofleet: -L: a value is missing" >&2; exit 2; }; only+=("$2"); shift ;;
-    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "siofleet: $1: unknown option (--all, -L LABEL)" >&2; exit 2 ;;
   esac
   shift
@@ -131,8 +133,13 @@ build dev -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSIOFLEET_TESTS=ON -DSIOFLEET_WERRO
 dev=$built
 mapfile -t labels < <(labels_of "$dev" | grep -vx collect)
 [ ${#labels[@]} -gt 0 ] && run_labels dev "$dev" "${labels[@]}"
-if [ -n "${SIOFLEET_LONG:-}" ] && wanted sim; then
-  if step sim-long "$dev/tests/sim/sim" --jobs 2 --seeds 100000; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+if { [ -n "${SIOFLEET_LONG:-}" ] && wanted sim; } || { [ ${#only[@]} -gt 0 ] && wanted sim-long; }; then
+  echo "== sim-long"
+  if step sim-long "$dev/tests/sim/sim" --jobs 2 --from "${SIOFLEET_SIM_FROM:-1}" --seeds "${SIOFLEET_SIM_SEEDS:-100000}"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+  fi
 fi
 if needs_collect; then
   if step deps "$src/deploy/deps.sh" qemu && step qemu "$src/qemu-patch/build.sh" >"$work/qemu"; then

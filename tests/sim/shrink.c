@@ -112,6 +112,10 @@ void plan_shrink(struct plan *p, bool (*fails)(const struct plan *p, void *ctx),
     }
     lower(&s, offsetof(struct plan, log_b), 1);
     lower(&s, offsetof(struct plan, cores), 1);
+    lower(&s, offsetof(struct plan, mib_ms), 10);
+    lower(&s, offsetof(struct plan, bulk), 0);
+    lower(&s, offsetof(struct plan, stream_b), 0);
+    lower(&s, offsetof(struct plan, cache_b), 0);
     for (unsigned i = 0; i < p->n_sweeps; i++) {
         size_t at = offsetof(struct plan, sweep) + i * sizeof(*p->sweep);
         lower(&s, at + offsetof(struct plan_sweep, recipes), 1);

@@ -65,17 +65,17 @@ void hub_canary_grant(struct hub *h, const struct sched_action *act)
     CLEANUP(live_freep) struct live *own = NULL;
     struct err e = { 0 };
     struct store_sweep w;
-    struct arch arch;
+    struct live_at at = { .index = a ? a->canary.index : 0 };
     struct id point;
     uint32_t t;
     if (!a || act->agent->canary != act->task)
         return;
     int r = a->peer ? store_sweep(h->store, a->canary.sweep, &w, NULL, &e) : -ENOENT;
     struct live *l = r >= 0 ? hub_find_live(h, &w.id, &own) : NULL;
-    if (!l || live_point(l, a->canary.index, &t, &arch, &point) < 0 || !l->tr[t].num)
+    if (!l || live_point(l, at.index, &t, &at.arch, &point) < 0 || !l->tr[t].num)
         r = -ENOENT;
     if (r >= 0)
-        r = live_points_spec(l, t, &a->canary.index, 1, &spec, &e);
+        r = live_points_spec(l, t, &at, 1, &spec, &e);
     struct msg m = { .type = M_GRANT,
                      .grant = { .task = act->task,
                                 .epoch = act->epoch,

@@ -68,8 +68,7 @@ int live_new(const json_t *json, struct live **ret, struct err *e)
 static uint64_t plan_trace(void *ctx, uint64_t index)
 {
     uint64_t t = UINT64_MAX;
-    struct arch a;
-    sweep_point(((struct live *)ctx)->sweep, index, &t, &a);
+    sweep_point(((struct live *)ctx)->sweep, index, &t, NULL);
     return t;
 }
 
@@ -157,7 +156,7 @@ int live_point(const struct live *l, uint64_t index, uint32_t *ret_trace, struct
     return 0;
 }
 
-int live_points_spec(const struct live *l, uint32_t t, const uint64_t index[], size_t n,
+int live_points_spec(const struct live *l, uint32_t t, const struct live_at at[], size_t n,
                      struct buf *out, struct err *e)
 {
     char sweep[ID_HEX_LEN], trace[ID_HEX_LEN];
@@ -169,15 +168,10 @@ int live_points_spec(const struct live *l, uint32_t t, const uint64_t index[], s
                      ",\"points\":[",
                      sweep, trace, rules_name(l->rules), sweep_head(l->sweep)->pace_ms);
     for (size_t i = 0; r >= 0 && i < n; i++) {
-        struct arch a;
-        uint64_t no;
-        r = sweep_point(l->sweep, index[i], &no, &a);
-        if (r < 0)
-            return err_set(e, EINVAL, "sweep '%.100s': no point %" PRIu64, l->name, index[i]);
         char head[48], text[ARCH_TEXT_MAX];
         int k = snprintf(head, sizeof(head), "%s{\"index\":%" PRIu64 ",\"arch\":", i ? "," : "",
-                         index[i]);
-        size_t len = arch_text_json(&a, text);
+                         at[i].index);
+        size_t len = arch_text_json(&at[i].arch, text);
         text[len++] = '}';
         r = buf_add(out, head, (size_t)k);
         if (r >= 0)

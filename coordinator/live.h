@@ -42,7 +42,12 @@ int live_arch(const struct live *l, uint64_t index, uint32_t *ret_trace, struct 
 int live_point(const struct live *l, uint64_t index, uint32_t *ret_trace, struct arch *ret,
                struct id *ret_id);
 
+/* A point of a block. */
+struct live_at {
+    uint64_t index;
+    struct arch arch;
+};
 /* Spec of a points task over n points of trace t: as in proto/wire/README.md. -EMSGSIZE above a frame. */
-int live_points_spec(const struct live *l, uint32_t t, const uint64_t index[], size_t n,
+int live_points_spec(const struct live *l, uint32_t t, const struct live_at at[], size_t n,
                      struct buf *out, struct err *e);
 int live_trace_spec(struct live *l, uint32_t t, struct buf *out, struct err *e);

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 128, FIXED = 16 };
+#include "proto/base/clean.h"
+
+enum { BLOCK = 128, COLS_MAX = 250 };
 
 struct block {
     const struct store_row *row; /* borrowed while a statement runs */
@@ -55,16 +57,49 @@ int db_fill_near(struct store *st, struct err *e)
 #undef X
 }
 
-/* ---- the virtual table `row_block`: the rows of st->block */
+/* ---- the virtual table `row_block`: the rows of st->block, with the columns of t_row in the same order (that of stores differs
+ * with their age): then SQLite makes a record of the values where they lie, without moving them. */
 
-#define X(name, kind, def, lo, hi) ",a_" #name
-#define Y(name) ",s_" #name
-#define COLS                                                                                       \
-    "sweep,idx,near,point,trace,status,error,by,epoch,n,task,reg,engine,threads,started_ms,"       \
-    "duration_us" ARCH_KEYS(X) ROW_STATS(Y)
-static const char block_table[] = "CREATE TABLE x(" COLS ")";
-static const char block_insert[] =
-    "INSERT INTO t_row(" COLS ") SELECT " COLS " FROM row_block WHERE 1 ON CONFLICT DO NOTHING";
+enum col {
+    C_SWEEP,
+    C_IDX,
+    C_NEAR,
+    C_POINT,
+    C_TRACE,
+    C_STATUS,
+    C_ERROR,
+    C_BY,
+    C_EPOCH,
+    C_N,
+    C_TASK,
+    C_REG,
+    C_ENGINE,
+    C_THREADS,
+    C_STARTED,
+    C_DURATION,
+    C_ARCH,
+    C_STATS = C_ARCH + ARCH_N,
+    C_ALL = C_STATS + ROW_STATS_N
+};
+#define X(name, kind, def, lo, hi) "a_" #name,
+#define Y(name) "s_" #name,
+static const char *const cols[C_ALL] = { "sweep",
+                                         "idx",
+                                         "near",
+                                         "point",
+                                         "trace",
+                                         "status",
+                                         "error",
+                                         "by",
+                                         "epoch",
+                                         "n",
+                                         "task",
+                                         "reg",
+                                         "engine",
+                                         "threads",
+                                         "started_ms",
+                                         "duration_us",
+                                         ARCH_KEYS(X) ROW_STATS(Y) };
 #undef X
 #undef Y
 
@@ -77,7 +112,28 @@ struct place {
 struct view {
     sqlite3_vtab base;
     const struct store *st;
+    uint8_t col[COLS_MAX]; /* enum col of each; C_ALL = of a program with more of them: null */
 };
+
+/* The columns of t_row as a table's. */
+static int take_columns(sqlite3 *db, struct view *v, struct buf *sql)
+{
+    sqlite3_stmt *s = NULL;
+    int n = 0, rc = sqlite3_prepare_v2(
+                   db, "SELECT name FROM pragma_table_info('t_row') ORDER BY cid", -1, &s, NULL);
+    while (rc == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW) {
+        const char *name = (const char *)sqlite3_column_text(s, 0);
+        unsigned k = 0;
+        while (name && k < C_ALL && strcmp(name, cols[k]) != 0)
+            k++;
+        if (!name || n == COLS_MAX || buf_addf(sql, "%s%s", n ? "," : "CREATE TABLE x(", name) < 0)
+            rc = SQLITE_ERROR;
+        else
+            v->col[n++] = (uint8_t)k;
+    }
+    sqlite3_finalize(s);
+    return rc == SQLITE_OK && n && buf_adds(sql, ")") >= 0 ? SQLITE_OK : SQLITE_ERROR;
+}
 
 static int block_connect(sqlite3 *db, void *ctx, int argc, const char *const *argv,
                          sqlite3_vtab **ret, char **why)
@@ -85,10 +141,17 @@ static int block_connect(sqlite3 *db, void *ctx, int argc, const char *const *ar
     (void)argc;
     (void)argv;
     (void)why;
-    int rc = sqlite3_declare_vtab(db, block_table);
-    struct view *v = rc == SQLITE_OK ? calloc(1, sizeof(*v)) : NULL;
+    struct view *v = calloc(1, sizeof(*v));
+    CLEANUP(buf_clear) struct buf sql = BUF_INIT(16 << 10);
     if (!v)
-        return rc == SQLITE_OK ? SQLITE_NOMEM : rc;
+        return SQLITE_NOMEM;
+    int rc = take_columns(db, v, &sql);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_declare_vtab(db, (const char *)sql.data);
+    if (rc != SQLITE_OK) {
+        free(v);
+        return rc;
+    }
     v->st = ctx;
     *ret = &v->base;
     return SQLITE_OK;
@@ -153,57 +216,72 @@ static void some(sqlite3_context *c, uint64_t v)
         sqlite3_result_int64(c, (sqlite3_int64)v);
 }
 
-static int block_column(sqlite3_vtab_cursor *cur, sqlite3_context *c, int k)
+static int block_column(sqlite3_vtab_cursor *cur, sqlite3_context *c, int no)
 {
     static const struct id none;
     const struct place *p = (const struct place *)(const void *)cur;
     const struct store_row *r = &p->b->row[p->i];
-    if (k >= FIXED + (int)ARCH_N) {
-        if (r->status == ROW_DONE)
-            sqlite3_result_int64(
-                c, ((const int64_t *)(const void *)&r->stats)[k - FIXED - (int)ARCH_N]);
+    unsigned k = ((const struct view *)(const void *)cur->pVtab)->col[no];
+    if (k >= C_STATS) {
+        if (r->status == ROW_DONE && k < C_ALL)
+            sqlite3_result_int64(c, ((const int64_t *)(const void *)&r->stats)[k - C_STATS]);
         return SQLITE_OK;
     }
-    if (k >= FIXED) {
-        sqlite3_result_int64(c, ((const uint32_t *)(const void *)&r->arch)[k - FIXED]);
+    if (k >= C_ARCH) {
+        sqlite3_result_int64(c, ((const uint32_t *)(const void *)&r->arch)[k - C_ARCH]);
         return SQLITE_OK;
     }
-    switch (k) {
-    case 0:
+    switch ((enum col)k) {
+    case C_SWEEP:
         sqlite3_result_int64(c, (sqlite3_int64)r->sweep);
         break;
-    case 1:
+    case C_IDX:
         sqlite3_result_int64(c, (sqlite3_int64)r->index);
         break;
-    case 2:
+    case C_NEAR:
         if (r->status == ROW_DONE)
             sqlite3_result_int64(c, p->b->near[p->i]);
         break;
-    case 3:
+    case C_POINT:
         if (!id_eq(&r->point, &none))
             sqlite3_result_blob(c, r->point.b, ID_LEN, SQLITE_STATIC);
         break;
-    case 4:
+    case C_TRACE:
         some(c, r->trace);
         break;
-    case 5:
+    case C_STATUS:
         sqlite3_result_int64(c, r->status);
         break;
-    case 6:
+    case C_ERROR:
         if (r->error && *r->error)
             sqlite3_result_text(c, r->error, -1, SQLITE_STATIC);
         break;
-    case 7:
+    case C_BY:
         sqlite3_result_int64(c, r->by);
         break;
-    default: {
-        const uint64_t v[] = { r->epoch,  r->n,       r->task,       r->reg,
-                               r->engine, r->threads, r->started_ms, r->duration_us };
-        if (k == FIXED - 1)
-            sqlite3_result_int64(c, (sqlite3_int64)r->duration_us);
-        else
-            some(c, v[k - 8]);
-    }
+    case C_EPOCH:
+        some(c, r->epoch);
+        break;
+    case C_N:
+        some(c, r->n);
+        break;
+    case C_TASK:
+        some(c, r->task);
+        break;
+    case C_REG:
+        some(c, r->reg);
+        break;
+    case C_ENGINE:
+        some(c, r->engine);
+        break;
+    case C_THREADS:
+        some(c, r->threads);
+        break;
+    case C_STARTED:
+        some(c, r->started_ms);
+        break;
+    default:
+        sqlite3_result_int64(c, (sqlite3_int64)r->duration_us);
     }
     return SQLITE_OK;
 }
@@ -307,7 +385,8 @@ static int all_new(struct store *st, const struct block *b, struct err *e)
 
 static int put_block(struct store *st, const struct block *b, struct err *e)
 {
-    sqlite3_stmt *s = use(st, block_insert, b, e);
+    sqlite3_stmt *s =
+        use(st, "INSERT INTO t_row SELECT * FROM row_block WHERE 1 ON CONFLICT DO NOTHING", b, e);
     if (!s)
         return -EIO;
     int r = db_step(st, s, e, "row");

@@ -231,9 +231,9 @@ static int note_point(struct turn *t, uint64_t sweep, uint64_t index)
     return 0;
 }
 
-/* Points first[0..n) of a grant that need no agent: known ones are copied, invalid ones get their row. Adds the rest to index. */
+/* n points of a grant that need no agent: known ones are copied, invalid ones get their row. Adds the rest to at. */
 static int sift_some(struct hub *h, struct live *l, struct store_row row[], size_t n,
-                     uint64_t index[SCHED_BLOCK_MAX], size_t *n_index, struct turn *turn,
+                     struct live_at at[SCHED_BLOCK_MAX], size_t *n_at, struct turn *turn,
                      struct err *e)
 {
     bool maybe[SIFT_MAX];
@@ -256,15 +256,15 @@ static int sift_some(struct hub *h, struct live *l, struct store_row row[], size
         }
         if (r == 1 && maybe[i])
             r = note_point(turn, l->seq, row[i].index);
-        else if (r >= 0 && *n_index < SCHED_BLOCK_MAX)
-            index[(*n_index)++] = row[i].index;
+        else if (r >= 0 && *n_at < SCHED_BLOCK_MAX)
+            at[(*n_at)++] = (struct live_at){ row[i].index, row[i].arch };
     }
     return r < 0 ? r : 0;
 }
 
 /* All points of a grant through sift_some(). */
 static int sift(struct hub *h, struct live *l, uint32_t t, const struct span *spans, size_t n_spans,
-                uint64_t index[SCHED_BLOCK_MAX], size_t *ret_n, struct turn *turn, struct err *e)
+                struct live_at at[SCHED_BLOCK_MAX], size_t *ret_n, struct turn *turn, struct err *e)
 {
     struct store_row row[SIFT_MAX];
     size_t n = 0;
@@ -280,12 +280,12 @@ static int sift(struct hub *h, struct live *l, uint32_t t, const struct span *sp
                 return err_set(e, EINVAL, "sweep '%.100s': no point %" PRIu64, l->name, i);
             if (++n < SIFT_MAX)
                 continue;
-            r = sift_some(h, l, row, n, index, ret_n, turn, e);
+            r = sift_some(h, l, row, n, at, ret_n, turn, e);
             if (r < 0)
                 return r;
             n = 0;
         }
-    return sift_some(h, l, row, n, index, ret_n, turn, e);
+    return sift_some(h, l, row, n, at, ret_n, turn, e);
 }
 
 /* What goes out for a grant that is stored. spec: its text is taken. */
@@ -381,15 +381,15 @@ static int take_grant(struct hub *h, const struct sched_action *a, struct turn *
     if (a->kind == TASK_TRACE) {
         r = live_trace_spec(l, t, &spec, e);
     } else {
-        static uint64_t index[SCHED_BLOCK_MAX]; /* one loop, one thread */
+        static struct live_at points[SCHED_BLOCK_MAX]; /* one loop, one thread */
         size_t n;
         const struct span *spans = h->out.spans + a->first;
-        r = sift(h, l, t, spans, a->count, index, &n, turn, e);
+        r = sift(h, l, t, spans, a->count, points, &n, turn, e);
         nothing = n == 0;
         for (size_t i = 0; r >= 0 && i < a->count; i++)
             r = spans_add(&at.points, spans[i].lo, spans[i].hi);
         if (r >= 0 && n)
-            r = live_points_spec(l, t, index, n, &spec, e);
+            r = live_points_spec(l, t, points, n, &spec, e);
     }
     if (r >= 0)
         r = store_add_attempt(h->store, &at, e);

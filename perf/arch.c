@@ -45,8 +45,12 @@ static const uint32_t *values_ro(const struct arch *a)
 
 void arch_default(struct arch *a)
 {
-    for (unsigned k = 0; k < ARCH_N; k++)
-        values(a)[k] = keys[k].def;
+    static const struct arch all = {
+#define X(name, kind, def, lo, hi) .name = def,
+        ARCH_KEYS(X)
+#undef X
+    };
+    *a = all;
 }
 
 int arch_preset(struct arch *a, const char *name, const char *place, struct err *e)

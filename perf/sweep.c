@@ -789,6 +789,8 @@ int sweep_point(const struct sweep *s, uint64_t index, uint64_t *ret_trace, stru
     if (index >= s->points)
         return -EINVAL;
     *ret_trace = index / s->arch_count;
+    if (!ret_arch)
+        return 0;
     uint64_t i = index % s->arch_count;
     const struct arch_sec *sec = s->archs;
     while (i >= sec->axes.count)

@@ -47,7 +47,7 @@ uint64_t sweep_n_traces(const struct sweep *s);
 /* Trace number t (0 <= t < sweep_n_traces). ret borrowed parts live until the next call with the
  * same sweep or its end. */
 int sweep_trace(struct sweep *s, uint64_t t, struct sweep_trace *ret, struct err *e);
-/* Point index -> trace number and architecture. O(sections), no allocation. */
+/* Point index -> trace number and architecture (NULL = not wanted). O(sections), no allocation. */
 int sweep_point(const struct sweep *s, uint64_t index, uint64_t *ret_trace, struct arch *ret_arch);
 /* First index behind `index` whose trace number differs (blocks never straddle traces). */
 uint64_t sweep_trace_end(const struct sweep *s, uint64_t index);

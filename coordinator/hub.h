@@ -139,6 +139,8 @@ struct hub {
 };
 
 /* turn.c */
+/* v with room for one more than n: itself, a larger one, or NULL (no memory; v is as it was). */
+void *hub_grown(void *v, size_t n, size_t *room, size_t size);
 /* To the scheduler, after the commit. refs of an EV_HELLO: taken. */
 void hub_event(struct hub *h, const struct sched_event *ev);
 /* Owed to a peer after the commit. m's pointers must live until then: static, or `text` (copied; m.ok/refuse text). */

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coordinator/hub.h"
+#include "coordinator/grants.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
@@ -11,12 +11,11 @@ enum {
     FULL_TELL_MS = 30000,
     TRY_MS = 1000,
     TURNS_MAX = 64,
-    SIFT_MAX = 64, /* points that are looked up at once */
     TICK_LONG_MS =
         2, /* a tick over thousands of agents: then messages come first for ten times as long */
 };
 
-static void *grown(void *v, size_t n, size_t *room, size_t size)
+void *hub_grown(void *v, size_t n, size_t *room, size_t size)
 {
     if (n < *room)
         return v;
@@ -29,7 +28,7 @@ static void *grown(void *v, size_t n, size_t *room, size_t size)
 
 void hub_event(struct hub *h, const struct sched_event *ev)
 {
-    struct sched_event *v = grown(h->events, h->n_events, &h->room_events, sizeof(*v));
+    struct sched_event *v = hub_grown(h->events, h->n_events, &h->room_events, sizeof(*v));
     if (!v) {
         if (ev->type == EV_HELLO)
             free((void *)(uintptr_t)ev->agent.refs);
@@ -47,7 +46,7 @@ void hub_event(struct hub *h, const struct sched_event *ev)
 
 void hub_answer(struct hub *h, uint64_t peer, uint64_t req, const struct msg *m, const char *text)
 {
-    struct hub_answer *v = grown(h->answers, h->n_answers, &h->room_answers, sizeof(*v));
+    struct hub_answer *v = hub_grown(h->answers, h->n_answers, &h->room_answers, sizeof(*v));
     if (!v)
         return; /* the peer asks again */
     h->answers = v;
@@ -203,208 +202,6 @@ static const char *agent_name(const struct sched_agent *a)
     return a && a->user ? ((struct hub_agent *)a->user)->info.name : "?";
 }
 
-/* A block on its way out. */
-struct sending {
-    uint64_t task, epoch, n;
-    uint64_t peer;
-    struct sched_agent *agent;
-    bool nothing; /* all of it was known or invalid */
-    struct msg msg;
-    uint8_t *spec; /* owned */
-};
-
-struct turn {
-    struct sending *v;
-    size_t n, room;
-    struct sched_event *points; /* for after the commit */
-    size_t n_points, room_points;
-};
-
-static int note_point(struct turn *t, uint64_t sweep, uint64_t index)
-{
-    struct sched_event *v = grown(t->points, t->n_points, &t->room_points, sizeof(*v));
-    if (!v)
-        return -ENOMEM;
-    t->points = v;
-    v[t->n_points++] =
-        (struct sched_event){ .type = EV_POINT, .point = { .sweep = sweep, .index = index } };
-    return 0;
-}
-
-/* n points of a grant that need no agent: known ones are copied, invalid ones get their row. Adds the rest to at. */
-static int sift_some(struct hub *h, struct live *l, struct store_row row[], size_t n,
-                     struct live_at at[SCHED_BLOCK_MAX], size_t *n_at, struct turn *turn,
-                     struct err *e)
-{
-    bool maybe[SIFT_MAX];
-    int r = store_maybe_known(h->store, row, n, maybe, e);
-    for (size_t i = 0; r >= 0 && i < n; i++) {
-        struct err why = { 0 };
-        uint32_t t;
-        if (arch_check(&row[i].arch, l->rules, &why) < 0) {
-            live_point(l, row[i].index, &t, &row[i].arch, &row[i].point);
-            row[i].status = ROW_INVALID;
-            row[i].error = why.text;
-            r = store_put_row(h->store, &row[i], clock_wall_ms(), e);
-            if (r >= 0)
-                r = note_point(turn, l->seq, row[i].index);
-            continue;
-        }
-        if (maybe[i]) {
-            live_point(l, row[i].index, &t, &row[i].arch, &row[i].point);
-            r = store_put_known(h->store, &row[i], h->engines, h->n_engines, e);
-        }
-        if (r == 1 && maybe[i])
-            r = note_point(turn, l->seq, row[i].index);
-        else if (r >= 0 && *n_at < SCHED_BLOCK_MAX)
-            at[(*n_at)++] = (struct live_at){ row[i].index, row[i].arch };
-    }
-    return r < 0 ? r : 0;
-}
-
-/* All points of a grant through sift_some(). */
-static int sift(struct hub *h, struct live *l, uint32_t t, const struct span *spans, size_t n_spans,
-                struct live_at at[SCHED_BLOCK_MAX], size_t *ret_n, struct turn *turn, struct err *e)
-{
-    struct store_row row[SIFT_MAX];
-    size_t n = 0;
-    int r = 0;
-    *ret_n = 0;
-    for (size_t k = 0; k < n_spans; k++)
-        for (uint64_t i = spans[k].lo; i < spans[k].hi; i++) {
-            uint32_t no;
-            row[n] = (struct store_row){
-                .sweep = l->seq, .index = i, .trace = l->tr[t].num, .by = BY_ENGINE
-            };
-            if (live_arch(l, i, &no, &row[n].arch) < 0)
-                return err_set(e, EINVAL, "sweep '%.100s': no point %" PRIu64, l->name, i);
-            if (++n < SIFT_MAX)
-                continue;
-            r = sift_some(h, l, row, n, at, ret_n, turn, e);
-            if (r < 0)
-                return r;
-            n = 0;
-        }
-    return sift_some(h, l, row, n, at, ret_n, turn, e);
-}
-
-/* What goes out for a grant that is stored. spec: its text is taken. */
-static int add_sending(struct turn *turn, const struct sched_action *a, const struct id *of,
-                       bool nothing, struct buf *spec)
-{
-    struct hub_agent *ag = agent_of(a->agent);
-    struct sending *v = grown(turn->v, turn->n, &turn->room, sizeof(*v));
-    if (!v)
-        return -ENOMEM;
-    turn->v = v;
-    v[turn->n++] = (struct sending){ .task = a->task,
-                                     .epoch = a->epoch,
-                                     .n = a->n,
-                                     .agent = a->agent,
-                                     .peer = ag ? ag->peer : 0,
-                                     .nothing = nothing,
-                                     .spec = spec->data,
-                                     .msg = { .type = M_GRANT,
-                                              .grant = { .task = a->task,
-                                                         .epoch = a->epoch,
-                                                         .n = a->n,
-                                                         .kind = task_kind_name(a->kind),
-                                                         .sweep = *of,
-                                                         .timeout_ms = a->timeout_ms,
-                                                         .spec = spec->data,
-                                                         .spec_len = spec->len } } };
-    *spec = BUF_INIT(spec->cap);
-    return 0;
-}
-
-static void fill_attempt(struct store_attempt *at, const struct sched_action *a)
-{
-    *at = (struct store_attempt){ .task = a->task,
-                                  .epoch = a->epoch,
-                                  .n = a->n,
-                                  .granted_ms = clock_wall_ms(),
-                                  .timeout_ms = a->timeout_ms,
-                                  .fails = a->fails };
-    snprintf(at->kind, sizeof(at->kind), "%s", task_kind_name(a->kind));
-    memcpy(at->install, a->agent->install, 16);
-    at->boot = a->agent->boot;
-}
-
-static int find_index(void *ctx, const struct store_job_task *t)
-{
-    *(uint64_t *)ctx = t->index;
-    return 0;
-}
-
-static int take_job_grant(struct hub *h, const struct sched_action *a, struct turn *turn,
-                          struct err *e)
-{
-    struct job *j = hub_job(h, a->sweep);
-    struct store_attempt at;
-    struct store_job w;
-    uint64_t index = 0;
-    if (!j)
-        return err_set(e, ENOENT, "task %" PRIu64 ": its job is gone", a->task);
-    int r = store_job_task(h->store, a->task, find_index, &index, e);
-    if (r < 0)
-        return r;
-    CLEANUP(freep) char *text = job_spec(j, index);
-    CLEANUP(buf_clear) struct buf spec = BUF_INIT(1 << 20);
-    r = text ? buf_adds(&spec, text) : -ENOMEM;
-    if (r < 0)
-        return err_sys(e, -r, "task %" PRIu64, a->task);
-    fill_attempt(&at, a);
-    at.key = j->id;
-    r = store_add_attempt(h->store, &at, e);
-    if (r >= 0)
-        r = store_job_head(h->store, j->seq, &w, NULL, e);
-    if (r >= 0 && w.state == SWEEP_QUEUED)
-        r = store_job_state(h->store, j->seq, SWEEP_RUNNING, 0, e);
-    return r < 0 ? r : add_sending(turn, a, &j->id, false, &spec);
-}
-
-static int take_grant(struct hub *h, const struct sched_action *a, struct turn *turn, struct err *e)
-{
-    if (a->kind >= TASK_EXEC)
-        return take_job_grant(h, a, turn, e);
-    struct live *l = map_get(&h->live, a->sweep);
-    uint32_t t = l ? live_find(l, &a->key) : UINT32_MAX;
-    if (!l || t == UINT32_MAX)
-        return err_set(e, ENOENT, "task %" PRIu64 ": its sweep is gone", a->task);
-    struct store_attempt at;
-    fill_attempt(&at, a);
-    at.sweep = a->sweep;
-    at.key = a->key;
-    bool nothing = false; /* all of it was known or invalid */
-    CLEANUP(buf_clear) struct buf spec = BUF_INIT(1 << 20);
-    int r;
-    if (a->kind == TASK_TRACE) {
-        r = live_trace_spec(l, t, &spec, e);
-    } else {
-        static struct live_at points[SCHED_BLOCK_MAX]; /* one loop, one thread */
-        size_t n;
-        const struct span *spans = h->out.spans + a->first;
-        r = sift(h, l, t, spans, a->count, points, &n, turn, e);
-        nothing = n == 0;
-        for (size_t i = 0; r >= 0 && i < a->count; i++)
-            r = spans_add(&at.points, spans[i].lo, spans[i].hi);
-        if (r >= 0 && n)
-            r = live_points_spec(l, t, points, n, &spec, e);
-    }
-    if (r >= 0)
-        r = store_add_attempt(h->store, &at, e);
-    if (r >= 0 && nothing)
-        r = store_end_attempt(h->store, a->task, a->epoch, a->n, "done", 0, 0, clock_wall_ms(),
-                              NULL, 0, e);
-    struct store_sweep w;
-    if (r >= 0)
-        r = store_sweep(h->store, l->seq, &w, NULL, e);
-    if (r >= 0 && w.state == SWEEP_QUEUED)
-        r = store_sweep_state(h->store, l->seq, SWEEP_RUNNING, 0, e);
-    spans_clear(&at.points);
-    return r < 0 ? r : add_sending(turn, a, &l->id, nothing, &spec);
-}
-
 static int give_up(struct hub *h, const struct sched_action *a, const struct span *spans,
                    struct err *e)
 {
@@ -506,12 +303,12 @@ static int note_task(struct hub *h, const struct sched_action *a, const struct s
 
 /* Store one action; grants are collected in turn. */
 static int store_action(struct hub *h, const struct sched_actions *from,
-                        const struct sched_action *a, struct turn *turn, struct err *e)
+                        const struct sched_action *a, struct granted *turn, struct err *e)
 {
     uint64_t now = clock_wall_ms();
     switch (a->type) {
     case ACT_GRANT:
-        return take_grant(h, a, turn, e);
+        return grant_store(h, a, turn, e);
     case ACT_CLOSE:
         log_info("task %" PRIu64 ": attempt %" PRIu64 " of epoch %" PRIu64 " is over (%s)", a->task,
                  a->n, a->epoch, a->text);
@@ -628,7 +425,7 @@ static void keep_actions(struct hub *h)
         const struct sched_action *a = &h->out.v[i];
         if (!stored_kind(a->type) && a->type != ACT_SWEEP_GONE)
             continue;
-        struct sched_action *v = grown(h->kept.v, h->kept.n, &h->kept.room, sizeof(*v));
+        struct sched_action *v = hub_grown(h->kept.v, h->kept.n, &h->kept.room, sizeof(*v));
         if (!v)
             continue;
         h->kept.v = v;
@@ -637,7 +434,7 @@ static void keep_actions(struct hub *h)
         size_t k = 0;
         for (; k < a->count; k++) {
             struct span *sp =
-                grown(h->kept.spans, h->kept.n_spans, &h->kept.room_spans, sizeof(*sp));
+                hub_grown(h->kept.spans, h->kept.n_spans, &h->kept.room_spans, sizeof(*sp));
             if (!sp)
                 break;
             h->kept.spans = sp;
@@ -651,7 +448,7 @@ static void keep_actions(struct hub *h)
 static int store_kept(struct hub *h, struct err *e)
 {
     int r = 0;
-    struct turn none = { 0 };
+    struct granted none = { 0 };
     if (!h->kept.n)
         return 0;
     r = store_begin(h->store, e);
@@ -670,18 +467,10 @@ static int store_kept(struct hub *h, struct err *e)
     return 0;
 }
 
-static void free_turn(struct turn *t)
-{
-    for (size_t i = 0; i < t->n; i++)
-        free(t->v[i].spec);
-    free(t->v);
-    free(t->points);
-}
-
 /* Store the actions in h->out, then send. Returns how many grants needed no agent. */
 static size_t do_actions(struct hub *h)
 {
-    struct turn turn = { 0 };
+    struct granted turn = { 0 };
     struct err e = { 0 };
     size_t again = 0;
     int r = store_kept(h, &e);
@@ -710,7 +499,7 @@ static size_t do_actions(struct hub *h)
                            clock_mono_ms(), &h->kept, NULL);
         }
         h->failed = false;
-        free_turn(&turn);
+        granted_clear(&turn);
         sched_actions_reset(&h->out);
         return 0;
     }
@@ -735,7 +524,7 @@ static size_t do_actions(struct hub *h)
         hub_step(h, &ev);
     }
     again += turn.n_points > 0;
-    free_turn(&turn);
+    granted_clear(&turn);
     return again;
 }
 

@@ -46,7 +46,9 @@ const char *hub_agent_state(struct hub *h, const struct store_agent *a)
     const struct sched_agent *s = sched_agent(&h->sched, a->install);
     if (!s || !s->alive)
         return (s ? s->stopped : a->stopped) ? "stopped" : "lost";
-    return !a->drained ? "ready" : list_empty(&s->tasks) ? "drained" : "draining";
+    if (a->drained)
+        return list_empty(&s->tasks) ? "drained" : "draining";
+    return s->accept ? "ready" : "closed";
 }
 
 const char *hub_ended_state(const char *cause)

@@ -403,7 +403,7 @@ int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
 void sched_job_why(const struct sched *s, const struct sched_task *t, char out[200])
 {
     const struct sched_needs *n = t->needs;
-    size_t there = 0, fit = 0, cores = 0, memory = 0, kvm = 0, collect = 0, labels = 0;
+    size_t there = 0, fit = 0, shut = 0, cores = 0, memory = 0, kvm = 0, collect = 0, labels = 0;
     if (t->state == TASK_QUARANTINED) {
         snprintf(out, 200,
                  "three agents went while they held it; `siofleet retry %llu` lets it go on",
@@ -417,8 +417,12 @@ void sched_job_why(const struct sched *s, const struct sched_task *t, char out[2
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
-        if (!a->alive || !a->accept || a->drained)
+        if (!a->alive)
             continue;
+        if (!a->accept || a->drained) {
+            shut += sched_agent_fits(a, n);
+            continue;
+        }
         there++;
         fit += sched_agent_fits(a, n);
         cores += a->cores >= cores_on(a, n);
@@ -427,10 +431,15 @@ void sched_job_why(const struct sched *s, const struct sched_task *t, char out[2
         collect += !n->collect || a->collect != COLLECT_NO;
         labels += labels_have(a->labels, n->labels);
     }
-    if (!there)
-        snprintf(out, 200, "no agent takes work");
-    else if (fit)
+    if (fit)
         snprintf(out, 200, "%zu of %zu agents have what it needs, and are busy", fit, there);
+    else if (shut)
+        snprintf(out, 200,
+                 "only agents that are drained or closed have what it needs (%zu); `siofleet why "
+                 "AGENT` tells more",
+                 shut);
+    else if (!there)
+        snprintf(out, 200, "no agent takes work");
     else if (!labels)
         snprintf(out, 200, "no agent has the labels %.120s", n->labels);
     else if (!cores)

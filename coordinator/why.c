@@ -340,8 +340,10 @@ static int why_agent(struct why *y, const struct store_agent *a, const char **re
                a->drained_until_ms ? when : "", a->name);
     }
     why_space(y, s);
-    if (s && s->alive && !s->accept && !a->drained)
-        reason(y, "CLOSED", "it takes nothing new: it is ending, or its disk is full");
+    if (!strcmp(*ret_state, "closed"))
+        reason(y, "CLOSED",
+               "it takes nothing new: its disk is full, it is ending, or its program file was"
+               " replaced and it waits for its restart");
     char verdict[16];
     uint64_t at = 0, engine = 0;
     if (s && s->canary)

@@ -29,9 +29,9 @@ struct idle {
     char said[120];          /* "" = agents take work, as far as is known */
 };
 
-enum { READY, DRAINING, DRAINED, STOPPED, LOST, N_AGENT_STATES };
-static const char *const agent_states[N_AGENT_STATES] = { "ready", "draining", "drained", "stopped",
-                                                          "lost" };
+enum { READY, CLOSED, DRAINING, DRAINED, STOPPED, LOST, N_AGENT_STATES };
+static const char *const agent_states[N_AGENT_STATES] = { "ready",   "closed",  "draining",
+                                                          "drained", "stopped", "lost" };
 
 static int count_agents(void *ctx, json_t *body, struct err *e)
 {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # exec and logs on three agents: output, files, exit statuses, Ctrl-C, and what a restart of either end does to it.
 . "${0%/*}/tap.sh"
-plan 48
+plan 51
 cd "$work" || exit 1
 fleet_start 2 || exit 1
 start_third() {
@@ -144,3 +144,22 @@ run coordinator --data fleet/n3
 ok "a coordinator does not take an agent's folder" fails 1 "fleet/n3: the data folder of an agent"
 run agent --data fleet/c --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" --key fleet/n3.key
 ok "nor an agent a coordinator's" sh -c "[ $rc -eq 1 ] && grep -qx 'siofleet: fleet/c: the data folder of a coordinator' err"
+
+# an agent whose program was replaced under it
+mkdir bin
+cp "$sf" "${sf%/*}/siofleet-shim" bin/
+"$sf" keys new fleet/n4.key --role agent --name n4 && "$sf" keys allow --data fleet/c fleet/n4.key.pub
+start n4 bin/siofleet agent --data "$work/fleet/n4" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" \
+  --key "$work/fleet/n4.key" --cores 1 --ready-file "$work/fleet/n4.ready"
+until_ok 30 test -f fleet/n4.ready
+cp bin/siofleet bin/next && mv bin/next bin/siofleet
+start wait "$sf" exec --host n4 -- true
+wait_pid=$pid
+closed() { run ls agents --json && json '[a["state"] for a in d["items"] if a["name"] == "n4"] == ["closed"]'; }
+ok "an agent that takes nothing by itself is closed" until_ok 30 closed
+run why n4
+ok "why says what may be the matter" worked "CLOSED: .*its program file was replaced"
+waits() { "$sf" why "$("$sf" ls jobs --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["items"][-1]["job"])')" | grep -q "only agents that are drained or closed have what it needs (1)"; }
+ok "and of what waits for it, that it does" until_ok 30 waits
+kill -INT "$wait_pid"
+wait "$wait_pid"

@@ -219,6 +219,11 @@ Test(job, a_reason_names_what_no_agent_has)
     hello(2, 4, 99000, "", COLLECT_CAN);
     sched_job_why(&s, t, why);
     cr_assert_str_eq(why, "1 of 2 agents have what it needs, and are busy");
+    struct sched_event ev = { .type = EV_DRAIN };
+    install(ev.agent.install, 2);
+    step(&ev);
+    sched_job_why(&s, t, why);
+    cr_assert(strstr(why, "only agents that are drained or closed have what it needs (1)") == why);
 }
 
 Test(job, agents_that_are_prepared_come_first)

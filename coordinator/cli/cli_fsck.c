@@ -251,10 +251,15 @@ static int check_tasks(struct fsck *f, char *ret, size_t room, struct err *e)
 
 /* ---- */
 
-static bool exists(const char *dir, const char *name)
+/* *ret_err: why it cannot be told, where that is another reason than that it is not there. */
+static bool exists(const char *dir, const char *name, int *ret_err)
 {
     CLEANUP(freep) char *path = path_fmt("%s/%s", dir, name);
-    return path && access(path, F_OK) == 0;
+    if (path && access(path, F_OK) == 0)
+        return true;
+    if (!path || errno != ENOENT)
+        *ret_err = path ? errno : ENOMEM;
+    return false;
 }
 
 /* To change something it must belong to nobody. */
@@ -301,7 +306,10 @@ int run_fsck(struct cli *c, void *opts, int argc, char **argv)
     char store[640] = "";
     if (!o->data || !*o->data)
         return cli_failf(c, SF_EUSAGE, "--data: needed");
-    bool coordinator = exists(o->data, "store.db"), agent = exists(o->data, "install");
+    int why = 0;
+    bool coordinator = exists(o->data, "store.db", &why), agent = exists(o->data, "install", &why);
+    if (!coordinator && !agent && why)
+        return cli_failf(c, why, "%s: %s", o->data, strerror(why));
     if (!coordinator && !agent)
         return cli_failf(c, ENOENT, "%s: no folder of a coordinator (store.db) or agent (install)",
                          o->data);

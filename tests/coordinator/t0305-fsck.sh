@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Damage: found, named, moved aside, and brought back from the agents, at a restart and while it runs.
 . "${0%/*}/../cli/tap.sh"
-plan 30
+plan 31
 cd "$work" || exit 1
 small_log a.log 4 20000
 "$sf" trace build --log a.log -o t.trc >/dev/null 2>&1
@@ -24,6 +24,8 @@ ok "no --data is exit 2" fails 2 "--data"
 run fsck --data nosuch
 ok "no such folder is exit 1, and it is not made" fails 1 "nosuch"
 ok "really not" test ! -e nosuch
+run fsck --data s.ini
+ok "one that cannot be looked into is another case" fails 1 "s.ini: Not a directory"
 
 ok "a fleet" fleet_start 1
 run sweep run s.ini --csv s.csv

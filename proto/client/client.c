@@ -155,6 +155,8 @@ static int work(struct client *c, int64_t wait_ms, uint64_t want, struct msg *re
         int64_t due = xfers_tick(c->xfers, clock_mono_ms());
         if (due >= 0 && due < wait_ms)
             wait_ms = due;
+        if (!xfers_running(c->xfers)) /* it ended in this very tick: nobody will wake us */
+            wait_ms = 0;
     }
     struct pollfd fd = { .fd = c->bulk ? bulk_fd(c->bulk) : -1, .events = POLLIN };
     r = link_poll(c->link, &fd, c->bulk && c->xfers ? 1 : 0,

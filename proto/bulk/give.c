@@ -26,6 +26,9 @@ struct give {
     size_t n_owed;
     uint8_t *raw, *packed;
     struct zio_packer *packer;
+    bool small; /* PACK_SMALL, else PACK_FAST */
+    uint64_t pack_ns,
+        wait_ns; /* what packed chunks cost of late: to pack, and to wait for the wire */
     unsigned losses,
         raw_run; /* chunks in a row that packing did not help; sent since without a try */
 };
@@ -66,6 +69,18 @@ static int listen_to(struct give *g, struct err *e)
     }
 }
 
+/* A packed chunk took so long. What came before counts less and less. */
+static void choose_level(struct give *g, uint64_t pack_ns, uint64_t wait_ns)
+{
+    g->pack_ns = g->pack_ns - g->pack_ns / 8 + pack_ns;
+    g->wait_ns = g->wait_ns - g->wait_ns / 8 + wait_ns;
+    /* far apart, so that it does not swing; between the two either will do */
+    bool small = g->small ? g->wait_ns > g->pack_ns / 2 : g->wait_ns > 3 * g->pack_ns;
+    if (small != g->small)
+        zio_packer_level(g->packer, small ? PACK_SMALL : PACK_FAST);
+    g->small = small;
+}
+
 /* The bytes to send of the chunk in raw: *ret. Packed where that pays. */
 static size_t pack(struct give *g, size_t n, const uint8_t **ret, bool *ret_packed)
 {
@@ -99,19 +114,25 @@ static int give_chunk(struct give *g, uint64_t index, struct err *e)
     const uint8_t *p;
     bool packed;
     uint8_t head[FRAME_CHUNK_LEN];
+    uint64_t t0 = clock_mono_ns(), t1, flush_ns = 0;
     size_t n = pack(g, full, &p, &packed);
+    t1 = clock_mono_ns();
     size_t most = pace_rate_piece(&s->bulk->out, FRAME_BODY_MAX);
     frame_chunk(head, index, n, packed);
     conn_put(c, FRAME_CHUNK, head, sizeof(head));
     for (size_t done = 0; done < n;) {
         size_t m = n - done < most ? n - done : most;
         conn_put(c, FRAME_DATA, p + done, m);
+        uint64_t since = clock_mono_ns();
         int r = conn_flush(c, &g->pace, &s->bulk->out);
+        flush_ns += clock_mono_ns() - since;
         if (r < 0)
             return r == -ECANCELED ? r : err_sys(e, -r, "bulk");
         done += m;
         atomic_fetch_add(&s->moved_b, m);
     }
+    if (packed)
+        choose_level(g, t1 - t0, flush_ns);
     return 0;
 }
 
@@ -167,7 +188,7 @@ void *give_main(void *arg)
                       .rx = { .id = s->ticket.artefact, .size_b = s->size_b },
                       .raw = raw,
                       .packed = packed,
-                      .packer = zio_packer_new(PIECE_PACK_LEVEL) };
+                      .packer = zio_packer_new(PACK_FAST) };
     int r = raw && packed && g.packer ? conn_init(&s->conn) : -ENOMEM;
     pace_init(&g.pace);
     if (r < 0)

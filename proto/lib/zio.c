@@ -253,6 +253,11 @@ struct zio_packer *zio_packer_new(int level)
     return (struct zio_packer *)(void *)c;
 }
 
+void zio_packer_level(struct zio_packer *p, int level)
+{
+    ZSTD_CCtx_setParameter(cctx(p), ZSTD_c_compressionLevel, level);
+}
+
 void zio_packer_free(struct zio_packer **p)
 {
     ZSTD_freeCCtx(cctx(*p));

@@ -36,6 +36,7 @@ size_t zio_bound(size_t n);
 /* The same with its tables kept between calls, for many blocks. level may be negative (faster). NULL without memory. */
 struct zio_packer;
 struct zio_packer *zio_packer_new(int level);
+void zio_packer_level(struct zio_packer *p, int level); /* from the next block on */
 void zio_packer_free(struct zio_packer **p);
 ssize_t zio_packer_pack(struct zio_packer *p, void *dst, size_t room, const void *src, size_t n);
 struct zio_unpacker;

@@ -888,8 +888,12 @@ static int publish(struct cas *c, const struct id *id, uint64_t size, const stru
         return r;
     }
     r = dir_sync(folder);
-    if (r < 0)
-        return err_sys(e, -r, "%s", folder);
+    if (r < 0) { /* the caller has its file as it was, and may try again */
+        r = err_sys(e, -r, "%s", folder);
+        if (rename(path, temp) == 0)
+            unlink(list);
+        return r;
+    }
     return insert(c, id, size, clock_wall_ms()) < 0 ? err_sys(e, ENOMEM, "%s", path) : 0;
 }
 

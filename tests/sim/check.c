@@ -433,7 +433,7 @@ static void check_row(struct db *d, unsigned no, uint64_t index, struct sweep_ro
         if ((uint64_t)sqlite3_column_int64(d->s, 3) != right.time_ps &&
             !may(PLAN_wrong, PLAN_wrong))
             sim_fail("s%u, point %" PRIu64 ": a wrong result was accepted", no, index);
-    } else if (!may_fail()) {
+    } else if (!may_fail() && !(w->by_id == 2 && check.n_rotten)) { /* its only copies are there */
         sim_fail("s%u, point %" PRIu64 " is %s without a reason: %s", no, index, status,
                  text(d, 4));
     }

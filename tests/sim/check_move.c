@@ -156,8 +156,12 @@ static void check_at(struct grown *g, uint64_t durable_b)
 static void check_over(struct grown *g, const struct msg_stream_over *m)
 {
     if (!*m->code) {
+        char hex[ID_HEX_LEN];
+        id_hex(&g->id, hex);
         move_stats->streams++;
         check_have(&g->id);
+        if (move.rots[COORDINATOR_HOST]) /* perhaps in the file that it was then */
+            check_rotten(hex);
     } else if (!g->dropped && !move.rots[COORDINATOR_HOST] && !move.rots[g->from]) {
         sim_fail("a log of %s is refused: %s", world.host[g->from].name, m->text ? m->text : "");
     }

@@ -9,7 +9,7 @@
 #include "proto/base/log.h"
 #include "proto/base/num.h"
 
-enum { KNOWN_AT_SUBMIT = 20000, UNDRAIN_MS = 500 };
+enum { KNOWN_AT_SUBMIT = 20000, UNDRAIN_MS = 2000 };
 
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code)
 {

@@ -9,7 +9,10 @@
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 
-enum { ALLOW_WHOLE_MS = 250 }; /* at least between two looks at every file */
+enum {
+    ALLOW_WHOLE_MS = 250, /* at least between two looks at every file */
+    ALLOW_COST = 200,     /* and so many times what such a look takes: with 10,000 keys 2 s */
+};
 
 static void closedirp(DIR **d)
 {
@@ -90,7 +93,7 @@ int allow_refresh(struct allow *a)
         return 0;
     uint64_t start = clock_mono_ns();
     int r = folder_mark(a->dir, &mark);
-    a->whole_ms = now + ALLOW_WHOLE_MS + (clock_mono_ns() - start) * 50 / 1000000;
+    a->whole_ms = now + ALLOW_WHOLE_MS + (clock_mono_ns() - start) * ALLOW_COST / 1000000;
     if (r < 0)
         return r;
     if (mark == a->mark)

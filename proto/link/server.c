@@ -497,9 +497,11 @@ static int recv_server(struct link *l, struct link_event *ev, struct err *e)
     r = 0;
     if (odd || !parts || !key[0])
         goto out;
-    /* Closings that happened before this message must be known before its descriptor is believed. */
-    server_monitor(l);
     struct conn *c = conn_by_rid(l, rid, rid_len, key);
+    if (!c || c->fd != fd) {
+        /* Closings that happened before this message must be known before its descriptor is believed. */
+        server_monitor(l);
+    }
     if (!c) {
         const struct key_pub *k = allow_find(&l->allow, key);
         if (!k) {

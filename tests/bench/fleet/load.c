@@ -664,11 +664,15 @@ static int run_queue(void)
     void *sock = new_socket(ZMQ_DEALER);
     connect_as(sock, &key);
     for (uint64_t i = 1; i <= opt.jobs && !stop; i++) {
-        int n =
-            snprintf(job, sizeof(job),
-                     "{\"kind\":\"collect\",\"name\":\"queue\",\"ini\":\"x%" PRIu64
-                     "\",\"runs\":%" PRIu64 ",\"files\":{},\"again\":true,\"labels\":\"no=such\"}",
-                     i, opt.tasks);
+        int n = opt.exec ? snprintf(job, sizeof(job),
+                                    "{\"kind\":\"exec\",\"name\":\"queue\",\"argv\":[\"true\"],"
+                                    "\"hosts\":[\"%s\"]}",
+                                    opt.exec)
+                         : snprintf(job, sizeof(job),
+                                    "{\"kind\":\"collect\",\"name\":\"queue\",\"ini\":\"x%" PRIu64
+                                    "\",\"runs\":%" PRIu64
+                                    ",\"files\":{},\"again\":true,\"labels\":\"no=such\"}",
+                                    i, opt.tasks);
         struct msg m = { .type = M_SUBMIT_JOB,
                          .submit_job = { .req = i,
                                          .request_id = "",

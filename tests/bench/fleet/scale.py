@@ -259,9 +259,10 @@ def connections(a, fleet):
     time.sleep(a.seconds)
     core = (cpu_s(fleet.coord.pid) - cpu) / (time.monotonic() - t)
     rss = rss_b(fleet.coord.pid)
+    heard = n_agents(fleet)
     load.send_signal(signal.SIGTERM)
     d = fleet.result(load, 60)
-    if d["welcomed"] != a.connections or d["drops"] or d["beats"] - d["beat_acks"] > a.connections:
+    if d["welcomed"] != a.connections or d["drops"] or heard != a.connections:
         fail(f"connections: beats were lost: {d}")
     return {"connections": a.connections, "connect_s": d["connect_s"], "coordinator_core_pct": round(100 * core, 1),
             "coordinator_mib": round(rss / 2**20, 1), "beat_us": d["beat_us"]}
@@ -284,8 +285,9 @@ def restart(a, fleet):
     fleet.coord.wait()
     os.remove(fleet.path("ready"))
     os.remove(ready)
+    load.send_signal(signal.SIGUSR1)  # what it takes it to close its old connections is nothing of ours
+    until("connections closed", lambda: len(os.listdir(f"/proc/{load.pid}/fd")) < 1000, 60, load)
     t = time.monotonic()
-    load.send_signal(signal.SIGUSR1)
     fleet.start()
     serving = time.monotonic() - t
     until("agents back", lambda: os.path.exists(ready), 120, load)
@@ -389,6 +391,7 @@ def main():
     ap.add_argument("--baseline")
     ap.add_argument("--out")
     a = ap.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: fail("told to stop"))  # what it started ends with it
     a.bin = os.path.abspath(a.bin)
     a.sf = os.path.join(a.bin, "siofleet")
     a.load = os.path.join(a.bin, "tests/bench/fleet_load")

@@ -32,6 +32,8 @@ enum {
     SCHED_BLOCK_MAX = 1024,  /* points in a block: its spec must fit a frame */
     SCHED_POINT_SLOTS = 2,   /* points tasks an agent holds: one runs, one waits */
     SCHED_TRACE_SLOTS = 8,   /* trace tasks an agent holds at most; never more than its cores */
+    SCHED_EXEC_SLOTS = 16,   /* commands likewise: more would be declined, and all else with them for a while */
+    SCHED_COLLECT_SLOTS = 8, /* collections likewise */
     SCHED_TRACE_WINDOW = 64, /* traces of a sweep that are being made at a time */
     SCHED_BACKOFF_MS = 1000, /* after the first failure; doubles */
     SCHED_BACKOFF_MAX_MS = 60000,

@@ -283,6 +283,8 @@ static bool has_room(const struct sched_agent *a, const struct sched_task *t)
     const struct sched_needs *n = t->needs;
     uint64_t cores, memory_mib;
     bool exclusive;
+    if (a->n_tasks[t->kind] >= (t->kind == TASK_EXEC ? SCHED_EXEC_SLOTS : SCHED_COLLECT_SLOTS))
+        return false;
     held(a, &cores, &memory_mib, &exclusive);
     return !exclusive && cores + cores_on(a, n) <= a->cores &&
            memory_mib + n->memory_mib <= a->memory_mib &&

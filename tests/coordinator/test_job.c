@@ -167,6 +167,22 @@ Test(job, a_command_that_was_declined_is_granted_again)
     cr_assert_eq(did(ACT_GRANT, 0)->n, 2);
 }
 
+Test(job, an_agent_gets_no_more_commands_than_it_takes_and_the_others_when_some_end)
+{
+    struct sched_needs n = { .pinned = true };
+    hello(1, 4, 1000, "", COLLECT_NO);
+    install(n.install, 1);
+    for (uint64_t i = 1; i <= SCHED_EXEC_SLOTS + 3; i++)
+        submit_one(i, TASK_EXEC, n);
+    tick();
+    cr_assert(did(ACT_GRANT, SCHED_EXEC_SLOTS - 1));
+    cr_assert(!did(ACT_GRANT, SCHED_EXEC_SLOTS));
+    struct sched_action g = *did(ACT_GRANT, 0);
+    end(&g, "done");
+    tick();
+    cr_assert(did(ACT_GRANT, 0) && !did(ACT_GRANT, 1));
+}
+
 Test(job, a_command_for_a_host_that_went_meanwhile_fails_instead_of_waiting)
 {
     struct sched_needs n = { .pinned = true };

@@ -15,7 +15,7 @@
 #include "proto/base/file.h"
 #include "proto/base/num.h"
 
-enum { EVENTS_MAX = 100000, CHECK_MS = 250 };
+enum { EVENTS_MAX = 100000 };
 
 /* ---- errors and statements */
 
@@ -23,6 +23,13 @@ int db_error(const struct store *st, int rc, struct err *e, const char *what)
 {
     const char *why = st->db ? sqlite3_errmsg(st->db) : sqlite3_errstr(rc);
     switch (rc & 0xff) {
+    case SQLITE_IOERR:
+        if (rc == SQLITE_IOERR_DATA)
+            return err_set(e, SF_EINTEGRITY,
+                           "%s: damaged: page %" PRIu64
+                           " does not have the sum it was written with",
+                           st->path, st->db ? db_bad_page(st->db) : 0);
+        return err_set(e, EIO, "%s: %s: %s", st->path, what, why);
     case SQLITE_FULL:
         return err_set(e, ENOSPC, "%s: %s: no space left on device", st->path, what);
     case SQLITE_NOTADB:
@@ -218,7 +225,7 @@ static struct store *store_new(const char *dir)
     struct store *st = calloc(1, sizeof(*st));
     if (!st)
         return NULL;
-    st->lock = -1;
+    st->lock = st->mark = -1;
     st->dir = strdup(dir);
     st->path = path_fmt("%s/store.db", dir);
     if (!st->dir || !st->path)
@@ -237,47 +244,50 @@ void store_free(struct store **pst)
     for (size_t i = 0; i < st->n_cache; i++)
         sqlite3_finalize(st->cache[i].st);
     sqlite3_close(st->asker);
+    mark_close(st);
     sqlite3_close(st->db);
     closep(&st->lock);
     free(st->dir);
     free(st->path);
     free(st->used);
+    free(st->page);
     free(st);
+}
+
+/* The file that a message of damage names: the store or its log. */
+static const char *file_of(const struct err *e, const struct store *st, char path[512])
+{
+    const char *end = strstr(e->text, ": damaged");
+    if (!end || end - e->text >= 512)
+        return st->path;
+    memcpy(path, e->text, (size_t)(end - e->text));
+    path[end - e->text] = 0;
+    return path;
 }
 
 /* The part of a message behind its places. */
 static const char *last_cause(const struct err *e)
 {
-    static char text[100]; /* e is written over with it */
+    static char text[160]; /* e is written over with it */
     const char *p = strstr(e->text, "damaged: ");
-    snprintf(text, sizeof(text), "%.99s", p ? p + 9 : e->text);
+    snprintf(text, sizeof(text), "%.159s", p ? p + 9 : e->text);
     text[strcspn(text, "\n")] = 0;
     return text;
 }
 
-static int check_time(void *until_ms)
+static int open_file(struct store *st, struct err *e)
 {
-    return clock_mono_ms() >= *(uint64_t *)until_ms;
-}
-
-/* What damage shows in the time that a start may take: a small store is read whole, of a large one the first part. fsck reads
- * all of it. */
-static int quick_check(struct store *st, struct err *e)
-{
-    sqlite3_stmt *s = NULL;
-    uint64_t until_ms = clock_mono_ms() + CHECK_MS;
-    sqlite3_progress_handler(st->db, 20000, check_time, &until_ms);
-    int rc = sqlite3_prepare_v2(st->db, "PRAGMA quick_check(1)", -1, &s, NULL), r = 0;
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(s);
-    const char *text = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(s, 0) : NULL;
-    if (text && strcmp(text, "ok") != 0)
-        r = err_set(e, SF_EINTEGRITY, "%s: damaged: %.150s", st->path, text);
-    else if (rc != SQLITE_ROW && rc != SQLITE_DONE && (rc & 0xff) != SQLITE_INTERRUPT)
-        r = db_error(st, rc, e, "open");
-    sqlite3_finalize(s);
-    sqlite3_progress_handler(st->db, 0, NULL, NULL);
-    return r;
+    int rc =
+        sqlite3_open_v2(st->path, &st->db,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, db_vfs());
+    if (rc != SQLITE_OK)
+        return db_error(st, rc, e, "open");
+    sqlite3_extended_result_codes(st->db, 1);
+    sqlite3_busy_timeout(st->db, 2000); /* a reader that ends may checkpoint */
+    struct stat sb;
+    if (stat(st->path, &sb) < 0 || !sb.st_size)
+        db_want_sums(st->db);
+    return mark_open(st, e);
 }
 
 int store_open(const char *dir, struct store **ret, struct err *e)
@@ -290,26 +300,25 @@ int store_open(const char *dir, struct store **ret, struct err *e)
     if (!st)
         return err_sys(e, ENOMEM, "%s", dir);
     r = lock_dir(st, e);
-    if (r < 0)
-        return r;
-    int rc = sqlite3_open_v2(
-        st->path, &st->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
-    if (rc != SQLITE_OK)
-        return db_error(st, rc, e, "open");
-    sqlite3_extended_result_codes(st->db, 1);
-    sqlite3_busy_timeout(st->db, 2000); /* a reader that ends may checkpoint */
-    r = db_exec(st,
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
-                "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192", /* 8 MiB */
-                e, "open");
     if (r >= 0)
-        r = quick_check(st, e);
+        r = store_check_log(dir, e);
+    if (r >= 0)
+        r = open_file(st, e);
+    if (r >= 0)
+        r = db_exec(
+            st,
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
+            "PRAGMA cache_size = -8192", /* 8 MiB */
+            e, "open");
+    if (r >= 0)
+        r = db_quick_check(st, e);
     if (r >= 0)
         r = db_migrate(st, e);
+    char path[512];
     if (r == -SF_EINTEGRITY)
         return err_set(e, SF_EINTEGRITY,
                        "%s: damaged; `siofleet fsck --data %s --repair` saves what can be read: %s",
-                       st->path, dir, last_cause(e));
+                       file_of(e, st, path), dir, last_cause(e));
     if (r < 0)
         return r;
     *ret = TAKE(st);
@@ -332,20 +341,22 @@ int store_open_ro(const char *dir, struct store **ret, struct err *e)
     if (!wal || !lock || !uri)
         return err_sys(e, ENOMEM, "%s", dir);
     struct stat sb;
-    bool still = (stat(wal, &sb) < 0 || sb.st_size == 0) && !strpbrk(st->path, "?#%");
-    if (still) {
-        CLEANUP(closep) int fd = open(lock, O_RDONLY | O_CLOEXEC);
-        still = fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0;
-    }
+    CLEANUP(closep) int fd = open(lock, O_RDONLY | O_CLOEXEC);
+    bool still = fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0;
+    int r = still ? store_check_log(dir, e) : 0;
+    closep(&fd);
+    if (r < 0)
+        return r;
+    still = still && (stat(wal, &sb) < 0 || sb.st_size == 0) && !strpbrk(st->path, "?#%");
     int rc = sqlite3_open_v2(
         still ? uri : st->path, &st->db,
-        SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (still ? SQLITE_OPEN_URI : 0), NULL);
+        SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (still ? SQLITE_OPEN_URI : 0), db_vfs());
     if (rc != SQLITE_OK)
         return db_error(st, rc, e, "open");
     sqlite3_extended_result_codes(st->db, 1);
     sqlite3_busy_timeout(st->db, 2000);
     uint64_t v = 0;
-    int r = db_version(st, &v, e);
+    r = db_version(st, &v, e);
     if (r < 0)
         return r;
     if (v < STORE_VERSION)

@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 10 };
+enum { STORE_VERSION = 11 };
 
 struct store;
 
@@ -30,6 +30,10 @@ int store_open(const char *dir, struct store **ret, struct err *e); /* makes DIR
 int store_open_ro(const char *dir, struct store **ret,
                   struct err *e); /* beside a running coordinator or without one */
 void store_free(struct store **st);
+
+/* Whether the log beside store.db holds all that was acknowledged: 0, or -SF_EINTEGRITY with how much is left. Also done by
+ * store_open() and, where no coordinator runs, store_open_ro(). Nobody may write meanwhile (hold DIR/lock). */
+int store_check_log(const char *dir, struct err *e);
 
 int store_begin(struct store *st, struct err *e);  /* fine when one is open */
 int store_commit(struct store *st, struct err *e); /* durable on return; fine when none is open */
@@ -148,6 +152,9 @@ int store_salvage(const char *dir, const char *aside, json_t **ret, struct err *
 
 /* Every page of the file, every index against its table. 0, or -SF_EINTEGRITY with what is wrong first. */
 int store_check(struct store *st, struct err *e);
+/* Whether pages have checksums; a store made before version 11 has none until it gets them: the file is written anew. */
+bool store_has_sums(struct store *st);
+int store_add_sums(struct store *st, struct err *e);
 
 /* ---- agents */
 

@@ -244,7 +244,7 @@ static int open_asker(struct store *st, struct err *e)
         return -ENOMEM;
     int rc = sqlite3_open_v2(
         still ? uri : st->path, &st->asker,
-        SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (still ? SQLITE_OPEN_URI : 0), NULL);
+        SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (still ? SQLITE_OPEN_URI : 0), db_vfs());
     if (rc != SQLITE_OK) {
         int r = db_error(st, rc, e, "open");
         sqlite3_close(st->asker);

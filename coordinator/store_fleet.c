@@ -170,21 +170,6 @@ int store_artefacts(struct store *st, int (*cb)(void *ctx, const struct store_ar
     return stop ? stop : r;
 }
 
-int store_check(struct store *st, struct err *e)
-{
-    char text[200] = "";
-    sqlite3_stmt *s = db_use(st, "PRAGMA integrity_check(1)", e);
-    if (!s)
-        return -EIO;
-    int r = db_step(st, s, e, "check");
-    if (r == 1)
-        db_text(s, 0, text, sizeof(text));
-    sqlite3_reset(s);
-    if (r < 0)
-        return r;
-    return strcmp(text, "ok") ? err_set(e, SF_EINTEGRITY, "%s: damaged: %s", st->path, text) : 0;
-}
-
 /* ---- agents */
 
 #define AGENT_COLS                                                                                 \

@@ -1,4 +1,4 @@
-/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c, store_block.c, store_refs.c and store_ask.c share. Nobody else
+/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c, store_block.c, store_refs.c, store_sum.c, store_mark.c and store_ask.c share. Nobody else
  * includes this: sqlite3.h ends here. */
 #pragma once
 #include <sqlite3.h>
@@ -11,7 +11,8 @@ struct store {
     sqlite3 *db;
     sqlite3 *asker; /* read-only, for --sql; opened when first asked */
     char *dir, *path;
-    int lock;
+    int lock, mark;
+    uint8_t *page; /* store_mark.c: room for one, made when first needed */
     bool open_tx, read_only;
     struct {
         const char *sql; /* a literal: its address is the key */
@@ -44,6 +45,24 @@ int db_exec(struct store *st, const char *sql, struct err *e, const char *what);
 uint64_t db_u64(sqlite3_stmt *s, int k);
 void db_text(sqlite3_stmt *s, int k, char *out, size_t room);
 void db_id(sqlite3_stmt *s, int k, struct id *ret);
+
+/* store_sum.c: the name of the file layer with sums of pages, for sqlite3_open_v2(); NULL = there is no memory. */
+const char *db_vfs(void);
+/* A new file gets sums; one without gets them with the next VACUUM. Before anything is read. */
+int db_want_sums(sqlite3 *db);
+bool db_has_sums(sqlite3 *db); /* or will have with the next VACUUM */
+/* Pages with a wrong sum are given out as they are (and still noted), for what is better than nothing. */
+void db_lenient(sqlite3 *db, bool on);
+/* The page that made the last SQLITE_IOERR_DATA, 0 = none since the last call. */
+uint64_t db_bad_page(sqlite3 *db);
+
+/* store_check.c: what damage shows in the time that a start may take: a small store is read whole, of a large one the first part */
+int db_quick_check(struct store *st, struct err *e);
+
+/* store_mark.c: each commit of st is marked from now on, and checkpoints are made; at the end all of the log goes into
+ * store.db, or it stays. st->mark is -1 when not open. */
+int mark_open(struct store *st, struct err *e);
+void mark_close(struct store *st);
 
 /* store_row.c: st->count goes into t_sweep */
 int db_flush_count(struct store *st, struct err *e);

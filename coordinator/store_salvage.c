@@ -21,6 +21,7 @@ struct table {
     bool ints;               /* key and second are numbers */
     uint64_t rows;
     bool whole;
+    bool doubtful; /* some came from a page with a wrong sum */
 };
 
 struct salvage {
@@ -143,6 +144,9 @@ static int copy_table(struct salvage *v, struct err *e)
 {
     struct table *t = v->t;
     t->whole = true;
+    /* Results of a page with a wrong sum are computed again; of all else as much as can be read is better than nothing. */
+    db_lenient(v->old->db, strcmp(t->name, "t_row") != 0);
+    db_bad_page(v->old->db);
     if (t->ints && *t->second)
         return copy_by_sweep(v, e);
     if (t->ints)
@@ -293,10 +297,12 @@ static int mend(struct salvage *v, bool whole, uint64_t *ret_reopened, struct er
 
 static int open_old(struct store *st, struct err *e)
 {
-    int rc = sqlite3_open_v2(st->path, &st->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc =
+        sqlite3_open_v2(st->path, &st->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, db_vfs());
     if (rc != SQLITE_OK)
         return db_error(st, rc, e, "open");
     sqlite3_extended_result_codes(st->db, 1);
+    sqlite3_db_config(st->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* kept as it is */
     /* so that what is wrong in one place does not keep us from the others */
     sqlite3_exec(st->db, "PRAGMA writable_schema = ON; PRAGMA cell_size_check = ON", NULL, NULL,
                  NULL);
@@ -306,32 +312,30 @@ static int open_old(struct store *st, struct err *e)
 static int open_new(struct store *st, struct err *e)
 {
     unlink(st->path);
-    int rc = sqlite3_open_v2(
-        st->path, &st->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc =
+        sqlite3_open_v2(st->path, &st->db,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, db_vfs());
     if (rc != SQLITE_OK)
         return db_error(st, rc, e, "open");
     sqlite3_extended_result_codes(st->db, 1);
+    db_want_sums(st->db);
     int r = db_exec(st, "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL", e, "open");
     return r < 0 ? r : db_migrate(st, e);
 }
 
-/* The old file with its log goes to `aside`, then the new one to its place. */
+/* The old file with its log goes to `aside`, then the new one to its place; last the mark, which until then keeps a coordinator from
+ * starting on a store whose log is gone. */
 static int swap(const char *dir, const char *aside, const char *made, struct err *e)
 {
-    static const char *const ends[] = { "-wal", "-shm", "" };
+    static const char *const ends[] = { "-wal", "-shm", "", NULL, "-mark" };
     for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
-        CLEANUP(freep) char *from = path_fmt("%s/store.db%s", dir, ends[i]);
-        CLEANUP(freep) char *to = path_fmt("%s/store.db%s", aside, ends[i]);
+        CLEANUP(freep) char *from = path_fmt("%s/store.db%s", dir, ends[i] ? ends[i] : "");
+        CLEANUP(freep) char *to = path_fmt("%s/store.db%s", aside, ends[i] ? ends[i] : "");
         if (!from || !to)
             return err_sys(e, ENOMEM, "%s", dir);
-        if (rename(from, to) < 0 && errno != ENOENT)
-            return err_sys(e, errno, "%s", to);
+        if (ends[i] ? rename(from, to) < 0 && errno != ENOENT : rename(made, from) < 0)
+            return err_sys(e, errno, "%s", ends[i] ? to : from);
     }
-    CLEANUP(freep) char *place = path_fmt("%s/store.db", dir);
-    if (!place)
-        return err_sys(e, ENOMEM, "%s", dir);
-    if (rename(made, place) < 0)
-        return err_sys(e, errno, "%s", place);
     dir_sync(aside);
     int r = dir_sync(dir);
     return r < 0 ? err_sys(e, -r, "%s", dir) : 0;
@@ -342,7 +346,7 @@ static struct store *store_at(const char *dir, const char *name)
     struct store *st = calloc(1, sizeof(*st));
     if (!st)
         return NULL;
-    st->lock = -1;
+    st->lock = st->mark = -1;
     st->dir = strdup(dir);
     st->path = path_fmt("%s/%s", dir, name);
     if (!st->dir || !st->path)
@@ -357,7 +361,7 @@ int store_salvage(const char *dir, const char *aside, json_t **ret, struct err *
     CLEANUP(freep) struct table *t = calloc(TABLES_MAX, sizeof(*t));
     struct salvage v = { .old = old, .new = new };
     uint64_t reopened = 0;
-    bool whole = true;
+    bool whole = store_check_log(dir, NULL) != -SF_EINTEGRITY; /* else: commits are lost */
     if (!old || !new || !t)
         return err_sys(e, ENOMEM, "%s", dir);
     int r = dir_make(aside, 0700, e);
@@ -365,6 +369,8 @@ int store_salvage(const char *dir, const char *aside, json_t **ret, struct err *
         r = open_new(new, e);
     size_t n = r >= 0 ? list_tables(&v, t) : 0, found = 0;
     bool readable = r >= 0 && open_old(old, NULL) >= 0;
+    if (readable)
+        db_lenient(old->db, true); /* also its schema */
     if (r >= 0)
         r = db_exec(new, "BEGIN", e, "salvage");
     for (size_t i = 0; r >= 0 && readable && i < n; i++) {
@@ -373,8 +379,9 @@ int store_salvage(const char *dir, const char *aside, json_t **ret, struct err *
         if (r == 1) {
             found++;
             r = copy_table(&v, e);
+            t[i].doubtful = strcmp(t[i].name, "t_row") != 0 && db_bad_page(old->db);
         }
-        whole &= t[i].whole;
+        whole &= t[i].whole && !t[i].doubtful;
     }
     sqlite3_finalize(v.in);
     free(v.cols);
@@ -388,8 +395,9 @@ int store_salvage(const char *dir, const char *aside, json_t **ret, struct err *
     }
     json_t *tables = json_array();
     for (size_t i = 0; found && i < n; i++)
-        json_array_append_new(tables, json_pack("{s:s, s:o, s:b}", "table", t[i].name, "rows",
-                                                json_u64(t[i].rows), "whole", t[i].whole));
+        json_array_append_new(tables, json_pack("{s:s, s:o, s:b, s:b}", "table", t[i].name, "rows",
+                                                json_u64(t[i].rows), "whole", t[i].whole,
+                                                "doubtful", t[i].doubtful));
     CLEANUP(freep) char *made = TAKE(new->path);
     store_free(&old); /* closed before their files move */
     store_free(&new);

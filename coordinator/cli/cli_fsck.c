@@ -172,16 +172,38 @@ static int save_store(struct fsck *f, struct err *e)
     return 0;
 }
 
+/* A store made before there were checksums of pages. */
+static int add_sums(struct fsck *f, struct err *e)
+{
+    CLEANUP(store_free) struct store *st = NULL;
+    int r = unlock_data(f);
+    if (r >= 0)
+        r = store_open(f->data, &st, e);
+    if (r >= 0)
+        r = store_add_sums(st, e);
+    if (r >= 0)
+        advise(f, "start the coordinator: the store's pages have checksums now");
+    return r;
+}
+
 static int check_store(struct fsck *f, char *ret, size_t room, struct err *e)
 {
     struct err why = { 0 };
     struct store *st = NULL;
-    int r = store_open_ro(f->data, &st, &why);
+    int r = f->repair ? store_check_log(f->data, &why) : 0; /* we hold the lock */
+    if (r >= 0)
+        r = store_open_ro(f->data, &st, &why);
     if (r >= 0)
         r = store_check(st, &why);
     if (r >= 0)
         r = store_artefacts(st, in_cas, f, &why);
+    bool sums = r >= 0 && store_has_sums(st);
     store_free(&st);
+    if (r >= 0 && !sums && f->repair)
+        r = add_sums(f, &why);
+    else if (r >= 0 && !sums)
+        advise(f, "its pages have no checksums, it was made by an older version: stop the "
+                  "coordinator, run fsck --repair");
     if (r >= 0)
         snprintf(ret, room, "ok");
     else if (r == -SF_EINTEGRITY && f->repair) {
@@ -284,9 +306,12 @@ static void print_salvage(const json_t *s)
     json_array_foreach (json_object_get(s, "tables"), i, t) {
         uint64_t rows = 0;
         json_get_u64(t, "rows", &rows, NULL);
-        printf("saved %8" PRIu64 " rows of %s%s\n", rows,
+        printf("saved %8" PRIu64 " rows of %s%s%s\n", rows,
                json_string_value(json_object_get(t, "table")),
-               json_is_true(json_object_get(t, "whole")) ? "" : ": some are lost");
+               json_is_true(json_object_get(t, "whole")) ? "" : ": some are lost",
+               json_is_true(json_object_get(t, "doubtful"))
+                   ? ": some are from a damaged page and may be wrong"
+                   : "");
     }
     uint64_t n = 0, named = 0;
     json_get_u64(s, "reopened", &n, NULL);

@@ -31,7 +31,8 @@ ok "without asking the coordinator" json 'd["equal"] is True'
 stop_all
 run repro s:5 --data fleet/c
 ok "and without one" worked "equal"
-sqlite3 fleet/c/store.db "UPDATE t_row SET s_iotlb_hit = s_iotlb_hit + 1 WHERE idx = 5"
+# in the log, for a page of the file itself would not have its sum
+sqlite3 -cmd '.dbconfig no_ckpt_on_close on' fleet/c/store.db "UPDATE t_row SET s_iotlb_hit = s_iotlb_hit + 1 WHERE idx = 5" >/dev/null
 run repro s:5 --data fleet/c --json
 ok "a row that was changed: exit 4" test "$rc" -eq 4
 ok "with the column and both values" json '[(x["column"],int(x["stored"])-int(x["now"])) for x in d["differing"]]==[("iotlb_hit",1)] and d["equal"] is False'

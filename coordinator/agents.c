@@ -424,7 +424,7 @@ int hub_note_trace(struct hub *h, const struct id *id, struct store_trace *ret, 
     return store_add_trace(h->store, ret, info, e);
 }
 
-void hub_trace_here(struct hub *h, const struct id *key, const struct store_trace *tr)
+static void trace_here(struct hub *h, const struct id *key, const struct store_trace *tr)
 {
     for (size_t i = 0; i < h->n_lives; i++) {
         struct live *l = h->lives[i];
@@ -469,7 +469,7 @@ static int trace_made(struct hub *h, const struct peer *p, const struct id *key,
         r = store_add_recipe(h->store, key, &id, json, e);
     if (r < 0)
         return r;
-    hub_trace_here(h, key, &tr);
+    trace_here(h, key, &tr);
     return 1;
 }
 

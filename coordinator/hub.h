@@ -171,7 +171,6 @@ void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m);
 void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m);
 void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end *m);
 void hub_decline(struct hub *h, const struct peer *p, const struct msg_decline *m);
-void hub_trace_here(struct hub *h, const struct id *key, const struct store_trace *tr);
 /* Head of a trace file in the cas -> its row in the store. */
 int hub_note_trace(struct hub *h, const struct id *id, struct store_trace *ret, struct err *e);
 
@@ -296,7 +295,6 @@ void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e,
 int hub_commit_now(struct hub *h, struct err *e);
 /* A sweep of the store into memory and into the scheduler. */
 int hub_load_sweep(struct hub *h, uint64_t seq, struct err *e);
-int hub_add_live(struct hub *h, struct live *l); /* taken */
 void hub_drop_live(struct hub *h, struct live *l);
 int hub_look_up_traces(struct hub *h, struct live *l, struct err *e);
 int hub_engine(struct hub *h, const struct id *engine, uint64_t *ret_num,

@@ -77,7 +77,7 @@ static uint64_t plan_end(void *ctx, uint64_t index)
     return sweep_trace_end(((struct live *)ctx)->sweep, index);
 }
 
-struct sched_plan live_plan(struct live *l)
+static struct sched_plan plan_of(struct live *l)
 {
     return (struct sched_plan){ l, plan_trace, plan_end };
 }
@@ -95,7 +95,7 @@ void live_event(struct live *l, const struct sweep_head *h, bool held, struct sp
                                          .priority = h->priority,
                                          .retries = h->retries > 1000 ? 1000 : (uint32_t)h->retries,
                                          .held = held,
-                                         .plan = live_plan(l),
+                                         .plan = plan_of(l),
                                          .todo = todo,
                                          .key = l->key,
                                          .build = l->build,

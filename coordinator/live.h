@@ -24,7 +24,6 @@ struct live {
 int live_new(const json_t *json, struct live **ret, struct err *e);
 void live_free(struct live **l);
 
-struct sched_plan live_plan(struct live *l);
 /* The event that hands it to the scheduler; todo is taken, NULL = all points. */
 void live_event(struct live *l, const struct sweep_head *h, bool held, struct spans *todo,
                 struct sched_event *ev);

@@ -178,7 +178,6 @@ int store_agent_drained(struct store *st, const uint8_t install[16], bool draine
                         uint64_t until_ms, struct err *e);
 int store_agent_stopped(struct store *st, const uint8_t install[16], uint64_t wall_ms,
                         struct err *e);
-int store_agent_seen(struct store *st, const uint8_t install[16], uint64_t wall_ms, struct err *e);
 int store_agents(struct store *st, int (*cb)(void *ctx, const struct store_agent *a), void *ctx,
                  struct err *e);
 int store_engine(struct store *st, const struct id *engine, uint64_t *ret_num,

@@ -296,15 +296,6 @@ int store_agent_stopped(struct store *st, const uint8_t install[16], uint64_t wa
     return db_step(st, s, e, "agent");
 }
 
-int store_agent_seen(struct store *st, const uint8_t install[16], uint64_t wall_ms, struct err *e)
-{
-    sqlite3_stmt *s = db_use(st, "UPDATE t_agent SET last_seen_ms = ? WHERE install = ?", e);
-    if (!s)
-        return -EIO;
-    db_bind(s, "ub", wall_ms, install, (size_t)16);
-    return db_step(st, s, e, "agent");
-}
-
 int store_agents(struct store *st, int (*cb)(void *ctx, const struct store_agent *a), void *ctx,
                  struct err *e)
 {

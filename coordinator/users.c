@@ -18,7 +18,7 @@ void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e,
 
 /* ---- live sweeps */
 
-int hub_add_live(struct hub *h, struct live *l)
+static int add_live(struct hub *h, struct live *l) /* taken */
 {
     if (h->n_lives == h->room_lives) {
         size_t room = h->room_lives ? h->room_lives * 2 : 16;
@@ -116,7 +116,7 @@ int hub_load_sweep(struct hub *h, uint64_t seq, struct err *e)
     if (r >= 0)
         r = store_missing(h->store, seq, l->points, &todo, e);
     if (r >= 0)
-        r = hub_add_live(h, l);
+        r = add_live(h, l);
     if (r < 0) {
         spans_clear(&todo);
         live_free(&l);
@@ -241,7 +241,7 @@ void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m)
     if (r >= 0)
         r = store_sweep(h->store, w.seq, &w, NULL, &e);
     if (r >= 0)
-        r = hub_add_live(h, l);
+        r = add_live(h, l);
     if (r < 0) {
         struct msg no = { .type = M_REFUSE };
         spans_clear(&todo);

@@ -94,7 +94,7 @@ static int send_pack(struct job *j, const char *kind, const struct pack *k, cons
     }
 }
 
-int install_release(struct job *j)
+static int install_release(struct job *j)
 {
     return send_pack(j, "releases", &j->p->release->pack, "release");
 }
@@ -240,7 +240,8 @@ static void roll_back(struct job *j)
     *j->ret = was;
 }
 
-int install_args(struct job *j, const char *args)
+/* Configure, start, wait until ready. */
+static int install_args(struct job *j, const char *args)
 {
     const char *id = j->p->release->pack.id, *server = j->p->server_line;
     struct id hash;

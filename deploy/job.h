@@ -85,8 +85,6 @@ bool job_fact_has(const struct job *j, const char *key, const char *value);
 int check_fits(struct job *j);  /* what must fit before anything is changed */
 int check_full(struct job *j);  /* all that `deploy check` tells */
 int setup_steps(struct job *j); /* those that are not done yet */
-int install_release(struct job *j);
-int install_args(struct job *j, const char *args); /* configure, start, wait until ready */
 int install_agent(struct job *j, enum place_verb verb);
 int install_coordinator(struct job *j); /* its public key is in facts.pub then */
 int remove_agent(struct job *j);

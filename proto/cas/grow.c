@@ -94,11 +94,6 @@ int cas_grow_open(struct cas *c, const struct id *key, bool make, struct cas_gro
     return 0;
 }
 
-uint64_t cas_grow_taken(const struct cas_grow *g)
-{
-    return g->taken_b;
-}
-
 uint64_t cas_grow_durable(const struct cas_grow *g)
 {
     return g->listed * CID_CHUNK;

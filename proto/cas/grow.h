@@ -21,7 +21,6 @@ struct cas_grow;
 /* key: whoever writes it made it up. make = false: -ENOENT where there is none. One owner. */
 int cas_grow_open(struct cas *c, const struct id *key, bool make, struct cas_grow **ret,
                   struct err *e);
-uint64_t cas_grow_taken(const struct cas_grow *g);   /* bytes added */
 uint64_t cas_grow_durable(const struct cas_grow *g); /* whole chunks that survive a crash, bytes */
 /* The next n bytes. -errno: nothing was added. */
 int cas_grow_add(struct cas_grow *g, const void *p, size_t n, struct err *e);

@@ -36,8 +36,7 @@ struct client {
     char *ep;
     uint64_t last_req, hello_req;
     bool ready; /* the hello of this connection is answered */
-    char version[33], role[17], refusal[65];
-    uint64_t epoch;
+    char refusal[65];
     unsigned connect_ms;
 };
 
@@ -186,9 +185,6 @@ static int work(struct client *c, int64_t wait_ms, uint64_t want, struct msg *re
         struct msg *m = &ev.msg;
         uint64_t *req = wire_req(m);
         if (m->type == M_USER_WELCOME && m->user_welcome.req == c->hello_req) {
-            snprintf(c->version, sizeof(c->version), "%s", m->user_welcome.version);
-            snprintf(c->role, sizeof(c->role), "%s", m->user_welcome.role);
-            c->epoch = m->user_welcome.epoch;
             c->features = m->user_welcome.features;
             c->ready = true;
             *ret_up = true;
@@ -272,21 +268,6 @@ void client_free(struct client **cp)
     link_free(&c->link, 200);
     free(c->ep);
     free(c);
-}
-
-const char *client_version(const struct client *c)
-{
-    return c->version;
-}
-
-const char *client_role(const struct client *c)
-{
-    return c->role;
-}
-
-uint64_t client_epoch(const struct client *c)
-{
-    return c->epoch;
 }
 
 const char *client_refusal(const struct client *c)

@@ -52,11 +52,6 @@ int client_open(const struct client_opt *o, unsigned connect_ms, const volatile 
                 struct client **ret, struct err *e);
 void client_free(struct client **c);
 
-/* From user_welcome. Borrowed. */
-const char *client_version(const struct client *c);
-const char *client_role(const struct client *c);
-uint64_t client_epoch(const struct client *c);
-
 /* Send q (its req is filled in here) and wait for the answer with that req into *ret (msg_clear()
  * it). A `refuse` is an error. When the connection breaks the question is asked again on the next
  * one: every question of a user can be repeated (submit has its request id). timeout_ms 0 =

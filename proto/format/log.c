@@ -841,24 +841,6 @@ ssize_t slog_read(struct slog_in *in, struct log_event ev[], size_t n, struct er
     return (ssize_t)got;
 }
 
-int slog_seek(struct slog_in *in, uint64_t event, struct err *e)
-{
-    if (event > in->info.events)
-        return err_set(e, EINVAL, "%s: it has %llu events only", in->f.path,
-                       (unsigned long long)in->info.events);
-    uint64_t frame = event / FRAME_EVENTS;
-    in->n = in->pos = 0;
-    in->next_frame = frame;
-    if (frame == in->frames)
-        return 0;
-    int r = read_frame(in, frame, e);
-    if (r < 0)
-        return r;
-    in->next_frame = frame + 1;
-    in->pos = event % FRAME_EVENTS;
-    return 0;
-}
-
 const struct slog_info *slog_info(const struct slog_in *in)
 {
     return &in->info;

@@ -71,7 +71,6 @@ int slog_open_bytes(const char *name, const void *p, size_t n, struct slog_in **
                     struct err *e); /* borrowed */
 /* Up to n events; 0 at the end. Every checksum of what is read is verified. */
 ssize_t slog_read(struct slog_in *in, struct log_event ev[], size_t n, struct err *e);
-int slog_seek(struct slog_in *in, uint64_t event, struct err *e); /* unpacks one frame at most */
 const struct slog_info *slog_info(const struct slog_in *in);
 /* Context words (high, low) of the SLPTE_FETCH that slog_read() gave as event number i: those of the last context
  * event, unless the log says otherwise. Returns whether it does. */

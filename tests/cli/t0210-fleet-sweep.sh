@@ -32,7 +32,7 @@ ok "so is that of results query" cmp "$work/out" local.csv
 run results query --sweep demo --csv
 ok "a sweep is found by its name" cmp "$work/out" local.csv
 
-run sweep plan s.ini --json
+run sweep plan s.ini --json --connect "$SIOFLEET_CONNECT"
 ok "plan tells what is known, when a coordinator is named" json 'd["known"]==12'
 run sweep run s.ini --json
 ok "run --json prints the siofleet.sweep/1 document alone" json 'd["schema"]=="siofleet.sweep/1" and d["done"]==12 and d["known"]==12'

@@ -34,7 +34,7 @@ run sweep plan one.ini --json
 ok "plan needs no coordinator: what is collected is not known" json 'd["points"] == 6 and d["known"] is None and d["collect"]["runs"] == 3 and d["collect"]["missing"] is None'
 fleet_start 0 || exit 1
 start_agent good ok
-run sweep plan one.ini --json
+run sweep plan one.ini --json --connect "$SIOFLEET_CONNECT" # named, it is waited for
 ok "with one it says which runs are missing" json 'd["known"] is None and d["collect"]["known"] == 0 and d["collect"]["missing"] == [1, 2, 3]'
 ok "a plan starts nothing" is attempts collect 0
 
@@ -52,7 +52,7 @@ run sweep run one.ini --csv again.csv
 ok "again: nothing is collected" is attempts collect 3
 ok "and nothing computed" is attempts trace 2
 ok "the rows are the same" cmp one.csv again.csv
-run sweep plan one.ini
+run sweep plan one.ini --connect "$SIOFLEET_CONNECT"
 ok "plan says that no run is missing" worked "3 runs of profile quick, 0 missing"
 ini one 4 2
 run sweep run one.ini

@@ -29,7 +29,6 @@ static void look(const uint8_t *p, size_t n)
         }
     if (k == 0 && total != slog_info(in)->events)
         abort();
-    slog_seek(in, total / 2, &e);
     slog_close(&in);
 }
 

@@ -93,12 +93,6 @@ Test(slog, events_come_back_as_they_were)
         cr_assert_eq(sum + of_no_device, n);
         if (n > 1 && s & 1)
             cr_assert_eq(f->duration_ns, v[n - 1].time_ns - v[0].time_ns);
-        /* anywhere, without reading what is before */
-        for (size_t at = n / 3; n && at < n; at += n / 3 + 1) {
-            cr_assert_eq(slog_seek(in, at, &e), 0, "%s", e.text);
-            cr_assert_eq(slog_read(in, w, 1, &e), 1);
-            cr_assert(!memcmp(&v[at], w, sizeof(*v)));
-        }
         slog_close(&in);
         free(v);
         free(w);

@@ -79,7 +79,6 @@ void log_error(const char *fmt, ...)
 
 LOG(warn, "W")
 LOG(info, "I")
-LOG(debug, "D")
 
 /* ---- fibers */
 

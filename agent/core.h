@@ -31,7 +31,7 @@ enum {
     CORE_BATCH = 1024,    /* rows a batch */
     CORE_RESEND_MS = 10000,
     CORE_HELLO_MS = 5000,
-    CORE_SPACE_MS = 15000, /* after a full disk: no new task for so long */
+    CORE_SPACE_MS = 5000, /* after a full disk: no new task for so long */
 };
 
 /* An attempt: names a task everywhere. */

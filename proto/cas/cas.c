@@ -710,6 +710,8 @@ static int begin(struct cas_put *p, struct err *e)
         memcpy(p->written, old.bits, (old.n + 7) / 8);
     else
         p->checked = p->map.n;
+    if (p->map.n <= 1)
+        return 0; /* there is no half of a chunk to resume: a file less to make durable */
     buf_reset(&b);
     r = cas_map_pack(again ? &old : &p->map, &b);
     if (r < 0)
@@ -809,7 +811,8 @@ int cas_put_write(struct cas_put *p, uint64_t index, const void *data, size_t n,
     /* a hint only: not worth failing for */
     off_t off = cas_map_off(&p->map, index);
     p->written[index / 8] |= (uint8_t)(1u << (index % 8));
-    pwrite_all(p->map_fd, &p->written[index / 8], 1, off);
+    if (p->map_fd >= 0)
+        pwrite_all(p->map_fd, &p->written[index / 8], 1, off);
     return 0;
 }
 

@@ -156,6 +156,8 @@ static void in_end(struct xfers *x, struct in *in, int code, const char *text)
     memcpy(end.name, in->name, sizeof(end.name));
     snprintf(end.text, sizeof(end.text), "%s", text ? text : "");
     int r = tell_end(x, &end, &e);
+    for (size_t i = 0; i < in->n_others && !code && r >= 0; i++)
+        send_have(x, in->others[i].peer, in->others[i].req, &in->m.id);
     if (!in->offered || in->told)
         return;
     if (code)
@@ -360,16 +362,33 @@ int xfers_fetch(struct xfers *x, uint64_t peer, uint64_t req, const struct id *i
     return r;
 }
 
+/* Another peer offers what comes in already. Nothing is asked of it, which tells it to wait; it is told when the artefact is
+ * here, and should that fail its next try finds nobody before it. */
+static void other_offer(struct xfers *x, struct in *in, uint64_t peer, uint64_t req)
+{
+    struct msg m = { .type = M_GET, .get = { .req = req, .id = in->m.id } };
+    size_t i = 0;
+    while (i < in->n_others && in->others[i].peer != peer)
+        i++;
+    if (i < OTHERS_MAX) {
+        in->others[i].peer = peer;
+        in->others[i].req = req;
+        in->n_others += i == in->n_others;
+    }
+    xfers_send(x, peer, &m);
+}
+
 static void on_put_offer(struct xfers *x, uint64_t peer, const struct msg_put_offer *o,
                          uint64_t now_ms)
 {
     struct err e = { 0 };
     struct in *in = xfers_find_in(x, &o->id);
     if (in) {
-        /* From the same peer: it repeats itself. From another: it will repeat itself, and find it here. */
-        if (in->peer == peer) {
+        if (in->peer == peer) { /* it repeats itself */
             in->offered = true;
             in->m.req = o->req;
+        } else {
+            other_offer(x, in, peer, o->req);
         }
         return;
     }

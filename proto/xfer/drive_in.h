@@ -4,6 +4,8 @@
 #include "proto/xfer/drive.h"
 #include "proto/xfer/xfer.h"
 
+enum { OTHERS_MAX = 16 };
+
 /* Coming in. */
 struct in {
     struct in *next;
@@ -27,6 +29,10 @@ struct in {
     uint64_t bulk_chunks; /* that came so */
     bool committing;      /* whole; the flow ends first */
     bool bulk_damaged;    /* the last connection brought bytes that were none of it */
+    struct {
+        uint64_t peer, req;
+    } others[OTHERS_MAX]; /* who offer the same: told at once when it is whole */
+    size_t n_others;
 };
 
 /* Offered by us. */

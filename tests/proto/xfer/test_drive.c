@@ -35,6 +35,7 @@ struct side {
     struct xfers *x;
     struct side *other;
     uint64_t peer;       /* as which we know the other */
+    struct side *both;   /* who is the peer 3 here, beside the other; NULL = nobody */
     struct buf q[QUEUE]; /* frames on the way to us */
     size_t n;
     int loss; /* per cent of what is sent to us */
@@ -47,9 +48,9 @@ struct side {
 
 static int side_send(void *ctx, uint64_t peer, const struct msg *m)
 {
-    struct side *s = ctx, *o = s->other;
+    struct side *s = ctx, *o = s->both && peer == 3 ? s->both : s->other;
     struct err e = { 0 };
-    cr_assert_eq(peer, s->peer);
+    cr_assert(peer == s->peer || s->both);
     if (s->cut)
         return -EHOSTUNREACH;
     if (o->n == QUEUE)
@@ -362,4 +363,47 @@ Test(drive, damaged_content_of_the_sender_never_becomes_an_artefact)
     cr_assert_not(cas_has(b.cas, &id));
     side_free(&a);
     side_free(&b);
+}
+
+/* One receiver, two that offer: what each is told. */
+Test(drive, two_that_offer_the_same_are_both_told_and_it_comes_once)
+{
+    struct side a, b, c;
+    uint64_t now = 1000;
+    side_make(&a, &b, "a", 1, 0);
+    side_make(&b, &a, "b", 2, 0);
+    side_make(&c, &b, "c", 1, 0);
+    struct id id = content(&a, 12, 20 * CID_CHUNK);
+    cr_assert(id_eq(&id, (struct id[]){ content(&c, 12, 20 * CID_CHUNK) }));
+    cr_assert_eq(xfers_offer(a.x, 1, 7, &id, "log", "", now, NULL), 0);
+    run(&a, &b, &now, now + 5);
+    cr_assert(b.chunks && b.chunks < 20);
+    /* as the peer 3, which is asked for nothing, and so knows that it is heard */
+    struct msg offer = {
+        .type = M_PUT_OFFER,
+        .put_offer = { .req = 8, .id = id, .size_b = 20 * CID_CHUNK, .kind = "log", .name = "" }
+    };
+    b.both = &c;
+    for (int i = 0; i < 3; i++) { /* it repeats itself */
+        cr_assert_eq(xfers_msg(b.x, 3, &offer, now), 1);
+        struct msg m;
+        for (; c.n; buf_clear(&c.q[--c.n])) {
+            cr_assert_eq(msg_decode(c.q[c.n - 1].data, c.q[c.n - 1].len, &m, NULL), 0);
+            cr_assert(m.type == M_GET && m.get.req == 8 && !m.get.credit && !m.get.want_hashes);
+            msg_clear(&m);
+        }
+    }
+    unsigned before = b.chunks;
+    run(&a, &b, &now, now + 3000);
+    cr_assert(a.ends[XFERS_OUT] == 1 && a.last.code == 0);
+    cr_assert_eq(b.chunks, 20, "%u before", before);
+    cr_assert_eq(b.ends[XFERS_IN], 1, "one artefact");
+    struct msg m;
+    cr_assert_eq(c.n, 1);
+    cr_assert_eq(msg_decode(c.q[0].data, c.q[0].len, &m, NULL), 0);
+    cr_assert(m.type == M_PUT_HAVE && m.put_have.req == 8 && id_eq(&m.put_have.id, &id));
+    msg_clear(&m);
+    side_free(&a);
+    side_free(&b);
+    side_free(&c);
 }

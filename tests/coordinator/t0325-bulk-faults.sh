@@ -48,8 +48,8 @@ again() {
 }
 store=fleet/c/cas
 
-# 9 MiB/s: time to do harm
-coordinator_args=(--bulk-rate 9M)
+# 6 MiB/s: time to do harm
+coordinator_args=(--bulk-rate 6M)
 ok "a slow fleet" fleet_start 0
 
 # -- kill -9

@@ -29,7 +29,7 @@ static int x_send(void *ctx, uint64_t peer, const struct msg *m)
     return link_send(((struct hub *)ctx)->link, peer, m, NULL);
 }
 
-/* Durable before put_have says so: the note in the store joins the file in the cas. */
+/* The note in the store joins the file in the cas; durable with the next commit. */
 static int note_artefact(struct hub *h, const struct id *id, uint64_t size_b, const char *kind,
                          const char *name, struct err *e)
 {
@@ -63,10 +63,13 @@ static int note_artefact(struct hub *h, const struct id *id, uint64_t size_b, co
         hub_fail(h, e);
         return r;
     }
-    if (!hub_commit(h))
-        return err_set(e, ENOSPC, "artefact %.8s: cannot be noted in the store", hex);
     log_info("artefact %.8s (%s, %" PRIu64 " bytes) is here", hex, a.kind, a.size_b);
     return 0;
+}
+
+static int x_settle(void *ctx, struct err *e)
+{
+    return hub_commit(ctx) ? 0 : err_set(e, ENOSPC, "artefacts cannot be noted in the store");
 }
 
 static int x_offered(void *ctx, uint64_t peer, const struct msg_put_offer *o, bool here,
@@ -83,9 +86,10 @@ static int x_offered(void *ctx, uint64_t peer, const struct msg_put_offer *o, bo
         char hex[ID_HEX_LEN];
         struct store_artefact a;
         id_hex(&o->id, hex);
-        return store_artefact(h->store, hex, &a, NULL) == 0
-                   ? 0
-                   : note_artefact(h, &o->id, o->size_b, o->kind, o->name, e);
+        if (store_artefact(h->store, hex, &a, NULL) == 0)
+            return 0;
+        int r = note_artefact(h, &o->id, o->size_b, o->kind, o->name, e);
+        return r < 0 ? r : x_settle(h, e);
     }
     return hub_admit(h, o->size_b, e);
 }
@@ -109,11 +113,20 @@ static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)
     bool known = store_artefact(h->store, hex, &old, NULL) == 0; /* it was here before */
     int r = note_artefact(h, &end->id, end->size_b, known ? old.kind : end->kind,
                           known ? old.name : end->name, e);
-    if (r >= 0)
-        hub_mended(h, &end->id, end->peer, true);
+    if (r >= 0 && (h->n_wants || !strcmp(known ? old.kind : end->kind, "trace"))) {
+        r = x_settle(h, e); /* somebody waits for it, who may not be told before it is durable */
+        if (r >= 0)
+            hub_mended(h, &end->id, end->peer, true);
+    }
     if (r >= 0 && end->bulk_chunks)
         log_info("artefact %.8s: %" PRIu64 " chunks of it came by bulk", hex, end->bulk_chunks);
     return r;
+}
+
+static int x_streamed(void *ctx, const struct xfers_end *end, struct err *e)
+{
+    int r = x_ended(ctx, end, e);
+    return r < 0 ? r : x_settle(ctx, e);
 }
 
 static int x_room(void *ctx, uint64_t more_b, struct err *e)
@@ -466,6 +479,7 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
                              .offered = x_offered,
                              .wanted = x_wanted,
                              .ended = x_ended,
+                             .settle = x_settle,
                              .features = x_features,
                              .broker = hub_broker };
     h->plain = xs;
@@ -475,7 +489,9 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
     xs.begin = x_begin;
     xs.open = x_open;
     h->xfers = xfers_new(&xs, &ops, CAS_SIZE_MAX);
-    struct streams_ops stream_ops = { .ctx = h, .send = x_send, .room = x_room, .ended = x_ended };
+    struct streams_ops stream_ops = {
+        .ctx = h, .send = x_send, .room = x_room, .ended = x_streamed
+    };
     h->streams = streams_new(h->cas, &stream_ops);
     if (!h->xfers || !h->streams)
         return err_sys(e, ENOMEM, "transfers");

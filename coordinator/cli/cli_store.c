@@ -507,6 +507,51 @@ const char *artefact_kind(const char *path)
                                                                                   : "file";
 }
 
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* Files of a chunk or less go several at a time. */
+static bool is_small(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= (off_t)CID_CHUNK;
+}
+
+static int put_some(struct client *cl, struct client_file f[], int n, struct err *e)
+{
+    struct progress bar;
+    char what[80];
+    if (n > 1)
+        return client_puts(cl, f, (size_t)n, NULL, NULL, e);
+    snprintf(what, sizeof(what), "bytes of %.60s", f->name);
+    progress_start(&bar, what);
+    int r = client_puts(cl, f, 1, moved, &bar, e);
+    progress_end(&bar);
+    return r;
+}
+
+/* Print and note those that are there now. Returns how many. */
+static int list_sent(const struct client_file f[], int n, bool json, json_t *items)
+{
+    int sent = 0;
+    for (int i = 0; i < n; i++) {
+        char hex[ID_HEX_LEN];
+        if (!f[i].sent)
+            continue;
+        sent++;
+        id_hex(&f[i].id, hex);
+        if (!json)
+            printf("%s\n", hex);
+        json_array_append_new(items, json_pack("{s:s, s:o, s:s, s:o, s:o}", "id", hex, "size_b",
+                                               json_u64(f[i].size_b), "kind", f[i].kind, "name",
+                                               json_str(f[i].name), "path", json_str(f[i].path)));
+    }
+    return sent;
+}
+
 static int run_store_put(struct cli *c, void *opts, int argc, char **argv)
 {
     struct store_opt *o = opts;
@@ -520,27 +565,23 @@ static int run_store_put(struct cli *c, void *opts, int argc, char **argv)
         return cli_failf(c, SF_EUSAGE, "--name: for one file only");
     fleet_signals();
     log_init(NULL, false, LOG_LEVEL_WARN);
-    int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e);
-    for (int i = 0; r >= 0 && i < argc; i++) {
-        const char *slash = strrchr(argv[i], '/'), *name = slash ? slash + 1 : argv[i];
-        struct progress bar;
-        struct id id;
-        uint64_t size = 0;
-        char hex[ID_HEX_LEN], what[80];
-        snprintf(what, sizeof(what), "bytes of %.60s", name);
-        progress_start(&bar, what);
-        const char *kind = o->kind ? o->kind : artefact_kind(argv[i]);
-        r = client_put(cl, argv[i], kind, o->name ? o->name : name, &id, &size, moved, &bar, &e);
-        progress_end(&bar);
-        if (r < 0)
-            break;
-        id_hex(&id, hex);
-        if (!o->json)
-            printf("%s\n", hex);
-        json_array_append_new(items, json_pack("{s:s, s:o, s:s, s:o, s:o}", "id", hex, "size_b",
-                                               json_u64(size), "kind", kind, "name", json_str(name),
-                                               "path", json_str(argv[i])));
+    int r = client_open(&o->fleet, 0, &fleet_stop, &cl, &e), sent = 0;
+    struct progress all;
+    progress_start(&all, "files");
+    for (int i = 0, n; r >= 0 && i < argc; i += n) {
+        struct client_file f[CLIENT_PUTS_MAX];
+        bool small = is_small(argv[i]);
+        for (n = 0; !n || (small && i + n < argc && n < CLIENT_PUTS_MAX && is_small(argv[i + n]));
+             n++)
+            f[n] = (struct client_file){ .path = argv[i + n],
+                                         .kind = o->kind ? o->kind : artefact_kind(argv[i + n]),
+                                         .name = o->name ? o->name : base_name(argv[i + n]) };
+        r = put_some(cl, f, n, &e);
+        sent += list_sent(f, n, o->json, items);
+        if (n > 1)
+            progress_step(&all, (uint64_t)sent, (uint64_t)argc);
     }
+    progress_end(&all);
     if (r < 0)
         return cli_fail(c, &e);
     return o->json

@@ -864,40 +864,96 @@ int cas_put_chunk(struct cas_put *p, uint64_t index, const void *data, size_t n,
     return r;
 }
 
-/* Make DIR/xx with the bytes at temp and their hashes, in the order list, bytes. temp is fsynced here. */
+/* An artefact on its way to DIR/xx: its list of hashes first, then by rename the bytes at temp. In steps, so that several wait for
+ * the disk together. What a crash leaves between two of them is a list without bytes. */
+struct publish {
+    struct cas *cas;
+    const struct id *id;
+    uint64_t size;
+    const char *temp;
+    int temp_fd, list_fd;
+    char *path, *list, *folder;
+};
+
+static void publish_clear(struct publish *u)
+{
+    closep(&u->list_fd);
+    free(u->path);
+    free(u->list);
+    free(u->folder);
+}
+
+/* The list is written; its bytes and those of the artefact begin to move to the disk. */
+static int publish_begin(struct publish *u, const struct id *hashes, size_t n, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(16 + n * ID_LEN);
+    uint64_t le = htole64(u->size);
+    u->list_fd = -1;
+    u->path = item_path(u->cas, u->id, "");
+    u->list = item_path(u->cas, u->id, ".hashes");
+    u->folder = u->path ? strdup(u->path) : NULL;
+    if (!u->path || !u->list || !u->folder || buf_add(&b, "SFH1\0\0\0\0", 8) < 0 ||
+        buf_add(&b, &le, 8) < 0 || buf_add(&b, hashes, n * ID_LEN) < 0)
+        return err_sys(e, ENOMEM, "%s", u->cas->dir);
+    *strrchr(u->folder, '/') = 0;
+    int r = dir_make(u->folder, 0700, e);
+    if (r < 0)
+        return r;
+    unlink(u->list); /* of a crash */
+    u->list_fd = open(u->list, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444);
+    if (u->list_fd < 0)
+        return err_sys(e, errno, "%s", u->list);
+    r = pwrite_all(u->list_fd, b.data, b.len, 0);
+    if (r < 0)
+        return err_sys(e, -r, "%s", u->list);
+    if (fchmod(u->temp_fd, 0444) < 0)
+        return err_sys(e, errno, "%s", u->temp);
+    sync_file_range(u->list_fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    sync_file_range(u->temp_fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    return 0;
+}
+
+/* Both are durable, the bytes have their name; u->folder must be fsynced before anybody is told. */
+static int publish_rename(const struct publish *u, struct err *e)
+{
+    if (fsync(u->temp_fd) < 0)
+        return err_sys(e, errno, "%s", u->temp);
+    if (fsync(u->list_fd) < 0)
+        return err_sys(e, errno, "%s", u->list);
+    return rename(u->temp, u->path) < 0 ? err_sys(e, errno, "%s", u->path) : 0;
+}
+
+/* The folder could not be fsynced: the caller has its file as it was, and may try again. */
+static void publish_back(const struct publish *u)
+{
+    if (rename(u->path, u->temp) == 0)
+        unlink(u->list);
+}
+
+static int publish_end(const struct publish *u, struct err *e)
+{
+    return insert(u->cas, u->id, u->size, clock_wall_ms()) < 0 ? err_sys(e, ENOMEM, "%s", u->path)
+                                                               : 0;
+}
+
 static int publish(struct cas *c, const struct id *id, uint64_t size, const struct id *hashes,
                    size_t n, const char *temp, int temp_fd, struct err *e)
 {
-    CLEANUP(freep) char *path = item_path(c, id, "");
-    CLEANUP(freep) char *list = item_path(c, id, ".hashes");
-    CLEANUP(freep) char *folder = path ? strdup(path) : NULL;
-    CLEANUP(buf_clear) struct buf b = BUF_INIT(16 + n * ID_LEN);
-    uint64_t le = htole64(size);
-    if (!path || !list || !folder || buf_add(&b, "SFH1\0\0\0\0", 8) < 0 ||
-        buf_add(&b, &le, 8) < 0 || buf_add(&b, hashes, n * ID_LEN) < 0)
-        return err_sys(e, ENOMEM, "%s", c->dir);
-    *strrchr(folder, '/') = 0;
-    int r = dir_make(folder, 0700, e);
-    if (r < 0)
-        return r;
-    if (fchmod(temp_fd, 0444) < 0 || fsync(temp_fd) < 0)
-        return err_sys(e, errno, "%s", temp);
-    r = file_write(list, b.data, b.len, 0444, true, e);
-    if (r < 0)
-        return r;
-    if (rename(temp, path) < 0) {
-        r = err_sys(e, errno, "%s", path);
-        unlink(list);
+    CLEANUP(publish_clear)
+    struct publish u = { .cas = c, .id = id, .size = size, .temp = temp, .temp_fd = temp_fd };
+    int r = publish_begin(&u, hashes, n, e);
+    if (r >= 0)
+        r = publish_rename(&u, e);
+    if (r < 0) {
+        if (u.list)
+            unlink(u.list);
         return r;
     }
-    r = dir_sync(folder);
-    if (r < 0) { /* the caller has its file as it was, and may try again */
-        r = err_sys(e, -r, "%s", folder);
-        if (rename(path, temp) == 0)
-            unlink(list);
-        return r;
-    }
-    return insert(c, id, size, clock_wall_ms()) < 0 ? err_sys(e, ENOMEM, "%s", path) : 0;
+    r = dir_sync(u.folder);
+    if (r >= 0)
+        return publish_end(&u, e);
+    publish_back(&u);
+    return err_sys(e, -r, "%s", u.folder);
 }
 
 const char *cas_dir(const struct cas *c)
@@ -916,21 +972,77 @@ int cas_adopt(struct cas *c, const struct id *id, uint64_t size_b, const struct 
     return publish(c, id, size_b, hashes, n, path, fd, e);
 }
 
-int cas_commit(struct cas_put **pp, struct err *e)
+static int whole(const struct cas_put *p, struct err *e)
 {
-    struct cas_put *p = *pp;
     char hex[ID_HEX_LEN];
     id_hex(&p->id, hex);
-    if (p->n_have < p->map.n)
-        return err_set(e, EINVAL, "artefact %.12s: chunk %llu is missing", hex,
-                       (unsigned long long)cas_put_missing(p, 0));
-    int r = publish(p->cas, &p->id, p->size_b, p->map.hashes, p->map.n, p->path, p->fd, e);
-    if (r < 0)
-        return r;
-    unlink(p->map_path);
-    put_free(p);
-    *pp = NULL;
-    return 0;
+    return p->n_have < p->map.n ? err_set(e, EINVAL, "artefact %.12s: chunk %llu is missing", hex,
+                                          (unsigned long long)cas_put_missing(p, 0))
+                                : 0;
+}
+
+/* fsync each folder once. ret: what it is for each. */
+static void sync_folders(const struct publish u[], size_t n, int ret[], struct err errs[])
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t same = 0;
+        if (ret[i] < 0)
+            continue;
+        while (same < i && (ret[same] < 0 || strcmp(u[same].folder, u[i].folder)))
+            same++;
+        int r = same < i ? 0 : dir_sync(u[i].folder);
+        if (r >= 0)
+            continue;
+        ret[i] = err_sys(&errs[i], -r, "%s", u[i].folder);
+        publish_back(&u[i]);
+    }
+}
+
+void cas_commit_all(struct cas_put *p[], size_t n, int ret[], struct err errs[])
+{
+    struct publish *u = calloc(n + 1, sizeof(*u));
+    for (size_t i = 0; i < n; i++) {
+        ret[i] = u ? whole(p[i], &errs[i]) : err_sys(&errs[i], ENOMEM, "%s", p[i]->cas->dir);
+        if (!u)
+            continue;
+        u[i] = (struct publish){ .cas = p[i]->cas,
+                                 .id = &p[i]->id,
+                                 .size = p[i]->size_b,
+                                 .temp = p[i]->path,
+                                 .temp_fd = p[i]->fd,
+                                 .list_fd = -1 };
+        if (ret[i] >= 0)
+            ret[i] = publish_begin(&u[i], p[i]->map.hashes, p[i]->map.n, &errs[i]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (ret[i] >= 0)
+            ret[i] = publish_rename(&u[i], &errs[i]);
+        if (ret[i] < 0 && u && u[i].list)
+            unlink(u[i].list);
+    }
+    sync_folders(u, u ? n : 0, ret, errs);
+    for (size_t i = 0; i < n; i++) {
+        if (ret[i] >= 0)
+            ret[i] = publish_end(&u[i], &errs[i]);
+        if (u)
+            publish_clear(&u[i]);
+        if (ret[i] < 0)
+            continue;
+        unlink(p[i]->map_path);
+        put_free(p[i]);
+        p[i] = NULL;
+    }
+    free(u);
+}
+
+int cas_commit(struct cas_put **pp, struct err *e)
+{
+    struct err why = { 0 };
+    int r;
+    cas_commit_all(pp, 1, &r, &why);
+    if (r < 0 && e)
+        *e = why;
+    return r;
 }
 
 void cas_put_close(struct cas_put **pp, bool drop)

@@ -114,6 +114,8 @@ int cas_put_open(const struct cas_put *p, struct err *e);
 int cas_put_sync(struct cas_put *p, struct err *e);
 /* fsync and make visible. -EINVAL when chunks are missing. Frees *p on success. */
 int cas_commit(struct cas_put **p, struct err *e);
+/* The same of n puts, which wait for the disk together: ret[i] is what cas_commit() would return, with errs[i]. */
+void cas_commit_all(struct cas_put *p[], size_t n, int ret[], struct err errs[]);
 /* Leave it: drop = false keeps what came for a later cas_begin. Accepts NULL. Frees *p. */
 void cas_put_close(struct cas_put **p, bool drop);
 

@@ -1,8 +1,6 @@
-#include "proto/client/client.h"
+#include "proto/client/client_in.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,27 +16,6 @@
 #include "proto/link/link.h"
 #include "proto/wire/schema.h"
 #include "proto/xfer/drive.h"
-
-enum {
-    SLICE_MS = 100,
-    XFER_STALL_MS = 120000,
-    HASHERS = 4,        /* threads that hash a file, at most; */
-    HASHER_CHUNKS = 32, /* one for so many chunks */
-};
-
-struct client {
-    struct link *link;
-    struct xfers *xfers; /* while a file moves */
-    struct bulk *bulk;   /* made with the first file; NULL = none */
-    uint64_t features;   /* of the coordinator, as of its last welcome */
-    uint64_t heard_ms;   /* when it last said something about the file that moves */
-    const volatile sig_atomic_t *stop;
-    char *ep;
-    uint64_t last_req, hello_req;
-    bool ready; /* the hello of this connection is answered */
-    char refusal[65];
-    unsigned connect_ms;
-};
 
 /* ---- settings */
 
@@ -104,7 +81,7 @@ static int settings_find(const struct client_opt *o, struct settings *s, struct 
 
 /* ---- messages in and out */
 
-static int stopped(const struct client *c, struct err *e)
+int client_stopped(const struct client *c, struct err *e)
 {
     return c->stop && *c->stop ? err_set(e, ECANCELED, "%s: interrupted", c->ep) : 0;
 }
@@ -136,18 +113,15 @@ static int say_hello(struct client *c, struct err *e)
     return link_send(c->link, 1, &m, e);
 }
 
-static int xfer_send_cb(void *ctx, uint64_t peer, const struct msg *m)
+int client_send_xfer(struct client *c, uint64_t peer, const struct msg *m)
 {
-    struct client *c = ctx;
     return c->ready ? link_send(c->link, peer, m, NULL) : -EHOSTUNREACH;
 }
 
-/* Work for at most wait_ms or until something happens. want: the req whose answer goes to *ret (then 1 is returned),
- * 0 = none. Sets *ret_up when a hello was answered, after which questions must be asked again. */
-static int work(struct client *c, int64_t wait_ms, uint64_t want, struct msg *ret, bool *ret_up,
+int client_work(struct client *c, int64_t wait_ms, uint64_t want, struct msg *ret, bool *ret_up,
                 struct err *e)
 {
-    int r = stopped(c, e);
+    int r = client_stopped(c, e);
     if (r < 0)
         return r;
     if (c->xfers) {
@@ -215,7 +189,7 @@ static int wait_ready(struct client *c, uint64_t end_ms, struct err *e)
         uint64_t now = clock_mono_ms();
         if (now >= end_ms)
             return err_set(e, SF_ENOFLEET, "%s: no coordinator answers", c->ep);
-        int r = work(c, (int64_t)(end_ms - now), 0, NULL, &up, e);
+        int r = client_work(c, (int64_t)(end_ms - now), 0, NULL, &up, e);
         if (r < 0)
             return r;
     }
@@ -299,7 +273,7 @@ int client_call(struct client *c, struct msg *q, unsigned timeout_ms, struct msg
                 return r;
             asked = r >= 0;
         }
-        r = work(c, asked || !c->ready ? (int64_t)(end - now) : 10, *req, ret, &up, e);
+        r = client_work(c, asked || !c->ready ? (int64_t)(end - now) : 10, *req, ret, &up, e);
         if (r)
             return r < 0 ? r : 0;
         if (up)
@@ -434,394 +408,4 @@ int client_submit_job(struct client *c, const char *request_id, const void *job,
 {
     struct msg q = { .type = M_SUBMIT_JOB, .submit_job = { .job = job, .job_len = n } };
     return submit(c, request_id, &q, &q.submit_job.request_id, ret, e);
-}
-
-/* ---- files */
-
-/* One file that is sent or received, as a store. */
-struct one_file {
-    struct client *c;
-    const char *path;
-    int fd;
-    struct id id, *hashes;
-    size_t n;
-    uint64_t size;
-    struct file_new out;
-    uint8_t *have;
-    bool force, done;
-    int code;
-    char text[200];
-    uint64_t moved_ms;
-    void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b);
-    void *ctx;
-};
-
-static size_t chunk_len(uint64_t size, uint64_t index)
-{
-    uint64_t off = index * CID_CHUNK;
-    return size - off < CID_CHUNK ? (size_t)(size - off) : CID_CHUNK;
-}
-
-static void one_clear(struct one_file *f)
-{
-    closep(&f->fd);
-    file_abort(&f->out);
-    free(f->hashes);
-    free(f->have);
-}
-
-static int one_hashes(void *ctx, const struct id *id, struct id **ret, size_t *ret_n,
-                      uint64_t *ret_size, struct err *e)
-{
-    struct one_file *f = ctx;
-    if (f->fd < 0 || !id_eq(id, &f->id))
-        return err_set(e, ENOENT, "%s: not here", f->path);
-    *ret = malloc(f->n ? f->n * ID_LEN : 1);
-    if (!*ret)
-        return err_sys(e, ENOMEM, "%s", f->path);
-    if (f->n)
-        memcpy(*ret, f->hashes, f->n * ID_LEN);
-    *ret_n = f->n;
-    *ret_size = f->size;
-    return 0;
-}
-
-static ssize_t one_read(void *ctx, const struct id *id, uint64_t index, void *p, size_t room,
-                        struct err *e)
-{
-    struct one_file *f = ctx;
-    if (!id_eq(id, &f->id) || index >= f->n || chunk_len(f->size, index) > room)
-        return err_set(e, EINVAL, "%s: no chunk %llu", f->path, (unsigned long long)index);
-    size_t n = chunk_len(f->size, index);
-    ssize_t r = pread_full(f->fd, p, n, (off_t)(index * CID_CHUNK));
-    if (r < 0) /* for good: the offer is not made again */
-        return err_set(e, SF_EFAILED, "%s", strerror((int)-r));
-    if ((size_t)r < n)
-        return err_set(e, SF_EFAILED, "became shorter while it was sent");
-    return r;
-}
-
-static int one_begin(void *ctx, const struct id *id, uint64_t size_b, const struct id hashes[],
-                     size_t n, void **ret_put, struct err *e)
-{
-    struct one_file *f = ctx;
-    if (!id_eq(id, &f->id))
-        return err_set(e, SF_EREFUSED, "%s: another artefact", f->path);
-    f->hashes = malloc(n ? n * ID_LEN : 1);
-    f->have = calloc(1, n / 8 + 1);
-    if (!f->hashes || !f->have)
-        return err_sys(e, ENOMEM, "%s", f->path);
-    if (n)
-        memcpy(f->hashes, hashes, n * ID_LEN);
-    f->n = n;
-    f->size = size_b;
-    int r = file_begin(&f->out, f->path, 0644, f->force, e);
-    if (r < 0)
-        return r;
-    r = size_b ? -posix_fallocate(f->out.fd, 0, (off_t)size_b) : 0;
-    if (r < 0)
-        return err_sys(e, -r, "%s: cannot reserve %llu bytes", f->path, (unsigned long long)size_b);
-    *ret_put = f;
-    return 0;
-}
-
-static bool one_has(void *put, uint64_t index)
-{
-    const struct one_file *f = put;
-    return f->have[index / 8] >> (index % 8) & 1;
-}
-
-static int one_put(void *put, uint64_t index, const void *p, size_t n, struct err *e)
-{
-    struct one_file *f = put;
-    if (index >= f->n || n != chunk_len(f->size, index))
-        return err_set(e, SF_EINTEGRITY, "chunk %llu: wrong length", (unsigned long long)index);
-    int r = pwrite_all(f->out.fd, p, n, (off_t)(index * CID_CHUNK));
-    return r < 0 ? err_sys(e, -r, "%s", f->path) : 0;
-}
-
-static int one_verify(void *put, uint64_t index, const struct id *is, size_t n, struct err *e)
-{
-    struct one_file *f = put;
-    (void)n;
-    if (!id_eq(is, &f->hashes[index]))
-        return err_set(e, SF_EINTEGRITY, "chunk %llu: damaged", (unsigned long long)index);
-    f->have[index / 8] |= (uint8_t)(1u << (index % 8));
-    return 0;
-}
-
-static int one_write(void *put, uint64_t index, const void *p, size_t n, struct err *e)
-{
-    struct id is;
-    int r = one_put(put, index, p, n, e);
-    if (r < 0)
-        return r;
-    hash_bytes(p, n, &is);
-    return one_verify(put, index, &is, n, e);
-}
-
-static int one_open(void *ctx, const struct id *id, uint64_t *ret_size, struct err *e)
-{
-    struct one_file *f = ctx;
-    if (f->fd < 0 || !id_eq(id, &f->id))
-        return err_set(e, ENOENT, "%s: not here", f->path);
-    int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
-    *ret_size = f->size;
-    return fd < 0 ? err_sys(e, errno, "%s", f->path) : fd;
-}
-
-static int one_sync(void *put, struct err *e)
-{
-    struct one_file *f = put;
-    return fsync(f->out.fd) < 0 ? err_sys(e, errno, "%s", f->path) : 0;
-}
-
-static int one_commit(void *put, struct err *e)
-{
-    struct one_file *f = put;
-    return file_commit(&f->out, e);
-}
-
-static void one_close(void *put)
-{
-    struct one_file *f = put;
-    file_abort(&f->out);
-}
-
-/* The callbacks of xfers know one context: this. */
-struct move {
-    struct client *c;
-    struct one_file *f;
-};
-
-static int move_send(void *ctx, uint64_t peer, const struct msg *m)
-{
-    struct move *v = ctx;
-    return xfer_send_cb(v->c, peer, m);
-}
-
-static int move_ended(void *ctx, const struct xfers_end *end, struct err *e)
-{
-    struct move *v = ctx;
-    (void)e;
-    v->f->done = true;
-    v->f->code = end->code;
-    snprintf(v->f->text, sizeof(v->f->text), "%s", end->text);
-    return 0;
-}
-
-static uint64_t move_features(void *ctx, uint64_t peer)
-{
-    (void)peer;
-    return ((struct move *)ctx)->c->features;
-}
-
-static void move_moved(void *ctx, enum xfers_dir dir, const struct id *id, uint64_t done_b,
-                       uint64_t size_b)
-{
-    struct move *v = ctx;
-    (void)dir;
-    (void)id;
-    v->f->moved_ms = clock_mono_ms();
-    if (v->f->moved)
-        v->f->moved(v->f->ctx, done_b, size_b);
-}
-
-static int move_refused(void *ctx, uint64_t peer, const struct msg_put_offer *o, bool here,
-                        struct err *e)
-{
-    (void)ctx;
-    (void)peer;
-    (void)o;
-    (void)here;
-    return err_set(e, SF_EREFUSED, "nothing is taken here");
-}
-
-/* Large files go beside the link. Without it they go over the link. */
-static void set_bulk(struct client *c)
-{
-    const char *host = strncmp(c->ep, "tcp://", 6) ? NULL : c->ep + 6;
-    const char *colon = host ? strrchr(host, ':') : NULL;
-    char at[256];
-    if (!colon || (size_t)(colon - host) >= sizeof(at) || !(c->features & WIRE_BULK) ||
-        (!c->bulk && bulk_new(&(struct bulk_conf){ 0 }, &c->bulk, NULL) < 0))
-        return;
-    snprintf(at, sizeof(at), "%.*s", (int)(colon - host), host);
-    if (xfers_set_bulk(c->xfers, &(struct xfers_bulk){ .bulk = c->bulk, .host = at }) < 0)
-        bulk_free(&c->bulk);
-}
-
-/* Offer (put) or fetch f and work until it ended. to: where a fetched one goes, NULL = f->path. */
-static int move(struct client *c, struct one_file *f, const struct xfer_store *to, const char *kind,
-                const char *name, struct err *e)
-{
-    struct xfer_store store = { .ctx = f,
-                                .hashes = one_hashes,
-                                .read = one_read,
-                                .begin = kind ? NULL : one_begin,
-                                .put_has = one_has,
-                                .write = one_write,
-                                .commit = one_commit,
-                                .close = one_close,
-                                .open = one_open,
-                                .put_write = one_put,
-                                .put_verify = one_verify,
-                                .put_sync = one_sync };
-    struct move v = { c, f };
-    struct xfers_ops ops = { .ctx = &v,
-                             .send = move_send,
-                             .offered = move_refused,
-                             .ended = move_ended,
-                             .features = move_features,
-                             .moved = move_moved };
-    bool up;
-    int r;
-    c->xfers = xfers_new(to ? to : &store, &ops, CAS_SIZE_MAX);
-    if (!c->xfers)
-        return err_sys(e, ENOMEM, "%s", f->path);
-    c->refusal[0] = 0;
-    set_bulk(c);
-    f->moved_ms = clock_mono_ms();
-    uint64_t req = ++c->last_req, now = f->moved_ms;
-    r = kind ? xfers_offer(c->xfers, 1, req, &f->id, kind, name, now, e)
-             : xfers_fetch(c->xfers, 1, req, &f->id, now, e);
-    while (r >= 0 && !f->done) {
-        now = clock_mono_ms();
-        /* one that waits for its turn hears of it */
-        if (now - (f->moved_ms > c->heard_ms ? f->moved_ms : c->heard_ms) > XFER_STALL_MS)
-            r = c->ready ? err_set(e, ETIMEDOUT, "%s: nothing moved for %d s", f->path,
-                                   XFER_STALL_MS / 1000)
-                         : err_set(e, SF_ENOFLEET, "%s: the coordinator went away", c->ep);
-        else
-            r = work(c, SLICE_MS, req, NULL, &up, e);
-    }
-    xfers_free(&c->xfers);
-    if (r < 0)
-        return r;
-    return f->code ? err_set(e, f->code, "%s: %s", f->path, f->text) : 0;
-}
-
-static bool same_time(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
-}
-
-/* Somebody wrote to f since st. */
-static bool changed(const struct one_file *f, const struct stat *st)
-{
-    struct stat now;
-    return fstat(f->fd, &now) == 0 &&
-           (now.st_size != st->st_size || !same_time(&now.st_mtim, &st->st_mtim));
-}
-
-/* The chunk hashes of f, by several threads: the first byte leaves when the last one is hashed. */
-struct hashing {
-    struct one_file *f;
-    _Atomic uint64_t next; /* chunk */
-    atomic_int r;          /* the first -errno; 1 = it became shorter */
-};
-
-static void *hash_some(void *arg)
-{
-    struct hashing *h = arg;
-    struct one_file *f = h->f;
-    CLEANUP(freep)
-    uint8_t *block = malloc((f->n < HASH_LANES ? f->n : HASH_LANES) * (size_t)CID_CHUNK);
-    int r = block ? 0 : -ENOMEM;
-    while (r == 0 && atomic_load(&h->r) == 0) {
-        uint64_t i = atomic_fetch_add(&h->next, HASH_LANES);
-        if (i >= f->n)
-            break;
-        size_t n = f->n - i < HASH_LANES ? (size_t)(f->n - i) : HASH_LANES;
-        ssize_t got = hash_chunks(f->fd, f->size, i, n, block, f->hashes + i);
-        r = got < 0 ? (int)got : (size_t)got < n ? 1 : f->c->stop && *f->c->stop ? -ECANCELED : 0;
-    }
-    int none = 0;
-    if (r)
-        atomic_compare_exchange_strong(&h->r, &none, r);
-    return NULL;
-}
-
-static int hash_file(struct one_file *f, struct err *e)
-{
-    struct hashing h = { .f = f };
-    pthread_t t[HASHERS - 1];
-    size_t n = 0;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    while (n < HASHERS - 1 && (long)n + 1 < cores && (n + 1) * HASHER_CHUNKS < f->n &&
-           pthread_create(&t[n], NULL, hash_some, &h) == 0)
-        n++;
-    if (f->n)
-        hash_some(&h);
-    while (n)
-        pthread_join(t[--n], NULL);
-    int r = atomic_load(&h.r);
-    if (r == 1)
-        return err_set(e, SF_EFAILED, "%s: became shorter while it was read", f->path);
-    return r < 0 ? r == -ECANCELED ? stopped(f->c, e) : err_sys(e, -r, "%s", f->path) : 0;
-}
-
-int client_put(struct client *c, const char *path, const char *kind, const char *name,
-               struct id *ret_id, uint64_t *ret_size,
-               void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx, struct err *e)
-{
-    CLEANUP(one_clear)
-    struct one_file f = {
-        .c = c, .path = path, .fd = -1, .out.fd = -1, .moved = moved, .ctx = ctx
-    };
-    struct stat st;
-    f.fd = file_open_regular(path, &st, e);
-    if (f.fd < 0)
-        return f.fd;
-    f.size = (uint64_t)st.st_size;
-    if (f.size > CAS_SIZE_MAX)
-        return err_set(e, EFBIG, "%s: too long", path);
-    f.n = f.size / CID_CHUNK + (f.size % CID_CHUNK != 0);
-    f.hashes = malloc(f.n ? f.n * ID_LEN : 1);
-    if (!f.hashes)
-        return err_sys(e, ENOMEM, "%s", path);
-    int r = hash_file(&f, e);
-    if (r < 0)
-        return r;
-    cid_of_chunks(f.size, f.hashes, f.n, &f.id);
-    r = move(c, &f, NULL, kind, name, e);
-    /* what came was not what had been hashed: nobody's damage */
-    if ((r == -SF_EINTEGRITY || r == -SF_EFAILED) && changed(&f, &st))
-        return err_set(e, SF_EFAILED, "%s: changed while it was sent", path);
-    if (r < 0)
-        return r;
-    *ret_id = f.id;
-    if (ret_size)
-        *ret_size = f.size;
-    return 0;
-}
-
-int client_get(struct client *c, const struct id *id, const char *path, bool force,
-               void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx, struct err *e)
-{
-    CLEANUP(one_clear)
-    struct one_file f = { .c = c,
-                          .path = path,
-                          .fd = -1,
-                          .id = *id,
-                          .out.fd = -1,
-                          .force = force,
-                          .moved = moved,
-                          .ctx = ctx };
-    if (!force && access(path, F_OK) == 0)
-        return err_sys(e, EEXIST, "%s", path);
-    return move(c, &f, NULL, NULL, NULL, e);
-}
-
-int client_fetch(struct client *c, const struct id *id, const struct xfer_store *to,
-                 void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx,
-                 struct err *e)
-{
-    char hex[ID_HEX_LEN], name[40];
-    id_hex(id, hex);
-    snprintf(name, sizeof(name), "artefact %.16s", hex);
-    struct one_file f = {
-        .c = c, .path = name, .fd = -1, .id = *id, .out.fd = -1, .moved = moved, .ctx = ctx
-    };
-    return move(c, &f, to, NULL, NULL, e);
 }

@@ -93,6 +93,20 @@ int client_put(struct client *c, const char *path, const char *kind, const char 
                void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx,
                struct err *e);
 
+/* The same of several at once, at most CLIENT_PUTS_MAX: of small ones most of the time is waiting for the coordinator's disk, and
+ * they wait together. moved: only called when there is one. An error is that of one of them; those that are `sent` are durable all
+ * the same. */
+enum { CLIENT_PUTS_MAX = 16 };
+struct client_file {
+    const char *path, *kind, *name; /* borrowed */
+    struct id id;                   /* out, with size_b: when sent */
+    uint64_t size_b;
+    bool sent;
+};
+int client_puts(struct client *c, struct client_file file[], size_t n,
+                void (*moved)(void *ctx, uint64_t done_b, uint64_t size_b), void *ctx,
+                struct err *e);
+
 /* Fetch an artefact into path (temp, fsync, rename; force = false: an existing path is -EEXIST,
  * before anything moves). */
 int client_get(struct client *c, const struct id *id, const char *path, bool force,

@@ -98,6 +98,7 @@ void xfers_free(struct xfers **xp)
     free(x->raw);
     free(x->packed);
     free(x->host);
+    free(x->haves);
     free(x);
 }
 
@@ -132,6 +133,37 @@ static int tell_end(struct xfers *x, const struct xfers_end *end, struct err *e)
     return x->ops.ended ? x->ops.ended(x->ops.ctx, end, e) : 0;
 }
 
+/* What the haves acknowledge is durable, or their puts fail. */
+static void settle(struct xfers *x)
+{
+    struct err e = { 0 };
+    int r = x->n_haves && x->ops.settle ? x->ops.settle(x->ops.ctx, &e) : 0;
+    for (size_t i = 0; i < x->n_haves; i++) {
+        const struct have *h = &x->haves[i];
+        if (r < 0)
+            xfers_send_fail(x, h->peer, h->req, &h->id, -r, e.text);
+        else
+            send_have(x, h->peer, h->req, &h->id);
+    }
+    x->n_haves = 0;
+}
+
+/* It has ended well: put_have, once that is settled. */
+static void have(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id)
+{
+    if (x->n_haves == x->room_haves) {
+        size_t room = x->room_haves ? x->room_haves * 2 : 16;
+        void *v = realloc(x->haves, room * sizeof(*x->haves));
+        if (!v)
+            return; /* it offers again */
+        x->haves = v;
+        x->room_haves = room;
+    }
+    x->haves[x->n_haves++] = (struct have){ peer, req, *id };
+    if (!x->ticks)
+        settle(x);
+}
+
 static void in_end(struct xfers *x, struct in *in, int code, const char *text)
 {
     struct err e = { 0 };
@@ -157,7 +189,7 @@ static void in_end(struct xfers *x, struct in *in, int code, const char *text)
     snprintf(end.text, sizeof(end.text), "%s", text ? text : "");
     int r = tell_end(x, &end, &e);
     for (size_t i = 0; i < in->n_others && !code && r >= 0; i++)
-        send_have(x, in->others[i].peer, in->others[i].req, &in->m.id);
+        have(x, in->others[i].peer, in->others[i].req, &in->m.id);
     if (!in->offered || in->told)
         return;
     if (code)
@@ -165,7 +197,7 @@ static void in_end(struct xfers *x, struct in *in, int code, const char *text)
     else if (r < 0)
         xfers_send_fail(x, in->peer, in->m.req, &in->m.id, -r, e.text);
     else
-        send_have(x, in->peer, in->m.req, &in->m.id);
+        have(x, in->peer, in->m.req, &in->m.id);
 }
 
 static void offer_end(struct xfers *x, struct offer *o, int code, const char *text)
@@ -268,7 +300,10 @@ static void in_act(struct xfers *x, struct in *in, const struct xfer_actions *ac
             ev.r = in->put ? do_write(x, in, a, &e) : 0;
             break;
         case XFER_DO_COMMIT:
-            if (!xfers_bulk_commit(x, in))
+            if (xfers_bulk_commit(x, in))
+                continue;
+            in->commit_due = x->store.commit_all && in->put;
+            if (!in->commit_due)
                 xfers_in_commit(x, in, now_ms);
             continue;
         case XFER_DO_DONE:
@@ -305,6 +340,37 @@ void xfers_in_commit(struct xfers *x, struct in *in, uint64_t now_ms)
     if (ev.r >= 0)
         in->put = NULL;
     xfers_in_step(x, in, &ev, now_ms);
+}
+
+/* Commit what is due, as many at a time as fit. */
+static void commit_due(struct xfers *x, uint64_t now_ms)
+{
+    struct in *v[XFERS_COMMIT_MAX];
+    void *put[XFERS_COMMIT_MAX];
+    int ret[XFERS_COMMIT_MAX];
+    size_t n;
+    do {
+        n = 0;
+        for (struct in *in = x->ins; in && n < XFERS_COMMIT_MAX; in = in->next) {
+            if (in->dead || !in->commit_due)
+                continue;
+            in->commit_due = false;
+            put[n] = in->put;
+            v[n++] = in;
+        }
+        struct err *errs = n ? calloc(n, sizeof(*errs)) : NULL;
+        if (errs)
+            x->store.commit_all(put, n, ret, errs);
+        for (size_t i = 0; i < n; i++) {
+            struct xfer_event ev = { .kind = XFER_EV_COMMITTED,
+                                     .r = errs ? ret[i] : -ENOMEM,
+                                     .text = errs ? errs[i].text : "no memory" };
+            if (ev.r >= 0)
+                v[i]->put = NULL;
+            xfers_in_step(x, v[i], &ev, now_ms);
+        }
+        free(errs);
+    } while (n);
 }
 
 struct in *xfers_find_in(struct xfers *x, const struct id *id)
@@ -707,6 +773,7 @@ int64_t xfers_tick(struct xfers *x, uint64_t now_ms)
     struct xfer_event ev = { .kind = XFER_EV_TICK };
     int64_t wait = -1;
     x->depth++;
+    x->ticks = true;
     xfers_bulk_tick(x, now_ms, &wait);
     for (struct in *i = x->ins; i; i = i->next) {
         struct err e = { 0 };
@@ -719,6 +786,9 @@ int64_t xfers_tick(struct xfers *x, uint64_t now_ms)
         if (now_ms >= xfer_recv_deadline(&i->m))
             xfers_in_step(x, i, &ev, now_ms);
     }
+    commit_due(x, now_ms);
+    x->ticks = false;
+    settle(x);
     for (struct offer *o = x->offers; o; o = o->next) {
         if (o->dead || o->suspended || now_ms < o->sent_ms + XFER_TIMEOUT_MS)
             continue;

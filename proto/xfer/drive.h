@@ -32,7 +32,9 @@ struct xfer_store {
     int (*write)(void *put, uint64_t index, const void *p, size_t n,
                  struct err *e);             /* verifies; -SF_EINTEGRITY */
     int (*commit)(void *put, struct err *e); /* frees put on success */
-    void (*close)(void *put);                /* keeps the partial; frees put */
+    /* Of up to XFERS_COMMIT_MAX, whose waits for the disk are one: ret[i] as commit would, with errs[i]. NULL = one by one. */
+    void (*commit_all)(void *put[], size_t n, int ret[], struct err errs[]);
+    void (*close)(void *put); /* keeps the partial; frees put */
     /* For bulk connections, all or none of them. open: a descriptor to pread() the bytes from, the caller's. The others are
      * called from threads, see struct bulk_sink; meanwhile nobody calls another function with this put. */
     int (*open)(void *ctx, const struct id *id, uint64_t *ret_size, struct err *e);
@@ -47,6 +49,7 @@ struct bulk;
 struct cas;
 /* A store over a cas (borrowed for as long as the store is used). */
 struct xfer_store xfer_store_cas(struct cas *c);
+enum { XFERS_COMMIT_MAX = 64 };
 
 enum xfers_dir { XFERS_IN, XFERS_OUT };
 
@@ -77,6 +80,9 @@ struct xfers_ops {
      * put_have is sent, so that a durable note of it can be made first: a negative return fails the
      * put. May start other transfers. */
     int (*ended)(void *ctx, const struct xfers_end *end, struct err *e);
+    /* What ended() noted must be durable now: put_have follows. A negative return fails the puts that ended since the last call. NULL =
+     * it is. */
+    int (*settle)(void *ctx, struct err *e);
     /* What a peer can do (enum wire_feature); NULL = nothing. */
     uint64_t (*features)(void *ctx, uint64_t peer);
     /* The coordinator: a peer takes chunks of an artefact and asks for a bulk connection. 1 = somebody else will give them, and
@@ -118,7 +124,8 @@ int xfers_fetch(struct xfers *x, uint64_t peer, uint64_t req, const struct id *i
 int xfers_offer(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, const char *kind,
                 const char *name, uint64_t now_ms, struct err *e);
 
-/* A message of these kinds from a peer. Returns 1 when it was one of them, 0 when not. */
+/* A message of these kinds from a peer. Returns 1 when it was one of them, 0 when not. What became whole by it is made durable by
+ * the next xfers_tick(), together: call that before waiting for anything. */
 int xfers_msg(struct xfers *x, uint64_t peer, const struct msg *m, uint64_t now_ms);
 
 /* Do what is due; send what was owed when a queue was full. Returns ms until the next call is due,

@@ -28,6 +28,7 @@ struct in {
     unsigned bulk_broken;
     uint64_t bulk_chunks; /* that came so */
     bool committing;      /* whole; the flow ends first */
+    bool commit_due;      /* whole; the next tick commits it, with others */
     bool bulk_damaged;    /* the last connection brought bytes that were none of it */
     struct {
         uint64_t peer, req;
@@ -90,6 +91,12 @@ struct xfers {
     char *host;                 /* bulk.host, owned */
     struct flow *flows;
     uint64_t bulk_off_ms; /* none is tried before */
+    bool ticks;           /* put_have waits for ops.settle at the end of the tick */
+    struct have {
+        uint64_t peer, req;
+        struct id id;
+    } * haves; /* owned */
+    size_t n_haves, room_haves;
 };
 
 /* drive.c */

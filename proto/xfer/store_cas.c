@@ -44,6 +44,14 @@ static int of_commit(void *put, struct err *e)
     return cas_commit(&p, e);
 }
 
+static void of_commit_all(void *put[], size_t n, int ret[], struct err errs[])
+{
+    struct cas_put *p[XFERS_COMMIT_MAX];
+    for (size_t i = 0; i < n; i++)
+        p[i] = put[i];
+    cas_commit_all(p, n, ret, errs);
+}
+
 static int of_open(void *ctx, const struct id *id, uint64_t *ret_size, struct err *e)
 {
     return cas_open_item(ctx, id, ret_size, e);
@@ -85,6 +93,7 @@ struct xfer_store xfer_store_cas(struct cas *c)
                                 .put_has = of_has,
                                 .write = of_write,
                                 .commit = of_commit,
+                                .commit_all = of_commit_all,
                                 .close = of_close,
                                 .open = of_open,
                                 .put_write = of_put_write,

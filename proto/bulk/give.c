@@ -12,10 +12,7 @@
 #include "proto/lib/zio.h"
 
 enum {
-    PACK_TRIES = 3, /* chunks in a row that packing did not help: it does not pay */
-    LOOK_MS = 300,  /* how often a peer that waits for a chunk that is not here is looked at */
-    PACK_AGAIN =
-        128, /* then one in so many is tried: the middle of a file may differ from its head */
+    LOOK_MS = 300, /* how often a peer that waits for a chunk that is not here is looked at */
 };
 
 struct give {
@@ -29,8 +26,7 @@ struct give {
     bool small; /* PACK_SMALL, else PACK_FAST */
     uint64_t pack_ns,
         wait_ns; /* what packed chunks cost of late: to pack, and to wait for the wire */
-    unsigned losses,
-        raw_run; /* chunks in a row that packing did not help; sent since without a try */
+    struct zio_worth worth;
 };
 
 /* Take in what was asked; wait for it when nothing is owed. */
@@ -86,13 +82,10 @@ static size_t pack(struct give *g, size_t n, const uint8_t **ret, bool *ret_pack
 {
     *ret = g->raw;
     *ret_packed = false;
-    if (g->losses >= PACK_TRIES && ++g->raw_run < PACK_AGAIN)
+    if (!zio_worth_try(&g->worth))
         return n;
-    g->raw_run = 0;
     ssize_t m = zio_packer_pack(g->packer, g->packed, CID_CHUNK, g->raw, n);
-    bool less = m > 0 && (size_t)m < n - n / 8;
-    g->losses = less ? 0 : g->losses + 1;
-    if (!less)
+    if (!zio_worth_note(&g->worth, n, m))
         return n;
     *ret = g->packed;
     *ret_packed = true;

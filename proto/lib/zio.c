@@ -287,3 +287,18 @@ ssize_t zio_unpacker_unpack(struct zio_unpacker *u, void *dst, size_t room, cons
     size_t r = ZSTD_decompressDCtx(dctx(u), dst, room, src, n);
     return ZSTD_isError(r) ? -SF_EINTEGRITY : (ssize_t)r;
 }
+
+bool zio_worth_try(struct zio_worth *w)
+{
+    if (w->losses >= ZIO_TRIES && ++w->untried < ZIO_AGAIN)
+        return false;
+    w->untried = 0;
+    return true;
+}
+
+bool zio_worth_note(struct zio_worth *w, size_t n, ssize_t packed)
+{
+    bool less = packed > 0 && (size_t)packed < n - n / 8;
+    w->losses = less ? 0 : w->losses + 1;
+    return less;
+}

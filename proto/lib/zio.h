@@ -1,5 +1,6 @@
 /* A byte stream from a file that may be zstd-compressed (told by its magic number) or plain. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -44,3 +45,13 @@ struct zio_unpacker *zio_unpacker_new(void);
 void zio_unpacker_free(struct zio_unpacker **u);
 ssize_t zio_unpacker_unpack(struct zio_unpacker *u, void *dst, size_t room, const void *src,
                             size_t n);
+
+/* Whether packing the blocks of a stream pays: told by the first ones, so that what cannot be packed costs nothing. After ZIO_TRIES
+ * in a row that it did not help, one in ZIO_AGAIN is tried: the middle of a file may differ from its head. All 0 at first. */
+enum { ZIO_TRIES = 3, ZIO_AGAIN = 128 };
+struct zio_worth {
+    unsigned losses, untried;
+};
+bool zio_worth_try(struct zio_worth *w);
+/* A block of n bytes became packed ones (negative: it could not be packed). Returns whether it is sent so. */
+bool zio_worth_note(struct zio_worth *w, size_t n, ssize_t packed);

@@ -542,16 +542,22 @@ static int sender_new(struct xfers *x, uint64_t peer, const struct id *id, struc
 }
 
 /* Read and pack a chunk unless it is the one that waits. */
-static int prepare(struct xfers *x, const struct id *id, uint64_t index, struct err *e)
+static int prepare(struct xfers *x, struct sender *s, uint64_t index, struct err *e)
 {
+    const struct id *id = &s->s.id;
     if (x->raw_len && x->chunk_index == index && id_eq(&x->chunk_id, id))
         return 0;
     x->raw_len = 0;
     ssize_t n = x->store.read(x->store.ctx, id, index, x->raw, CID_CHUNK, e);
     if (n < 0)
         return (int)n;
-    ssize_t m = zio_pack(x->packed, zio_bound(CID_CHUNK), x->raw, (size_t)n, PACK_LEVEL);
-    x->packed_len = m > 0 && m < n - n / 8 ? (size_t)m : 0;
+    ssize_t m = 0;
+    bool packed = zio_worth_try(&s->worth);
+    if (packed) {
+        m = zio_pack(x->packed, zio_bound(CID_CHUNK), x->raw, (size_t)n, PACK_LEVEL);
+        packed = zio_worth_note(&s->worth, (size_t)n, m);
+    }
+    x->packed_len = packed ? (size_t)m : 0;
     x->chunk_id = *id;
     x->chunk_index = index;
     x->raw_len = (size_t)n;
@@ -576,7 +582,7 @@ static int send_one(struct xfers *x, struct sender *s)
                                         .hashes = (const uint8_t *)(s->hashes + index),
                                         .hashes_len = n * ID_LEN };
     } else {
-        int r = prepare(x, &s->s.id, index, &e);
+        int r = prepare(x, s, index, &e);
         if (r < 0) {
             s->dead = true;
             cannot_give(x, s->peer, s->s.req, &s->s.id, -r, e.text);

@@ -1,6 +1,7 @@
 /* Inside of drive.c and drive_bulk.c. */
 #pragma once
 #include "proto/bulk/bulk.h"
+#include "proto/lib/zio.h"
 #include "proto/xfer/drive.h"
 #include "proto/xfer/xfer.h"
 
@@ -52,6 +53,7 @@ struct sender {
     uint64_t peer, used_ms;
     struct xfer_send s;
     struct id *hashes;
+    struct zio_worth worth;
     bool dead;
 };
 

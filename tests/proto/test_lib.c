@@ -203,6 +203,23 @@ Test(zio, packs_what_is_written_into_a_file_that_reads_back)
     cr_assert_eq(dir_remove(dir, &e), 0);
 }
 
+Test(zio, what_does_not_pack_is_soon_let_be_and_looked_at_again_now_and_then)
+{
+    struct zio_worth w = { 0 };
+    unsigned tries = 0;
+    for (int i = 0; i < 3 + 4 * ZIO_AGAIN; i++)
+        if (zio_worth_try(&w)) {
+            tries++;
+            cr_expect_not(zio_worth_note(&w, 1000, 900));
+        }
+    cr_expect_eq(tries, ZIO_TRIES + 4);
+    for (int i = 0; i < ZIO_AGAIN; i++)
+        if (zio_worth_try(&w))
+            cr_expect(zio_worth_note(&w, 1000, 800), "it pays from here on");
+    cr_expect(zio_worth_try(&w) && zio_worth_try(&w), "each one is packed again");
+    cr_expect_not(zio_worth_note(&w, 1000, -1));
+}
+
 Test(ini, keeps_order_lines_and_section_arguments)
 {
     CLEANUP(ini_free) struct ini *ini = NULL;

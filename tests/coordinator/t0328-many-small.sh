@@ -40,13 +40,13 @@ ok "one is pinned" worked
 # -- killed in the middle of a removal
 start gc "$sf" store gc --older 0s
 gc_pid=$pid
-stopped=
+stopped='' pause=$(awk "BEGIN { print $n / 400000 }")
 for _ in $(seq 2000); do
   kill -STOP "$coordinator_pid"
   left=$(stored)
   [ "$left" -lt $((n + kept)) ] && stopped=1 && break
   kill -CONT "$coordinator_pid"
-  sleep 0.005
+  sleep "$pause"
 done
 kill -KILL "$coordinator_pid"
 wait "$coordinator_pid" 2>/dev/null

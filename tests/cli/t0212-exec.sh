@@ -5,13 +5,10 @@ plan 51
 cd "$work" || exit 1
 fleet_start 2 || exit 1
 start_third() {
-  rm -f fleet/n3.ready
-  start n3 "$sf" agent --data "$work/fleet/n3" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" \
-    --key "$work/fleet/n3.key" --cores 1 --labels class=big,disk=ssd --ready-file "$work/fleet/n3.ready"
+  fleet_agent n3 --labels class=big,disk=ssd
   n3_pid=$pid
   until_ok 30 test -f fleet/n3.ready
 }
-"$sf" keys new fleet/n3.key --role agent --name n3 && "$sf" keys allow --data fleet/c fleet/n3.key.pub
 start_third || exit 1
 
 # no shell: what looks like one is a word

@@ -116,6 +116,24 @@ small_log() {
   }' >"$1"
 }
 
+# small_sweep FILE NAME: a sweep of four points over a.log
+small_sweep() {
+  printf '[sweep]\nname = %s\n[trace]\nlogs = a.log\n[arch]\niotlb_entries = 64..512:x2\n' "$2" >"$1"
+}
+
+# fleet_agent NAME ARG...: an agent of the fleet in $work/fleet/NAME, with a key that is made and allowed; its pid in
+# $pid and $agent_pid, $work/fleet/NAME.ready once it has registered
+fleet_agent() {
+  local name=$1 dir=$work/fleet
+  shift
+  [ -f "$dir/$name.key" ] || "$sf" keys new "$dir/$name.key" --role agent --name "$name" || return 1
+  "$sf" keys allow --data "$dir/c" "$dir/$name.key.pub" || return 1
+  rm -f "$dir/$name.ready"
+  start "$name" "$sf" agent --data "$dir/$name" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" \
+    --key "$dir/$name.key" --name "$name" --cores 1 --ready-file "$dir/$name.ready" "$@"
+  agent_pid=$pid
+}
+
 # fleet_start AGENTS: a coordinator and agents on loopback in $work/fleet; sets the SIOFLEET_* variables
 fleet_start() {
   local i dir=$work/fleet
@@ -130,13 +148,7 @@ fleet_start() {
   SIOFLEET_KEY=$dir/c/keys/admin
   export SIOFLEET_CONNECT SIOFLEET_SERVER_KEY SIOFLEET_KEY
   for i in $(seq "$1"); do
-    [ -f "$dir/a$i.key" ] || "$sf" keys new "$dir/a$i.key" --role agent --name "a$i" || return 1
-    "$sf" keys allow --data "$dir/c" "$dir/a$i.key.pub" || return 1
-    rm -f "$dir/a$i.ready"
-    start "a$i" "$sf" agent --data "$dir/a$i" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" \
-      --key "$dir/a$i.key" --name "a$i" --cores 1 --ready-file "$dir/a$i.ready" \
-      ${agent_args[@]+"${agent_args[@]}"}
-    agent_pid=$pid
+    fleet_agent "a$i" ${agent_args[@]+"${agent_args[@]}"} || return 1
   done
   for i in $(seq "$1"); do
     until_ok 30 test -f "$dir/a$i.ready" || return 1

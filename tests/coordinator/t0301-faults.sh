@@ -4,14 +4,7 @@
 plan 33
 cd "$work" || exit 1
 small_log a.log 4 2000
-cat >s.ini <<'E'
-[sweep]
-name = s
-[trace]
-logs = a.log
-[arch]
-iotlb_entries = 64..512:x2
-E
+small_sweep s.ini s
 one_line() { [ "$rc" -eq "$1" ] && [ "$(grep -c '^siofleet: ' "$work/err")" -eq 1 ] && grep -q "^siofleet: .*$2" "$work/err"; }
 # ends COMMAND...: like run, for what would serve for ever if it worked
 ends() {

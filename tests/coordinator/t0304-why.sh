@@ -4,14 +4,7 @@
 plan 38
 cd "$work" || exit 1
 small_log a.log 4 2000
-cat >s.ini <<'E'
-[sweep]
-name = good
-[trace]
-logs = a.log
-[arch]
-iotlb_entries = 64..512:x2
-E
+small_sweep s.ini good
 cat >bad.ini <<'E'
 [sweep]
 name = bad

@@ -4,31 +4,20 @@
 plan 15
 cd "$work" || exit 1
 small_log a.log 4 2000
-cat >s.ini <<'E'
-[sweep]
-name = s
-[trace]
-logs = a.log
-[arch]
-iotlb_entries = 64..512:x2
-E
+small_sweep s.ini s
 sed 's/name = s/name = more/; s/64..512:x2/16,32/' s.ini >more.ini
 sql() { sqlite3 fleet/c/store.db "$1"; }
 # in the log, for a page of the file itself would not have its sum
 forge() { sqlite3 -cmd '.dbconfig no_ckpt_on_close on' fleet/c/store.db "$1" >/dev/null; }
 agent_state() { "$sf" ls agents --json | python3 -c 'import json,sys; print(*[i["state"] for i in json.load(sys.stdin)["items"] if i["name"]==sys.argv[1]])' "$1"; }
 is() { [ "$(agent_state "$1")" = "$2" ]; }
-newcomer() {
-  "$sf" keys new "fleet/$1.key" --role agent --name "$1" && "$sf" keys allow --data fleet/c "fleet/$1.key.pub"
-  start "$1" "$sf" agent --data "fleet/$1" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" --key "fleet/$1.key" --name "$1" --cores 1
-}
 verdict() { [ "$(sql "SELECT verdict FROM t_canary c JOIN t_agent a USING(install) WHERE a.name='$1'")" = "$2" ]; }
 
 ok "a fleet" fleet_start 1
 run sweep run s.ini --csv s.csv
 ok "a sweep" worked
 ok "the first agent had nothing to be compared with" test -z "$(sql "SELECT * FROM t_canary")"
-newcomer b
+fleet_agent b
 ok "a second one runs a known point first" until_ok 20 verdict b equal
 run why b
 ok "and why says so" worked "VOUCHED: a known point run here .* ago: equal"
@@ -40,7 +29,7 @@ stop_all
 # every stored number is off by one: whoever computes them now is seen as the odd one
 forge "UPDATE t_row SET s_time_ps = s_time_ps + 1"
 ok "a restart" fleet_start 0
-newcomer odd
+fleet_agent odd
 ok "one whose result differs is found out" until_ok 20 verdict odd differs
 ok "and drained" until_ok 10 is odd drained
 ok "with an alarm that names it" grep -q "agent 'odd' is drained: its canary differs: point [0-9]* of sweep" coordinator.log
@@ -52,7 +41,7 @@ run sweep wait "$id" --timeout 2s
 ok "it gets no work" test "$rc" -eq 1
 stop_all
 ok "also after a restart" fleet_start 0
-start odd "$sf" agent --data fleet/odd --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" --key fleet/odd.key --name odd --cores 1
+fleet_agent odd
 ok "it stays drained" until_ok 10 is odd drained
 "$sf" undrain odd >/dev/null
 run sweep wait "$id" --timeout 60s

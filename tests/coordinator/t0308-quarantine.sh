@@ -26,19 +26,15 @@ host_goes_down() {
   kill -KILL "$2" $(pgrep -f "$work/fleet/$1/") 2>/dev/null
   return 0
 }
-newcomer() {
-  "$sf" keys new "fleet/$1.key" --role agent --name "$1" && "$sf" keys allow --data fleet/c "fleet/$1.key.pub"
-  start "$1" "$sf" agent --data "fleet/$1" --connect "$SIOFLEET_CONNECT" --server-key "$SIOFLEET_SERVER_KEY" --key "fleet/$1.key" --name "$1" --cores 1
-}
 
 ok "a coordinator" fleet_start 0
 run sweep submit s.ini
 id=$(cat "$work/out")
-newcomer h1
+fleet_agent h1
 ok "the first host runs it" until_ok 30 runs_points h1
 host_goes_down h1 "$pid"
 ok "its loss is noted against the task" until_ok 20 has_kills 1
-newcomer h2
+fleet_agent h2
 ok "the second host runs it" until_ok 40 runs_points h2
 host_goes_down h2 "$pid"
 ok "the loss of the second, too" until_ok 20 has_kills 2
@@ -47,7 +43,7 @@ wait "$coordinator_pid" 2>/dev/null
 fleet_listen=$SIOFLEET_CONNECT
 ok "the coordinator starts again" fleet_start 0
 ok "and has not forgotten" has_kills 2
-newcomer h3
+fleet_agent h3
 ok "the third host runs it" until_ok 40 runs_points h3
 host_goes_down h3 "$pid"
 ok "that was one too many: the sweep is quarantined" until_ok 20 is_state quarantined
@@ -59,7 +55,7 @@ ok "why names the three" json 'd["state"]=="quarantined" and any(r["code"]=="QUA
 task=$(sql "SELECT task FROM t_task WHERE quarantined = 1")
 run ls tasks --json
 ok "ls tasks shows it" json 'any(t["task"]=='"$task"' and t["state"]=="quarantined" for t in d["items"])'
-newcomer h4
+fleet_agent h4
 spared() { sleep 1 && ! pgrep -f "__task $work/fleet/h4/"; }
 h4_ready() { "$sf" ls agents --json | grep -q '"name": "h4"'; }
 until_ok 20 h4_ready

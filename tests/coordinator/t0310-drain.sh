@@ -4,14 +4,7 @@
 plan 15
 cd "$work" || exit 1
 small_log a.log 4 2000
-cat >s.ini <<'I'
-[sweep]
-name = first
-[trace]
-logs = a.log
-[arch]
-iotlb_entries = 64..512:x2
-I
+small_sweep s.ini first
 sed 's/first/second/; s/64..512:x2/32/' s.ini >t.ini
 agent() { run ls agents --json && json "$1"; }
 back() { agent '[a["state"] for a in d["items"]] == ["ready"]'; }

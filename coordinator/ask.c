@@ -172,11 +172,14 @@ static int ls_agent(void *ctx, const struct store_agent *a)
     json_object_set_new(j, "labels", labels);
     json_object_set_new(j, "running", json_integer(running));
     json_object_set_new(j, "last_seen_ms", json_u64(now > seen ? now - seen : 0));
-    char until[CLOCK_RFC3339_LEN];
+    char until[CLOCK_RFC3339_LEN], from[CLOCK_RFC3339_LEN];
     clock_rfc3339(a->drained_until_ms, until);
-    bool why = a->drained && *a->why, ends = a->drained && a->drained_until_ms;
+    clock_rfc3339(a->drain_from_ms, from);
+    bool planned = !a->drained && a->drain_from_ms, is = a->drained || planned;
+    bool why = is && *a->why, ends = is && a->drained_until_ms;
     json_object_set_new(j, "reason", why ? json_str(a->why) : json_null());
     json_object_set_new(j, "until", ends ? json_string(until) : json_null());
+    json_object_set_new(j, "from", planned ? json_string(from) : json_null());
     bool told = live && live->peer && live->space.disk.disk_b;
     json_object_set_new(j, "space",
                         told ? json_string(space_name(live->space.disk.level)) : json_null());

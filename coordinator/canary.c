@@ -128,7 +128,7 @@ static void judge(struct hub *h, struct hub_agent *a, const char *verdict, const
         r = store_put_canary(h->store, a->info.install, a->engine, now, a->canary.sweep,
                              a->canary.index, verdict, &e);
     if (r >= 0 && why)
-        r = store_agent_drained(h->store, a->info.install, true, why, 0, &e);
+        r = store_agent_drained(h->store, a->info.install, true, why, 0, 0, &e);
     if (r >= 0 && why)
         r = store_event(h->store, now, "agent", a->info.name, why, &e);
     if (r < 0 && e.code)

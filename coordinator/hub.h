@@ -121,7 +121,7 @@ struct hub {
     bool at_cap;        /* --store-max */
     bool full_told;
     uint64_t full_told_ms, tried_ms;
-    uint64_t undrain_ms; /* monotonic: when to look at drained agents again */
+    uint64_t drain_ms; /* monotonic: when to look at agents' maintenances again */
     /* artefacts that the store names and that are not here, or are damaged */
     struct hub_want *wants;
     size_t n_wants, room_wants;
@@ -287,8 +287,8 @@ int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e);
 
 /* users.c: messages of users that change something */
 void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m);
-/* Agents that were drained for a time take tasks again when it is over. Once a turn. */
-void hub_undrain_due(struct hub *h);
+/* Maintenances that begin and end by themselves. Once a turn. */
+void hub_drain_due(struct hub *h);
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m);
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code);
 /* End the transaction in the middle of a turn, so that what follows may tell the scheduler, and open the next one. */

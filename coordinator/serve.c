@@ -441,7 +441,7 @@ static int loop(struct hub *h, int sig, struct err *e)
         hub_commit(h); /* a transfer may have ended */
         hub_log_tick(h, clock_mono_ms());
         hub_look_after(h);
-        hub_undrain_due(h);
+        hub_drain_due(h);
         hub_commit(h);
         hub_tick(h);
     }

@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 11 };
+enum { STORE_VERSION = 12 };
 
 struct store;
 
@@ -165,7 +165,8 @@ struct store_agent {
     bool kvm, drained, stopped; /* stopped: it went in order, nobody waits for it */
     struct id engine;
     uint64_t drained_until_ms; /* wall; then it takes tasks again by itself; 0 = not by itself */
-    char why[161];             /* of drained, if somebody said; "" = none */
+    uint64_t drain_from_ms;    /* wall; not drained yet, then it is, by itself; 0 = no such plan */
+    char why[161];             /* of drained or planned, if somebody said; "" = none */
 };
 /* Adds or replaces (drained stays). *ret_reg: number of (install, boot, facts), for rows. facts: JSON text. -EEXIST when the
  * key belongs to another install. */
@@ -173,9 +174,9 @@ int store_add_agent(struct store *st, struct store_agent *a, const char *facts, 
                     struct err *e);
 /* The newest agent of that name; its install in hex works too. */
 int store_find_agent(struct store *st, const char *name, struct store_agent *ret, struct err *e);
-/* why: NULL = nobody said. until_ms: see drained_until_ms. */
+/* why: NULL = nobody said. from_ms, until_ms: see drain_from_ms, drained_until_ms. */
 int store_agent_drained(struct store *st, const uint8_t install[16], bool drained, const char *why,
-                        uint64_t until_ms, struct err *e);
+                        uint64_t from_ms, uint64_t until_ms, struct err *e);
 int store_agent_stopped(struct store *st, const uint8_t install[16], uint64_t wall_ms,
                         struct err *e);
 int store_agents(struct store *st, int (*cb)(void *ctx, const struct store_agent *a), void *ctx,

@@ -174,7 +174,7 @@ int store_artefacts(struct store *st, int (*cb)(void *ctx, const struct store_ar
 
 #define AGENT_COLS                                                                                 \
     "install,key,name,version,labels,boot,cores,memory_mib,kvm,drained,last_seen_ms,engine,"       \
-    "drained_why,stopped,drained_until_ms"
+    "drained_why,stopped,drained_until_ms,drain_from_ms"
 
 static void get_agent(sqlite3_stmt *s, struct store_agent *a)
 {
@@ -195,6 +195,7 @@ static void get_agent(sqlite3_stmt *s, struct store_agent *a)
     db_text(s, 12, a->why, sizeof(a->why));
     a->stopped = db_u64(s, 13);
     a->drained_until_ms = db_u64(s, 14);
+    a->drain_from_ms = db_u64(s, 15);
 }
 
 int store_add_agent(struct store *st, struct store_agent *a, const char *facts, uint64_t *ret_reg,
@@ -273,15 +274,15 @@ int store_find_agent(struct store *st, const char *name, struct store_agent *ret
 }
 
 int store_agent_drained(struct store *st, const uint8_t install[16], bool drained, const char *why,
-                        uint64_t until_ms, struct err *e)
+                        uint64_t from_ms, uint64_t until_ms, struct err *e)
 {
     sqlite3_stmt *s = db_use(st,
-                             "UPDATE t_agent SET drained = ?, drained_why = ?, drained_until_ms = ?"
-                             " WHERE install = ?",
+                             "UPDATE t_agent SET drained = ?, drained_why = ?, drain_from_ms = ?,"
+                             " drained_until_ms = ? WHERE install = ?",
                              e);
     if (!s)
         return -EIO;
-    db_bind(s, "utzb", (uint64_t)drained, why, until_ms, install, (size_t)16);
+    db_bind(s, "utzzb", (uint64_t)drained, why, from_ms, until_ms, install, (size_t)16);
     return db_step(st, s, e, "agent");
 }
 

@@ -125,9 +125,11 @@ static const char schema_10[] = "ALTER TABLE t_row ADD COLUMN near INTEGER;"
 /* Pages have checksums (store_sum.c): a program that does not know them must not write. */
 static const char schema_11[] = "";
 
-static const char *const schemas[STORE_VERSION] = { schema_1, schema_2,  schema_3, schema_4,
-                                                    schema_5, schema_6,  schema_7, schema_8,
-                                                    schema_9, schema_10, schema_11 };
+static const char schema_12[] = "ALTER TABLE t_agent ADD COLUMN drain_from_ms INTEGER;";
+
+static const char *const schemas[STORE_VERSION] = { schema_1, schema_2,  schema_3,  schema_4,
+                                                    schema_5, schema_6,  schema_7,  schema_8,
+                                                    schema_9, schema_10, schema_11, schema_12 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 

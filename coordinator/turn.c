@@ -340,7 +340,7 @@ static int store_action(struct hub *h, const struct sched_actions *from,
             ag->info.drained = true;
             snprintf(ag->info.why, sizeof(ag->info.why), "%.160s", a->text);
         }
-        int r = store_agent_drained(h->store, a->agent->install, true, a->text, 0, e);
+        int r = store_agent_drained(h->store, a->agent->install, true, a->text, 0, 0, e);
         return r < 0 ? r : store_event(h->store, now, "agent", agent_name(a->agent), a->text, e);
     }
     case ACT_AGENT_LOST:

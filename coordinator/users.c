@@ -9,7 +9,7 @@
 #include "proto/base/log.h"
 #include "proto/base/num.h"
 
-enum { KNOWN_AT_SUBMIT = 20000, UNDRAIN_MS = 2000 };
+enum { KNOWN_AT_SUBMIT = 20000, DRAIN_MS = 2000 };
 
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code)
 {
@@ -383,9 +383,10 @@ static int control_sweep(struct hub *h, const char *verb, uint64_t value,
 }
 
 static int set_drained(struct hub *h, const struct store_agent *a, bool drain, const char *why,
-                       uint64_t until_ms, struct err *e)
+                       uint64_t from_ms, uint64_t until_ms, struct err *e)
 {
-    int r = store_agent_drained(h->store, a->install, drain, *why ? why : NULL, until_ms, e);
+    int r =
+        store_agent_drained(h->store, a->install, drain, *why ? why : NULL, from_ms, until_ms, e);
     if (r < 0)
         return r;
     struct sched_event ev = { .type = EV_DRAIN, .agent = { .accept = !drain } };
@@ -394,9 +395,28 @@ static int set_drained(struct hub *h, const struct store_agent *a, bool drain, c
     for (struct hub_agent *i = h->agents; i; i = i->next)
         if (!memcmp(i->info.install, a->install, 16)) {
             i->info.drained = drain;
+            i->info.drain_from_ms = from_ms;
             i->info.drained_until_ms = until_ms;
             snprintf(i->info.why, sizeof(i->info.why), "%.160s", why);
         }
+    return 0;
+}
+
+/* drain-at: the start in the upper half of the value, how long in the lower one, in seconds; 0 = until undrain. */
+static int plan_drain(struct hub *h, const struct store_agent *a, const struct msg_control *m,
+                      char text[256], struct err *e)
+{
+    uint64_t from_ms = (m->value >> 32) * 1000, for_ms = (m->value & UINT32_MAX) * 1000;
+    char from[CLOCK_RFC3339_LEN], until[CLOCK_RFC3339_LEN];
+    if (a->drained)
+        return err_set(e, SF_EFAILED, "agent '%.64s': is drained already", a->name);
+    int r = set_drained(h, a, false, m->text, from_ms, for_ms ? from_ms + for_ms : 0, e);
+    if (r < 0)
+        return r;
+    clock_rfc3339(from_ms, from);
+    clock_rfc3339(from_ms + for_ms, until);
+    snprintf(text, 256, "agent '%.64s': takes nothing new from %s%s%s", a->name, from,
+             for_ms ? " until " : "", for_ms ? until : "");
     return 0;
 }
 
@@ -410,44 +430,62 @@ static int control_agent(struct hub *h, const struct msg_control *m, char text[2
         if ((unsigned char)*s < ' ' || *s == 0x7f)
             return err_set(e, SF_EUSAGE, "--reason: holds a control character");
     int r = store_find_agent(h->store, m->target, &a, e);
+    if (r >= 0 && !strcmp(m->verb, "drain-at"))
+        return plan_drain(h, &a, m, text, e);
     if (r >= 0)
-        r = set_drained(h, &a, drain, drain ? m->text : "", until_ms, e);
+        r = set_drained(h, &a, drain, drain ? m->text : "", 0, until_ms, e);
     if (r < 0)
         return r;
     clock_rfc3339(until_ms, when);
     snprintf(text, 256, "agent '%.64s': %s%s%s", a.name,
-             drain ? "takes nothing new, what runs ends" : "takes tasks again",
+             drain                           ? "takes nothing new, what runs ends"
+             : a.drain_from_ms && !a.drained ? "its maintenance does not take place"
+                                             : "takes tasks again",
              until_ms ? "; takes tasks again at " : "", until_ms ? when : "");
     return 0;
 }
 
-void hub_undrain_due(struct hub *h)
+/* What the time has come for: the agent is drained, or takes tasks again. */
+static int drain_due(struct hub *h, const struct store_agent *a, uint64_t now, struct err *e)
+{
+    char why[sizeof(a->why)];
+    bool begin = !a->drained && (!a->drained_until_ms || now < a->drained_until_ms);
+    const char *text =
+        begin ? "takes nothing new: its maintenance begins" : "takes tasks again: its time is over";
+    snprintf(why, sizeof(why), "%s", begin ? a->why : ""); /* of what is written over */
+    int r = set_drained(h, a, begin, why, 0, begin ? a->drained_until_ms : 0, e);
+    if (r < 0)
+        return r;
+    log_info("agent '%s' %s", a->name, text);
+    store_event(h->store, now, "agent", a->name, text, e);
+    return 0;
+}
+
+void hub_drain_due(struct hub *h)
 {
     uint64_t now = clock_wall_ms(), mono = clock_mono_ms();
-    if (mono < h->undrain_ms)
+    if (mono < h->drain_ms)
         return;
-    h->undrain_ms = mono + UNDRAIN_MS;
+    h->drain_ms = mono + DRAIN_MS;
     for (struct hub_agent *a = h->agents; a; a = a->next) {
         struct err e = { 0 };
-        if (!a->info.drained || !a->info.drained_until_ms || now < a->info.drained_until_ms)
+        uint64_t due = a->info.drained ? a->info.drained_until_ms : a->info.drain_from_ms;
+        if (!due || now < due)
             continue;
         if (!hub_write(h))
             return; /* tried again */
-        if (set_drained(h, &a->info, false, "", 0, &e) < 0) {
+        if (drain_due(h, &a->info, now, &e) < 0) {
             hub_fail(h, &e);
             return;
         }
-        log_info("agent '%s' takes tasks again: its time is over", a->info.name);
-        store_event(h->store, now, "agent", a->info.name, "takes tasks again: its time is over",
-                    &e);
     }
 }
 
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m)
 {
-    static const char *const verbs[] = { "cancel",       "hold",  "release",   "retry",
-                                         "retry-failed", "drain", "drain-for", "undrain",
-                                         "priority",     "pin",   "unpin" };
+    static const char *const verbs[] = { "cancel",       "hold",     "release",   "retry",
+                                         "retry-failed", "drain",    "drain-for", "drain-at",
+                                         "undrain",      "priority", "pin",       "unpin" };
     struct err e = { 0 };
     char text[256] = "";
     size_t v = 0;
@@ -467,11 +505,11 @@ void hub_control(struct hub *h, const struct peer *p, const struct msg_control *
         r = -1;
     } else if (v == ARRAY_LEN(verbs)) {
         r = err_set(&e, SF_EUSAGE, "%.31s: unknown to this coordinator", m->verb);
-    } else if (v >= 9) {
-        r = hub_pin(h, m->target, v == 9, text, &e);
+    } else if (v >= 10) {
+        r = hub_pin(h, m->target, v == 10, text, &e);
     } else if (!strcmp(m->verb, "priority") && m->value > UINT32_MAX) {
         r = err_set(&e, SF_EUSAGE, "priority: at most %u", UINT32_MAX);
-    } else if (v >= 5 && v <= 7) {
+    } else if (v >= 5 && v <= 8) {
         r = control_agent(h, m, text, &e);
     } else if ((late = hub_is_task(h, m->target, &task))) {
         r = control_task(h, m->verb, task, text, &e);

@@ -339,6 +339,15 @@ static int why_agent(struct why *y, const struct store_agent *a, const char **re
                *a->why ? a->why : "somebody drained it", a->drained_until_ms ? ", until " : "",
                a->drained_until_ms ? when : "", a->name);
     }
+    if (!a->drained && a->drain_from_ms) {
+        char from[CLOCK_RFC3339_LEN], until[CLOCK_RFC3339_LEN];
+        clock_rfc3339(a->drain_from_ms, from);
+        clock_rfc3339(a->drained_until_ms, until);
+        reason(y, "MAINTENANCE",
+               "it takes nothing new from %s%s%s%s%s; `siofleet undrain %s` calls it off", from,
+               a->drained_until_ms ? " until " : "", a->drained_until_ms ? until : "",
+               *a->why ? ": " : "", a->why, a->name);
+    }
     why_space(y, s);
     if (!strcmp(*ret_state, "closed"))
         reason(y, "CLOSED",

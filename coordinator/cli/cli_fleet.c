@@ -2,10 +2,12 @@
 #include "coordinator/cli/cli_fleet.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "coordinator/cli/fleet_run.h"
 #include "coordinator/cli/sheet.h"
 #include "proto/base/clean.h"
+#include "proto/base/clock.h"
 #include "proto/base/num.h"
 #include "proto/base/file.h"
 #include "proto/base/space.h"
@@ -157,6 +159,33 @@ int run_ls(struct cli *c, void *opts, int argc, char **argv)
 static int control(struct cli *c, const char *word, const struct control_opt *o, uint64_t value,
                    int argc, char **argv);
 
+/* "+2h", or a time of this host's clock: 2026-11-30T18:00[:00], with Z of UTC. Seconds since 1970, rounded up. */
+static int start_time(const char *s, uint64_t *ret_s, struct err *e)
+{
+    uint64_t now = clock_wall_ms(), ms = 0;
+    *ret_s = 0;
+    if (*s == '+') {
+        int r = num_ms(s + 1, "--at", &ms, e);
+        if (r < 0)
+            return r;
+        *ret_s = ms / 1000 <= UINT32_MAX ? (now + ms + 999) / 1000 : 0;
+    } else {
+        struct tm tm = { .tm_isdst = -1 };
+        const char *end = strptime(s, "%Y-%m-%dT%H:%M", &tm);
+        if (end && *end == ':')
+            end = strptime(end, ":%S", &tm);
+        bool utc = end && *end == 'Z';
+        if (!end || end[utc])
+            return err_set(e, SF_EUSAGE, "--at: '%.64s' is no time like 2026-11-30T18:00 or +2h",
+                           s);
+        time_t t = utc ? timegm(&tm) : mktime(&tm);
+        *ret_s = t > 0 ? (uint64_t)t : 0;
+    }
+    return *ret_s * 1000 < now || *ret_s > UINT32_MAX
+               ? err_set(e, SF_EUSAGE, "--at: '%.64s' is over, or too far away", s)
+               : 0;
+}
+
 int run_control(struct cli *c, void *opts, int argc, char **argv)
 {
     const struct control_opt *o = opts;
@@ -165,6 +194,15 @@ int run_control(struct cli *c, void *opts, int argc, char **argv)
         return cli_failf(c, SF_EUSAGE, "--reason: more than 150 bytes");
     if (o->time.set && !o->time.v)
         return cli_failf(c, SF_EUSAGE, "--for: no time at all");
+    if (o->at) {
+        struct err e = { 0 };
+        uint64_t from, secs = o->time.set ? o->time.v / 1000 + (o->time.v % 1000 != 0) : 0;
+        if (start_time(o->at, &from, &e) < 0)
+            return cli_fail(c, &e);
+        if (secs > UINT32_MAX)
+            return cli_failf(c, SF_EUSAGE, "--for: too long");
+        return control(c, "drain-at", o, from << 32 | secs, argc, argv);
+    }
     snprintf(word, sizeof(word), "%s%s", c->verb->name,
              o->failed     ? "-failed"
              : o->time.set ? "-for"
@@ -525,6 +563,11 @@ static const struct opt drain_opts[] = {
       .help = "a maintenance: so long, then they take tasks again (2h, 30m)",
       .kind = OPT_MS,
       .off = offsetof(struct control_opt, time) },
+    { .name = "at",
+      .arg = "TIME",
+      .help = "not now but then, by itself: 2026-11-30T18:00 (this host's time; with Z UTC), +2h",
+      .kind = OPT_STR,
+      .off = offsetof(struct control_opt, at) },
     JSON_OPT(struct control_opt),
     CLIENT_OPTS(struct control_opt, fleet),
     { 0 },
@@ -792,9 +835,12 @@ const struct verb fleet_verbs[] = {
         "drain", "AGENT...", "give these agents nothing new",
         "What they run goes on to its end; then the host can be taken away. `undrain` undoes it, "
         "and the end\n"
-        "of a maintenance does by itself. `ls agents` and `why` show the reason and the time.",
+        "of a maintenance does by itself. `ls agents` and `why` show the reason and the times. "
+        "One\n"
+        "that was planned with --at begins by itself, also after a restart of the coordinator.",
         "siofleet drain kvm07 && siofleet ls agents\n"
-        "siofleet drain kvm07 --for 2h --reason 'new disk'    # back by itself",
+        "siofleet drain kvm07 --for 2h --reason 'new disk'    # back by itself\n"
+        "siofleet drain kvm07 --at 2026-11-30T18:00 --for 2h  # undrain calls it off",
         drain_opts),
     CONTROL("undrain", "AGENT...", "give these agents work again", NULL, "siofleet undrain kvm07",
             control_opts),

@@ -39,7 +39,7 @@ int run_ls(struct cli *c, void *o, int argc, char **argv);
 struct control_opt {
     struct client_opt fleet;
     bool json, failed;
-    const char *reason;
+    const char *reason, *at;
     struct opt_u64 time;
 };
 int run_control(struct cli *c, void *o, int argc, char **argv);

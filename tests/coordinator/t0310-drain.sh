@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A maintenance, its reason and its end; the priority of what waits.
 . "${0%/*}/../cli/tap.sh"
-plan 15
+plan 25
 cd "$work" || exit 1
 small_log a.log 4 2000
 small_sweep s.ini first
@@ -38,3 +38,24 @@ run sweep wait first
 ok "and what waited runs" worked
 run ls agents --json
 ok "nothing of it is left" json 'd["items"][0]["reason"] is None and d["items"][0]["until"] is None'
+
+# one that begins by itself
+run drain a1 --at tomorrow
+ok "no time: one line" fails 2 "--at: 'tomorrow' is no time like"
+run drain a1 --at 2020-01-01T00:00
+ok "one that is over, too" fails 2 "is over"
+run drain a1 --at 2099-01-01T00:00Z --for 1h --reason "new fan"
+ok "a maintenance is planned" worked "takes nothing new from 2099-01-01T00:00:00.000Z until 2099-01-01T01:00:00.000Z"
+ok "until then it takes tasks; ls says from when" agent '[(a["state"],a["reason"],a["from"][:16],a["until"][:16]) for a in d["items"]]==[("ready","new fan","2099-01-01T00:00","2099-01-01T01:00")]'
+run why a1
+ok "and why" worked "MAINTENANCE: it takes nothing new from 2099-01-01T00:00:00.000Z until 2099-01-01T01:00:00.000Z: new fan"
+run undrain a1
+ok "undrain calls it off" worked "does not take place"
+ok "nothing is left of it" agent 'd["items"][0]["from"] is None and d["items"][0]["reason"] is None'
+run drain a1 --at +2s --reason "new fan"
+stop_all
+ok "its coordinator is stopped and started" fleet_start 1
+begun() { agent '[(a["state"],a["reason"],a["from"],a["until"]) for a in d["items"]]==[("drained","new fan",None,None)]'; }
+ok "it begins by itself all the same" until_ok 30 begun
+run drain a1 --at +2h
+ok "one that is drained is not planned for" fails 1 "is drained already"

@@ -520,7 +520,7 @@ Test(store, an_agents_key_belongs_to_one_install)
     memset(b.install, 1, 16);
     cr_assert_eq(store_add_agent(st, &a, "{\"cpu\":\"x\"}", &reg, &e), 0, "%s", e.text);
     cr_assert_eq(store_add_agent(st, &b, "{}", &reg2, &e), -EEXIST);
-    cr_assert_eq(store_agent_drained(st, a.install, true, "disk", 5000, &e), 0);
+    cr_assert_eq(store_agent_drained(st, a.install, true, "disk", 0, 5000, &e), 0);
     a.boot = 2;
     cr_assert_eq(store_add_agent(st, &a, "{\"cpu\":\"x\"}", &reg2, &e), 0);
     cr_assert_neq(reg, reg2);

@@ -12,6 +12,13 @@
 
 enum { ROWS_AT_ONCE = 128 };
 
+enum {
+    TAKEN_MS =
+        600000, /* a start takes over from one at work so often in so long; after that it is a copy */
+    TAKEN_MAX = 3,
+    COPY_TELL_MS = 60000, /* at least between two log lines about that */
+};
+
 int hub_engine(struct hub *h, const struct id *engine, uint64_t *ret_num, struct err *e)
 {
     int r = store_engine(h->store, engine, ret_num, e);
@@ -84,6 +91,42 @@ static bool another_session(const struct hub_agent *a, const struct msg_agent_he
            memcmp(a->session, m->session, sizeof(none)) != 0;
 }
 
+/* A start of an install at work elsewhere. The same boot is a copy of its data directory. A higher one takes over, as after
+ * a restart; but a restarted agent has closed its connection first, or was silent, so this happens again and again only
+ * where copies are restarted by their supervisors: then the one at work stays. */
+static bool is_copy(const struct hub *h, struct hub_agent *a, const struct sched_agent *known,
+                    const struct peer *p, const struct msg_agent_hello *m)
+{
+    uint64_t now = clock_mono_ms();
+    if (!a || !known || !a->peer || a->peer == p->id || !another_session(a, m) ||
+        now - known->heard_ms >= 3 * h->conf->heartbeat_ms)
+        return false;
+    if (m->boot == known->boot)
+        return true;
+    if (!link_peer_up(h->link, a->peer))
+        return false;
+    if (now - a->taken_ms > TAKEN_MS) {
+        a->taken = 0;
+        a->taken_ms = now;
+    }
+    return ++a->taken > TAKEN_MAX;
+}
+
+static void refuse_copy(struct hub *h, struct hub_agent *a, const struct peer *p, const char *name)
+{
+    char text[512];
+    uint64_t now = clock_mono_ms();
+    snprintf(text, sizeof(text),
+             "agent '%s' is at work at %s with this very data directory: one of them is a copy "
+             "and needs a directory and a key of its own",
+             name, a->addr);
+    if (!a->copy_told_ms || now - a->copy_told_ms >= COPY_TELL_MS) {
+        log_warn("agent '%s' at %s refused: %s", p->name, p->addr, text);
+        a->copy_told_ms = now;
+    }
+    link_refuse(h->link, p->id, 0, 3, "COPY", text);
+}
+
 static uint64_t install_key(const uint8_t install[16])
 {
     uint64_t k;
@@ -126,13 +169,8 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
         refuse_agent(h, p, "INSTALL_TAKEN", text);
         return;
     }
-    if (a && a->peer && a->peer != p->id && known && m->boot == known->boot &&
-        another_session(a, m) && clock_mono_ms() - known->heard_ms < 3 * h->conf->heartbeat_ms) {
-        snprintf(text, sizeof(text),
-                 "agent '%s' is at work at %s with this very data directory: one of them is a copy "
-                 "and needs a directory and a key of its own",
-                 m->name, a->addr);
-        refuse_agent(h, p, "COPY", text);
+    if (is_copy(h, a, known, p, m)) {
+        refuse_copy(h, a, p, m->name);
         return;
     }
     if (!hub_write(h))

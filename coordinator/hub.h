@@ -37,9 +37,13 @@ struct hub_agent {
     char addr[LINK_ADDR_LEN];
     uint8_t session[16]; /* 0 = not told */
     uint64_t reg, engine;
-    uint64_t last_seen_ms;           /* wall */
-    bool hello;                      /* said, and not committed yet: the scheduler does not know */
-    bool here;                       /* it was on this connection before that hello, too */
+    uint64_t last_seen_ms; /* wall */
+    bool hello;            /* said, and not committed yet: the scheduler does not know */
+    bool here;             /* it was on this connection before that hello, too */
+    /* times that another start of the same install took over from one that was at work, since the first of them */
+    unsigned taken;
+    uint64_t taken_ms;               /* monotonic */
+    uint64_t copy_told_ms;           /* a refusal for that was logged; monotonic */
     char bulk_at[LINK_ADDR_LEN + 8]; /* "HOST:PORT" where other agents reach it; "" = nowhere */
     struct {
         struct space disk; /* disk_b 0 = it does not say */

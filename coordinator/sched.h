@@ -28,11 +28,12 @@ enum {
     /* Work in a block of automatic size. Rows are sent while it runs, so a long block loses nothing when it is cut off; a
      * short one pays for a process and for loading the trace, about a third of a point's time on one core. */
     SCHED_TARGET_MS = 4000,
-    SCHED_LEAST_MS = 400,    /* towards the end of a sweep blocks shrink to this */
-    SCHED_BLOCK_MAX = 1024,  /* points in a block: its spec must fit a frame */
-    SCHED_POINT_SLOTS = 2,   /* points tasks an agent holds: one runs, one waits */
-    SCHED_TRACE_SLOTS = 8,   /* trace tasks an agent holds at most; never more than its cores */
-    SCHED_EXEC_SLOTS = 16,   /* commands likewise: more would be declined, and all else with them for a while */
+    SCHED_LEAST_MS = 400,   /* towards the end of a sweep blocks shrink to this */
+    SCHED_BLOCK_MAX = 1024, /* points in a block: its spec must fit a frame */
+    SCHED_POINT_SLOTS = 2,  /* points tasks an agent holds: one runs, one waits */
+    SCHED_TRACE_SLOTS = 8,  /* trace tasks an agent holds at most; never more than its cores */
+    SCHED_EXEC_SLOTS =
+        16, /* commands likewise: more would be declined, and all else with them for a while */
     SCHED_COLLECT_SLOTS = 8, /* collections likewise */
     SCHED_TRACE_WINDOW = 64, /* traces of a sweep that are being made at a time */
     SCHED_BACKOFF_MS = 1000, /* after the first failure; doubles */

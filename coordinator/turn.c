@@ -11,7 +11,8 @@ enum {
     FULL_TELL_MS = 30000,
     TRY_MS = 1000,
     TURNS_MAX = 64,
-    BEAT_ACK_EVERY = 16, /* beats; TCP says that they came, and an answer is half of what one costs */
+    BEAT_ACK_EVERY =
+        16, /* beats; TCP says that they came, and an answer is half of what one costs */
     TICK_LONG_MS =
         2, /* a tick over thousands of agents: then messages come first for ten times as long */
 };

@@ -160,6 +160,12 @@ size_t link_n_peers(const struct link *l)
     return l->n_conns;
 }
 
+bool link_peer_up(const struct link *l, uint64_t peer)
+{
+    const struct conn *c = server_conn(l, peer);
+    return c && !c->gone;
+}
+
 void link_stats(const struct link *l, struct link_stats *ret)
 {
     *ret = l->stats;

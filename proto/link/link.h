@@ -107,6 +107,8 @@ void link_drop(struct link *l, uint64_t peer, const char *why);
 
 bool link_is_up(const struct link *l);     /* client: connected and let in. server: true */
 size_t link_n_peers(const struct link *l); /* server: peers heard and not gone */
+/* Server: whether the connection of this peer is open, also when its LINK_GONE was not fetched yet. */
+bool link_peer_up(const struct link *l, uint64_t peer);
 
 /* Counters since the start, for `ls`, tests and the bench. */
 struct link_stats {

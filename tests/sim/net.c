@@ -470,6 +470,11 @@ bool link_is_up(const struct link *l)
     return l->server || l->conn;
 }
 
+bool link_peer_up(const struct link *l, uint64_t peer)
+{
+    return l->server && conn_of(peer);
+}
+
 size_t link_n_peers(const struct link *l)
 {
     size_t n = 0;

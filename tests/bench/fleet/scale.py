@@ -221,9 +221,9 @@ def memory(a, fleet):
 
 def start_agent(fleet, i, *more):
     fleet.run("keys", "new", fleet.path(f"k{i}"), "--role", "agent", "--name", f"b{i}")
-    fleet.run("keys", "allow", "--data", fleet.path("c"), fleet.path(f"k{i}.pub"))
-    fleet.spawn("agents", fleet.a.sf, "agent", "--data", fleet.path(f"a{i}"), "--connect", fleet.ep, "--server-key",
-                fleet.path("c/keys/coordinator.pub"), "--key", fleet.path(f"k{i}"), *(more or ("--cores", "1")))
+    shutil.copy(fleet.path(f"k{i}.pub"), fleet.path(f"c/keys/allowed/b{i}.pub"))  # `keys allow` reads all of them
+    return fleet.spawn("agents", fleet.a.sf, "agent", "--data", fleet.path(f"a{i}"), "--connect", fleet.ep, "--server-key",
+                       fleet.path("c/keys/coordinator.pub"), "--key", fleet.path(f"k{i}"), *(more or ("--cores", "1")))
 
 
 def n_agents(fleet):
@@ -231,22 +231,46 @@ def n_agents(fleet):
     return sum(i["state"] not in ("lost", "stopped") for i in doc["items"])
 
 
+def private_b(pid):
+    """What a process has for itself alone: of a thousand with one program the rest is there once."""
+    text = open(f"/proc/{pid}/smaps_rollup").read()
+    return sum(int(x) for x in re.findall(r"Private_\w+:\s+(\d+)", text)) << 10
+
+
 @with_fleet
 def agents(a, fleet):
     t = time.monotonic()
-    for i in range(a.processes):
-        start_agent(fleet, i)
-    until(f"{a.processes} agents", lambda: n_agents(fleet) >= a.processes, 300)
+    procs = [start_agent(fleet, i) for i in range(a.processes)]
+    until(f"{a.processes} agents", lambda: n_agents(fleet) >= a.processes, 600)
     up = time.monotonic() - t
     cpu, t = cpu_s(fleet.coord.pid), time.monotonic()
     time.sleep(a.seconds)
     idle = (cpu_s(fleet.coord.pid) - cpu) / (time.monotonic() - t)
+    own = sorted(private_b(p.pid) for p in procs)
+    agents_cpu, t = sum(cpu_s(p.pid) for p in procs), time.monotonic()
+    time.sleep(5)
+    agents_core = (sum(cpu_s(p.pid) for p in procs) - agents_cpu) / (time.monotonic() - t)
     t = time.monotonic()
     doc = json.loads(fleet.run("exec", "--json", "--", "true"))
     secs = time.monotonic() - t
+    ini = fleet.sweep("small", 4 * a.processes, 4)
+    t = time.monotonic()
+    sweep = json.loads(fleet.run("sweep", "run", ini, "--json"))
+    swept = time.monotonic() - t
+    rows = json.loads(fleet.run("results", "query", "--sql", "SELECT count(DISTINCT agent) AS n FROM attempts WHERE kind = 'points'",
+                                "--json"))["rows"][0][0]
+    t = time.monotonic()
+    for p in procs:
+        p.send_signal(signal.SIGTERM)
+    codes = [p.wait(60) for p in procs]
+    stopped = time.monotonic() - t
+    if sweep["done"] != fleet.points or any(codes):
+        fail(f"agents: {sweep}, {sum(c != 0 for c in codes)} of them did not end well")
     return {"processes": a.processes, "all_up_s": round(up, 1), "coordinator_core_pct": round(100 * idle, 1),
-            "coordinator_mib": round(rss_b(fleet.coord.pid) / 2**20, 1), "exec_everywhere_s": round(secs, 2),
-            "exec_done": sum(i["status"] == "done" for i in doc["hosts"])}
+            "coordinator_mib": round(rss_b(fleet.coord.pid) / 2**20, 1), "agents_core_pct": round(100 * agents_core, 1),
+            "agent_own_mib": round(own[len(own) // 2] / 2**20, 2), "exec_everywhere_s": round(secs, 2),
+            "exec_done": sum(i["status"] == "done" for i in doc["hosts"]), "sweep_points": fleet.points,
+            "sweep_s": round(swept, 1), "sweep_agents": rows, "all_stopped_s": round(stopped, 1)}
 
 
 @with_fleet

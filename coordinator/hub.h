@@ -117,6 +117,7 @@ struct hub {
     size_t n_answers, room_answers;
     struct sched_event *events; /* for after the commit */
     size_t n_events, room_events;
+    uint64_t turn_ms; /* how long messages are taken before they are made durable */
     uint64_t tick_ms; /* the scheduler's clock rests until then; monotonic */
     bool failed;      /* the turn cannot be stored */
     struct err why;

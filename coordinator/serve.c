@@ -18,6 +18,9 @@
 enum {
     TURN_MESSAGES = 512, /* taken before they are made durable together */
     TURN_MS = 20,
+    TURN_MAX_MS = 100,
+    TURN_WORTH =
+        4, /* messages are taken for so many times what it took to make the last ones durable */
     POLL_MAX_MS = 250,
     LINGER_MS = 1000,
 };
@@ -370,7 +373,7 @@ static void on_gone(struct hub *h, const struct peer *p)
 
 static int take_messages(struct hub *h, struct err *e)
 {
-    uint64_t until = clock_mono_ms() + TURN_MS;
+    uint64_t until = clock_mono_ms() + h->turn_ms;
     for (int i = 0; i < TURN_MESSAGES; i++) {
         struct link_event ev;
         int r = link_recv(h->link, &ev, e);
@@ -429,7 +432,9 @@ static int loop(struct hub *h, int sig, struct err *e)
         r = take_messages(h, e);
         if (r < 0)
             return r;
+        uint64_t start = clock_mono_ms();
         hub_commit(h);
+        uint64_t took = clock_mono_ms() - start;
         hub_look_at_space(h);
         hub_mend(h);
         hub_gc_step(h);
@@ -443,7 +448,11 @@ static int loop(struct hub *h, int sig, struct err *e)
         hub_look_after(h);
         hub_drain_due(h);
         hub_commit(h);
+        start = clock_mono_ms();
         hub_tick(h);
+        /* on a slow disk more goes into one transaction: the wait for it is shared */
+        took = TURN_WORTH * (took + clock_mono_ms() - start);
+        h->turn_ms = took < TURN_MS ? TURN_MS : took < TURN_MAX_MS ? took : TURN_MAX_MS;
     }
 }
 
@@ -525,6 +534,7 @@ int coordinator_run(const struct coordinator_conf *conf, struct err *e)
     if (sig < 0)
         return err_sys(e, errno, "signalfd");
     struct hub h = { .conf = conf,
+                     .turn_ms = TURN_MS,
                      .space = { .high_b = conf->high_water_b, .low_b = conf->low_water_b } };
     struct key_pair own = { 0 };
     list_init(&h.sched.agent_list);

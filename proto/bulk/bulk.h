@@ -39,7 +39,7 @@ enum {
     BULK_MIN_B = 4 << 20, /* smaller transfers are faster over the link */
     BULK_WINDOW = 64,     /* chunks asked for ahead: costs 8 bytes a chunk, not its megabyte */
     BULK_TAKES_MAX = 24,  /* streams at once, tickets that wait for their peer included */
-    BULK_GIVES_MAX = 48,
+    BULK_GIVES_MAX = 40,
 };
 #define BULK_STREAM_B (UINT64_C(20) << 20)
 #define BULK_TOTAL_B (UINT64_C(256) << 20)

@@ -288,6 +288,41 @@ Test(drive, a_cut_costs_only_what_was_on_the_way)
     side_free(&b);
 }
 
+/* Gigabytes of an interrupted transfer hashed in one go would keep the loop from everything else. */
+Test(drive, what_a_cut_left_is_looked_at_in_pieces)
+{
+    struct side a, b;
+    uint64_t now = 1000;
+    unsigned pieces = 0, before;
+    side_make(&a, &b, "a", 1, 0);
+    side_make(&b, &a, "b", 2, 0);
+    struct id id = content(&a, 9, 40 * CID_CHUNK);
+    cr_assert_eq(xfers_offer(a.x, 1, 1, &id, "trace", "t", now, NULL), 0);
+    run(&a, &b, &now, now + 20);
+    before = b.chunks;
+    cr_assert(before >= 10 && before < 35, "%u", before);
+    side_empty(&a);
+    side_empty(&b);
+    xfers_gone(b.x, 2, false);
+    xfers_gone(a.x, 1, true);
+    b.peer = 3;
+    xfers_up(a.x, 1, now);
+    for (; b.chunks == before && now < 1000000; now++) {
+        xfers_tick(a.x, now);
+        pieces += xfers_tick(b.x, now) == 0;
+        if (a.n)
+            deliver(&a, now);
+        if (b.n)
+            deliver(&b, now);
+    }
+    cr_assert(pieces >= 2, "in %u", pieces);
+    run(&a, &b, &now, 10000000);
+    cr_assert(a.ends[XFERS_OUT] == 1 && a.last.code == 0);
+    check_whole(&b, &id);
+    side_free(&a);
+    side_free(&b);
+}
+
 Test(drive, a_receiver_that_never_answers_ends_the_offer)
 {
     struct side a, b;

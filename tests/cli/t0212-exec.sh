@@ -159,4 +159,4 @@ ok "why says what may be the matter" worked "CLOSED: .*its program file was repl
 waits() { "$sf" why "$("$sf" ls jobs --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["items"][-1]["job"])')" | grep -q "only agents that are drained or closed have what it needs (1)"; }
 ok "and of what waits for it, that it does" until_ok 30 waits
 kill -INT "$wait_pid"
-wait "$wait_pid"
+wait "$wait_pid" || : # 5; the last status is the test's

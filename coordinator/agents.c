@@ -19,6 +19,8 @@ enum {
     COPY_TELL_MS = 60000, /* at least between two log lines about that */
 };
 
+enum copy { COPY_NO, COPY_WAIT, COPY_YES };
+
 int hub_engine(struct hub *h, const struct id *engine, uint64_t *ret_num, struct err *e)
 {
     int r = store_engine(h->store, engine, ret_num, e);
@@ -92,24 +94,32 @@ static bool another_session(const struct hub_agent *a, const struct msg_agent_he
 }
 
 /* A start of an install at work elsewhere. The same boot is a copy of its data directory. A higher one takes over, as after
- * a restart; but a restarted agent has closed its connection first, or was silent, so this happens again and again only
- * where copies are restarted by their supervisors: then the one at work stays. */
-static bool is_copy(const struct hub *h, struct hub_agent *a, const struct sched_agent *known,
-                    const struct peer *p, const struct msg_agent_hello *m)
+ * a restart; but a restarted agent has closed its connection first, so this happens again and again only where copies are
+ * restarted by their supervisors, or on a host that loses its power and is back within three beats. Which of the two tells
+ * the one before: while it may be gone the new one is not answered (it says hello again), and when it was heard again it
+ * stays. */
+static enum copy is_copy(const struct hub *h, struct hub_agent *a, const struct sched_agent *known,
+                         const struct peer *p, const struct msg_agent_hello *m)
 {
     uint64_t now = clock_mono_ms();
     if (!a || !known || !a->peer || a->peer == p->id || !another_session(a, m) ||
         now - known->heard_ms >= 3 * h->conf->heartbeat_ms)
-        return false;
+        return COPY_NO;
     if (m->boot == known->boot)
-        return true;
+        return COPY_YES;
     if (!link_peer_up(h->link, a->peer))
-        return false;
+        return COPY_NO;
+    if (a->doubt_ms)
+        /* a beat later: what was on its way when it lost its power is no sign of life */
+        return known->heard_ms >= a->doubt_ms + h->conf->heartbeat_ms ? COPY_YES : COPY_WAIT;
     if (now - a->taken_ms > TAKEN_MS) {
         a->taken = 0;
         a->taken_ms = now;
     }
-    return ++a->taken > TAKEN_MAX;
+    if (++a->taken <= TAKEN_MAX)
+        return COPY_NO;
+    a->doubt_ms = now;
+    return COPY_WAIT;
 }
 
 static void refuse_copy(struct hub *h, struct hub_agent *a, const struct peer *p, const char *name)
@@ -169,10 +179,11 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
         refuse_agent(h, p, "INSTALL_TAKEN", text);
         return;
     }
-    if (is_copy(h, a, known, p, m)) {
+    enum copy copy = is_copy(h, a, known, p, m);
+    if (copy == COPY_YES)
         refuse_copy(h, a, p, m->name);
+    if (copy != COPY_NO)
         return;
-    }
     if (!hub_write(h))
         return; /* it says hello again */
     struct store_agent info = { .boot = m->boot,
@@ -228,6 +239,9 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
     a->reg = reg;
     a->engine = engine;
     a->last_seen_ms = info.last_seen_ms;
+    if (a->doubt_ms) /* the one before is gone: it was a restart */
+        a->taken = 0;
+    a->doubt_ms = 0;
     a->here = a->peer == p->id; /* a hello that was doubled on its way */
     a->hello = true;
     hub_set_peer(h, a, p->id);

@@ -42,7 +42,8 @@ struct hub_agent {
     bool here;             /* it was on this connection before that hello, too */
     /* times that another start of the same install took over from one that was at work, since the first of them */
     unsigned taken;
-    uint64_t taken_ms;               /* monotonic */
+    uint64_t taken_ms; /* monotonic */
+    uint64_t doubt_ms; /* since then it is to show that it is not gone, monotonic; 0 = no doubt */
     uint64_t copy_told_ms;           /* a refusal for that was logged; monotonic */
     char bulk_at[LINK_ADDR_LEN + 8]; /* "HOST:PORT" where other agents reach it; "" = nowhere */
     struct {

@@ -124,7 +124,7 @@ static void look_at_ability(struct agent *a)
 static void child_ended(struct agent *a, struct run *r)
 {
     spool_end_clear(&r->end);
-    run_finish(r->dir, &a->host, r->pidfd, &r->end);
+    run_finish(r->dir, r->g.kind, &a->host, r->pidfd, &r->end);
     closep(&r->pidfd);
     r->adopting = false;
     look_at_rows(a, r);

@@ -4,8 +4,9 @@
 
 #include "proto/base/clean.h"
 
-static const char *const cause_names[] = { "",        "done",      "exit",      "signal", "oom",
-                                           "timeout", "cancelled", "integrity", "lost",   "space" };
+static const char *const cause_names[] = { "",     "done",    "exit",      "signal",
+                                           "oom",  "timeout", "cancelled", "integrity",
+                                           "lost", "space",   "recipe" };
 /* Most tasks of a kind that are accepted and not ended. */
 static const unsigned kind_max[CORE_KINDS] = { CORE_POINTS_MAX, CORE_TRACE_MAX, CORE_EXEC_MAX,
                                                CORE_COLLECT_MAX };

@@ -63,6 +63,7 @@ enum task_cause {
     CAUSE_INTEGRITY,
     CAUSE_LOST,
     CAUSE_SPACE,
+    CAUSE_RECIPE, /* a trace: its logs do not hold what its recipe asks for, on any host */
 };
 
 struct core_batch {

@@ -377,7 +377,8 @@ static uint64_t number_of(const json_t *j, const char *key)
     return json_get_u64(j, key, &v, NULL) < 0 ? 0 : v;
 }
 
-void run_finish(const char *dir, const struct run_host *h, int pidfd, struct spool_end *ret)
+void run_finish(const char *dir, enum core_kind kind, const struct run_host *h, int pidfd,
+                struct spool_end *ret)
 {
     *ret = (struct spool_end){ .cause = CAUSE_LOST };
     if (pidfd >= 0) {
@@ -402,9 +403,11 @@ void run_finish(const char *dir, const struct run_host *h, int pidfd, struct spo
     ret->exit = number_of(j, "exit");
     ret->signal = number_of(j, "signal");
     ret->duration_ms = number_of(j, "duration_ms");
-    if (cause == CAUSE_EXIT && ret->exit == RUN_EXIT_INTEGRITY)
-        cause = CAUSE_INTEGRITY;
-    if (cause == CAUSE_EXIT && ret->exit == RUN_EXIT_SPACE)
-        cause = CAUSE_SPACE;
+    /* a command's statuses are its own */
+    if (cause == CAUSE_EXIT && kind != CORE_EXEC)
+        cause = ret->exit == RUN_EXIT_INTEGRITY ? CAUSE_INTEGRITY
+                : ret->exit == RUN_EXIT_SPACE   ? CAUSE_SPACE
+                : ret->exit == RUN_EXIT_RECIPE  ? CAUSE_RECIPE
+                                                : CAUSE_EXIT;
     ret->cause = cause;
 }

@@ -73,7 +73,8 @@ void run_stop(int pidfd, bool hard);
 
 /* The task's shim has ended: reap it if it is ours, kill what it left if it was killed itself, and read how the task
  * ended (tail: from its stderr). *ret is filled always: without a readable status the cause is lost. */
-void run_finish(const char *dir, const struct run_host *h, int pidfd, struct spool_end *ret);
+void run_finish(const char *dir, enum core_kind kind, const struct run_host *h, int pidfd,
+                struct spool_end *ret);
 
-/* The child's side: exit statuses that mean more than "failed". */
-enum { RUN_EXIT_INTEGRITY = 4, RUN_EXIT_SPACE = 28 };
+/* The child's side: exit statuses that mean more than "failed"; not those of a command, which are its own. */
+enum { RUN_EXIT_INTEGRITY = 4, RUN_EXIT_RECIPE = 22, RUN_EXIT_SPACE = 28 };

@@ -3,7 +3,7 @@
  * Reads DIR/spec.json and DIR/run.json. A points task appends a row to DIR/rows for each point as it is done, in any
  * order; a trace task writes DIR/product and DIR/info.json. Errors go to stderr, one line.
  *
- * Returns the exit status: 0, 1 = failed, RUN_EXIT_INTEGRITY, RUN_EXIT_SPACE.
+ * Returns the exit status: 0, 1 = failed, RUN_EXIT_INTEGRITY, RUN_EXIT_RECIPE, RUN_EXIT_SPACE.
  */
 #pragma once
 

@@ -558,7 +558,7 @@ static void say_cause(const char *cause, const struct msg_task_end *m, uint64_t 
 {
     char what[80], time[NUM_MS_LEN];
     const char *sig = sigabbrev_np((int)m->signal);
-    if (!strcmp(cause, "exit") && *line) {
+    if ((!strcmp(cause, "exit") || !strcmp(cause, "recipe")) && *line) {
         snprintf(out, 200, "%s", line);
         return;
     }

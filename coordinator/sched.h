@@ -346,8 +346,8 @@ struct sched_event {
         } point;
         struct {
             uint64_t task, epoch, n;
-            const char
-                *cause; /* done, exit, signal, oom, timeout, cancelled, integrity, lost, space */
+            const char *
+                cause; /* done, exit, signal, oom, timeout, cancelled, integrity, lost, space, recipe */
             const char *text; /* for people; may be NULL */
         } end;
     };

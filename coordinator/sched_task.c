@@ -431,6 +431,7 @@ enum fault {
     FAULT_LOST, /* nothing more was heard of it */
     FAULT_COPY, /* an input was damaged where it ran: the agent has dropped its copy */
     FAULT_OWN,  /* its own: exit, signal, out of memory, ... */
+    FAULT_SURE, /* its own, and any other try would end so */
 };
 
 /* Damage of one agent's copies says nothing about the task. What is damaged on that agent again, or on many, may be it
@@ -542,7 +543,7 @@ static int again(struct sched *s, struct sched_task *t, enum fault fault, const 
         t->state = TASK_LEASED;
     }
     t->fails += count;
-    if (count && t->fails > t->retries && t->left.total <= 1)
+    if (fault == FAULT_SURE || (count && t->fails > t->retries && t->left.total <= 1))
         return give_up_task(s, t, text, out);
     int killed = fault == FAULT_LOST && t->boot ? note_kill(s, t) : 0;
     if (killed < 0 || (count && (killed = note_failure(t, text)) < 0))
@@ -681,9 +682,10 @@ int sched_ev_end(struct sched *s, const struct sched_event *ev, uint64_t now,
         sched_charge(t->sweep, !strcmp(cause, "timeout")
                                    ? sched_timeout_ms(t) * 1000 * t->agent->cores
                                    : t->left.total * t->sweep->point_us);
-    enum fault fault = !strcmp(cause, "cancelled")                    ? FAULT_NONE
-                       : !strcmp(cause, "integrity") && forgivable(t) ? FAULT_COPY
-                                                                      : FAULT_OWN;
+    enum fault fault = !strcmp(cause, "cancelled")                         ? FAULT_NONE
+                       : !strcmp(cause, "recipe") && t->kind == TASK_TRACE ? FAULT_SURE
+                       : !strcmp(cause, "integrity") && forgivable(t)      ? FAULT_COPY
+                                                                           : FAULT_OWN;
     if (!strcmp(
             cause,
             "lost")) /* told by a later boot: the host came up again; by the same one: only the task went */

@@ -138,7 +138,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(epoch, 1, UINT64_MAX)                                                                      \
     U64(n, 1, UINT64_MAX)                                                                          \
     ID(sweep)                                                                                      \
-    STR(cause, 1, 32) /* done, exit, signal, oom, timeout, cancelled, integrity, lost, space */    \
+    /* done, exit, signal, oom, timeout, cancelled, integrity, lost, space, recipe */              \
+    STR(cause, 1, 32)                                                                              \
     U64(exit, 0, 255)                                                                              \
     U64(signal, 0, 128)                                                                            \
     U64(duration_ms, 0, UINT64_MAX)                                                                \

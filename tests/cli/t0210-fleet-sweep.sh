@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 49
+plan 51
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -103,6 +103,11 @@ ok "also in the table beside a CSV file" sh -c "[ $rc -eq 1 ] && grep -q 'failed
 ok "whose columns stay the default ones" test "$(head -n 1 fails.csv)" = "$(head -n 1 local.csv)"
 run sweep wait last
 ok "wait says the same" test "$rc" -eq 1
+sed -e 's/fails/greedy/; /^timeout/d; /^pace/d; /^retries/d' -e 's/^logs.*/&\ntenants = 100/' fails.ini >greedy.ini
+run sweep run greedy.ini
+ok "logs that hold too little for a recipe fail its points" sh -c "[ $rc -eq 1 ] && grep -q '^siofleet: .*: 1 of 1 points failed; .*tenants: 100 asked for, the logs hold 4' '$work/err'"
+run results query --sql "SELECT count(*) AS n, max(cause) AS c FROM attempts WHERE kind = 'trace' AND cause <> 'done'" --csv
+ok "after one try, as another could not help" test "$(tail -n 1 "$work/out")" = "1,recipe"
 run drain a1
 ok "drain tells the agent" worked
 run ls agents --json

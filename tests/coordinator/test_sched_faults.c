@@ -118,6 +118,39 @@ Test(sched, a_trace_that_cannot_be_built_fails_its_points_only)
     world_clear(&w);
 }
 
+Test(sched, a_recipe_that_its_logs_cannot_fulfil_is_not_tried_again)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 1);
+    w.trace_points = 10;
+    sweep(&w, 1, 10, 1, 1, true, 10, 3, 0);
+    hello(&w, 1, 1, 4);
+    tick(&w);
+    cr_assert(given(&w, 0, &g));
+    cr_assert_eq(g.a.kind, TASK_TRACE);
+    sched_actions_reset(&w.out);
+    cr_assert_eq(task_end(&w, &g.a, "recipe"), 0);
+    cr_assert_eq(actions(&w, ACT_TRACE_FAILED), 1);
+    w.now += 500;
+    beat(&w, 1, 1, NULL, 0);
+    tick(&w);
+    cr_assert_eq(actions(&w, ACT_GIVE_UP), 1);
+    cr_assert_eq(action(&w, ACT_GIVE_UP, 0)->count, 1);
+    cr_assert_str_eq(action(&w, ACT_GIVE_UP, 0)->text, "trace could not be built: recipe");
+    cr_assert_eq(actions(&w, ACT_SWEEP_OVER), 1);
+    cr_assert(!given(&w, 0, &g));
+
+    /* of points it is a failure like others */
+    sweep(&w, 2, 1, 1, 2, false, 1, 3, 0);
+    tick(&w);
+    cr_assert(given(&w, 0, &g));
+    sched_actions_reset(&w.out);
+    cr_assert_eq(task_end(&w, &g.a, "recipe"), 0);
+    cr_assert_eq(actions(&w, ACT_GIVE_UP), 0);
+    world_clear(&w);
+}
+
 Test(sched, failed_points_run_again_when_asked)
 {
     struct world w;

@@ -73,6 +73,34 @@ static int begin_results(struct buf *b, sqlite3_stmt *s, int first_col)
     return r < 0 ? r : buf_adds(b, "],\"rows\":[");
 }
 
+/* The value of a condition as the column shows it. Numbers and what stands in [arch] are read as in SWEEP.ini: what no row
+ * can hold is a mistake, not a condition that nothing meets. Owned; NULL: *e says why. */
+static char *shown(const struct column *c, const char *val, struct err *e)
+{
+    char place[64], text[32];
+    int k = arch_key(c->name);
+    struct arch a;
+    uint64_t n;
+    uint32_t v;
+    snprintf(place, sizeof(place), "where: %s", c->name);
+    if (k >= 0) {
+        if (arch_value((unsigned)k, val, place, &v, e) < 0)
+            return NULL;
+        arch_put(&a, (unsigned)k, v);
+        arch_text(&a, (unsigned)k, text);
+        val = text;
+    } else if (c->number) {
+        if (num_u64(val, 0, UINT64_MAX, place, &n, e) < 0)
+            return NULL;
+        snprintf(text, sizeof(text), "%" PRIu64, n);
+        val = text;
+    }
+    char *s = strdup(val);
+    if (!s)
+        err_sys(e, ENOMEM, "results");
+    return s;
+}
+
 /* WHERE and its values from args; values are kept in *bound (strings). */
 static int add_filters(struct store *st, const json_t *args, struct buf *sql, json_t *bound,
                        struct err *e)
@@ -114,7 +142,10 @@ static int add_filters(struct store *st, const json_t *args, struct buf *sql, js
             return err_set(e, SF_EUSAGE, "where: '%.64s' is no column of results", key);
         bool id = !strcmp(key, "point") || !strcmp(key, "trace") || !strcmp(key, "sweep") ||
                   !strcmp(key, "engine");
-        json_array_append_new(bound, json_str(val));
+        CLEANUP(freep) char *value = shown(store_column(k), val, e);
+        if (!value)
+            return -e->code;
+        json_array_append_new(bound, json_str(value));
         size_t no = json_array_size(bound);
         if (r >= 0 && id && strlen(val) >= 8)
             r = buf_addf(sql, " AND substr(%s,1,%zu) = ?%zu", store_column(k)->expr, strlen(val),

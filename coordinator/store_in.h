@@ -80,6 +80,7 @@ int db_fill_near(struct store *st, struct err *e);
 /* store_schema.c */
 struct column {
     const char *name, *expr;
+    bool number; /* a whole number, or null */
 };
 const struct column *store_column(size_t i); /* default ones, then provenance */
 extern const char store_results_from[]; /* " FROM t_row r JOIN ..." that the expressions need */

@@ -138,30 +138,32 @@ static const char *const schemas[STORE_VERSION] = { schema_1, schema_2,  schema_
 #define DONE(x) "CASE r.status WHEN 0 THEN " x " END"
 #define FACT(x) "json_extract(g.facts,'$." x "')"
 
-#define ARCH_EXPR_NUM(name) "r.a_" #name
-#define ARCH_EXPR_BOOL(name) "CASE r.a_" #name " WHEN 0 THEN 'no' WHEN 1 THEN 'yes' END"
+#define ARCH_EXPR_NUM(name) "r.a_" #name, true
+#define ARCH_EXPR_BOOL(name) "CASE r.a_" #name " WHEN 0 THEN 'no' WHEN 1 THEN 'yes' END", false
 #define ARCH_EXPR_POLICY(name)                                                                     \
-    "CASE r.a_" #name " WHEN 0 THEN 'lru' WHEN 1 THEN 'lfu' WHEN 2 THEN 'oracle' END"
+    "CASE r.a_" #name " WHEN 0 THEN 'lru' WHEN 1 THEN 'lfu' WHEN 2 THEN 'oracle' END", false
 
 #define S(x)                                                                                       \
     {                                                                                              \
-#x, "r.s_" #x                                                                              \
+#x, "r.s_" #x, true                                                                        \
     }
 static const struct column columns[] = {
-    { "name", "w.name" },
-    { "index", "r.idx" },
-    { "point", "CASE WHEN r.point IS NOT NULL THEN " HEX("r.point") " END" },
-    { "trace", "CASE WHEN t.id IS NOT NULL AND t.info IS NOT 'absent' THEN " HEX("t.id") " END" },
-    { "rules", "json_extract(w.json,'$.rules')" },
-    { "tenants", "nullif(t.tenants, 0)" },
-    { "order", "t.ord" },
-    { "burst", "t.burst" },
-    { "seed", "t.seed" },
-    { "replicate", "t.replicate" },
+    { "name", "w.name", false },
+    { "index", "r.idx", true },
+    { "point", "CASE WHEN r.point IS NOT NULL THEN " HEX("r.point") " END", false },
+    { "trace", "CASE WHEN t.id IS NOT NULL AND t.info IS NOT 'absent' THEN " HEX("t.id") " END",
+      false },
+    { "rules", "json_extract(w.json,'$.rules')", false },
+    { "tenants", "nullif(t.tenants, 0)", true },
+    { "order", "t.ord", false },
+    { "burst", "t.burst", true },
+    { "seed", "t.seed", true },
+    { "replicate", "t.replicate", true },
 #define X(name, kind, def, lo, hi) { #name, ARCH_EXPR_##kind(name) },
     ARCH_KEYS(X)
 #undef X
-        { "status", "CASE r.status WHEN 0 THEN 'done' WHEN 1 THEN 'failed' ELSE 'invalid' END" },
+        { "status", "CASE r.status WHEN 0 THEN 'done' WHEN 1 THEN 'failed' ELSE 'invalid' END",
+          false },
     S(time_ps),
     S(requests),
     S(pkts_sent),
@@ -191,33 +193,35 @@ static const struct column columns[] = {
     S(jain_ppm),
 };
 static const struct column provenance[] = {
-    { "sweep", HEX("w.id") },
-    { "epoch", "r.epoch" },
-    { "attempt", "r.n" },
-    { "agent", "g.name" },
-    { "boot", "g.boot" },
-    { "host", FACT("host") },
-    { "started", "CASE WHEN r.started_ms IS NOT NULL THEN " TIME("r.started_ms") " END" },
-    { "duration_ms", "r.duration_us / 1000" },
-    { "engine", "CASE WHEN n.id IS NOT NULL THEN " HEX("n.id") " END" },
-    { "isa", FACT("isa") },
-    { "threads", "r.threads" },
-    { "cpu", FACT("cpu") },
-    { "microcode", FACT("microcode") },
-    { "kernel", FACT("kernel") },
-    { "governor", FACT("governor") },
+    { "sweep", HEX("w.id"), false },
+    { "epoch", "r.epoch", true },
+    { "attempt", "r.n", true },
+    { "agent", "g.name", false },
+    { "boot", "g.boot", true },
+    { "host", FACT("host"), false },
+    { "started", "CASE WHEN r.started_ms IS NOT NULL THEN " TIME("r.started_ms") " END", false },
+    { "duration_ms", "r.duration_us / 1000", true },
+    { "engine", "CASE WHEN n.id IS NOT NULL THEN " HEX("n.id") " END", false },
+    { "isa", FACT("isa"), false },
+    { "threads", "r.threads", true },
+    { "cpu", FACT("cpu"), false },
+    { "microcode", FACT("microcode"), false },
+    { "kernel", FACT("kernel"), false },
+    { "governor", FACT("governor"), false },
     { "logs",
-      "(SELECT json_extract(c.json,'$.logs') FROM t_recipe c WHERE c.trace = r.trace LIMIT 1)" },
+      "(SELECT json_extract(c.json,'$.logs') FROM t_recipe c WHERE c.trace = r.trace LIMIT 1)",
+      false },
     { "qemu_series",
       "(SELECT group_concat(DISTINCT json_extract(j.info,'$.qemu.series')) FROM t_jobtask j "
       "WHERE " TASK_INFO(
           "j.") " IN (SELECT CASE l.type WHEN 'object' THEN json_extract(l.value,'$.id')"
                 " ELSE l.value END FROM json_each((SELECT json_extract(c.json,'$.logs') FROM "
                 "t_recipe c"
-                " WHERE c.trace = r.trace LIMIT 1)) l))" },
-    { "accel", FACT("accel") },
-    { "error", "r.error" },
-    { "task", "r.task" },
+                " WHERE c.trace = r.trace LIMIT 1)) l))",
+      false },
+    { "accel", FACT("accel"), false },
+    { "error", "r.error", false },
+    { "task", "r.task", true },
 };
 enum {
     N_COLUMNS = ARRAY_LEN(columns),

@@ -326,7 +326,7 @@ static const struct opt sweep_wait_opts[] = {
       .off = offsetof(struct results_opt, sweep) },                                                \
         { .name = "where",                                                                         \
           .arg = "COL=VALUE",                                                                      \
-          .help = "only rows with this value",                                                     \
+          .help = "only rows with this value, written as in SWEEP.ini",                            \
           .kind = OPT_MULTI,                                                                       \
           .off = offsetof(struct results_opt, where) },                                            \
     {                                                                                              \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 51
+plan 52
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -55,6 +55,8 @@ run results query --sweep "$id" --where tenants=8 --where iotlb_entries=64 --csv
 ok "--where picks rows" test "$(wc -l <"$work/out")" -eq 3
 run results query --sweep last --where nope=1 --csv
 ok "--where with an unknown column is exit 2" fails 2 "nope"
+run results query --sweep last --where iotlb_entries=64K --csv
+ok "so is a value that SWEEP.ini would refuse" fails 2 "where: iotlb_entries: '64K' is not a whole number"
 run results query --sweep last --json
 ok "--json is a siofleet.results/1 document" json 'd["schema"]=="siofleet.results/1" and len(d["rows"])==12 and len(d["columns"])==len(d["rows"][0])'
 run results query --sweep last --provenance --json

@@ -416,6 +416,18 @@ Test(store, results_come_in_pages_in_order_and_filtered)
     cr_assert_str_eq(json_string_value(json_array_get(r0, k)), "2023-11-14T22:13:20.123Z");
     json_decref(doc);
     json_decref(answer(st, false, "{\"where\":[\"nonsense=2\"]}", -SF_EUSAGE, next, ""));
+    json_t *same = answer(
+        st, false, "{\"sweeps\":[\"b\"],\"where\":[\"queue=02\",\"index=0\",\"inorder=false\"]}", 0,
+        next, "");
+    cr_assert_eq(json_array_size(json_object_get(same, "rows")), 1, "read as in SWEEP.ini");
+    json_decref(same);
+    static const char *const never[] = { "queue=2K", "index=-1",      "mbps=fast",       "tenants=",
+                                         "task=0x1", "inorder=maybe", "iotlb_policy=mru" };
+    for (size_t i = 0; i < ARRAY_LEN(never); i++) {
+        char args[100];
+        snprintf(args, sizeof(args), "{\"where\":[\"%s\"]}", never[i]);
+        json_decref(answer(st, false, args, -SF_EUSAGE, next, ""));
+    }
     json_decref(answer(st, false, "{\"sweeps\":[\"nobody\"]}", -ENOENT, next, ""));
     store_free(&st);
 }

@@ -259,6 +259,8 @@ void hub_mend_clear(struct hub *h);
 void hub_look_at_space(struct hub *h); /* once a turn */
 /* 0, or -ENOSPC: new work, or size_b more bytes of it, are not taken now. */
 int hub_admit(const struct hub *h, uint64_t size_b, struct err *e);
+/* The same for an artefact: what an earlier put of it holds is counted already. */
+int hub_admit_put(const struct hub *h, const struct id *id, uint64_t size_b, struct err *e);
 /* Why nothing is admitted or granted; "" = nothing speaks against it. Returns out. */
 char *hub_space_why(const struct hub *h, char out[200]);
 void hub_agent_space(struct hub_agent *a, const struct msg_beat *m);

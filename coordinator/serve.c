@@ -94,7 +94,7 @@ static int x_offered(void *ctx, uint64_t peer, const struct msg_put_offer *o, bo
         int r = note_artefact(h, &o->id, o->size_b, o->kind, o->name, e);
         return r < 0 ? r : x_settle(h, e);
     }
-    return hub_admit(h, o->size_b, e);
+    return hub_admit_put(h, &o->id, o->size_b, e);
 }
 
 static int x_ended(void *ctx, const struct xfers_end *end, struct err *e)

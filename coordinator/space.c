@@ -29,6 +29,14 @@ int hub_admit(const struct hub *h, uint64_t size_b, struct err *e)
     return 0;
 }
 
+int hub_admit_put(const struct hub *h, const struct id *id, uint64_t size_b, struct err *e)
+{
+    uint64_t counted = cas_partial(h->cas, id);
+    if (counted && counted >= size_b && h->space.level == SPACE_OK)
+        return 0; /* it takes nothing more, also where it is what reached --store-max */
+    return hub_admit(h, size_b - (counted < size_b ? counted : size_b), e);
+}
+
 static void tell(struct hub *h, bool cap_only)
 {
     char why[200];

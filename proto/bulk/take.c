@@ -162,9 +162,9 @@ static void send_wants(struct bulk_stream *s, struct asked *a)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* A whole chunk is in rx's room or packed_room: to the disk, then to the second thread. */
-static void chunk_here(struct bulk_stream *s, const struct frame_rx *rx, bool more_come,
-                       struct zio_unpacker *unpacker)
+/* A whole chunk is in rx's room or packed_room: to the disk, then to the second thread. -errno when it cannot be written. */
+static int chunk_here(struct bulk_stream *s, const struct frame_rx *rx, bool more_come,
+                      struct zio_unpacker *unpacker, struct err *e)
 {
     struct taken t = { .p = rx->room, .n = rx->len, .index = rx->index };
     if (rx->packed) {
@@ -181,6 +181,10 @@ static void chunk_here(struct bulk_stream *s, const struct frame_rx *rx, bool mo
     s->more_come = more_come;
     pthread_cond_broadcast(&s->cond);
     pthread_mutex_unlock(&s->lock);
+    if (t.r >= 0 || t.r == -SF_EINTEGRITY)
+        return 0;
+    *e = t.e;
+    return t.r;
 }
 
 /* Nothing is there to read: wait for it, and for the loop's questions. */
@@ -230,7 +234,10 @@ static int take(struct bulk_stream *s, struct frame_rx *rx, struct zio_unpacker 
         if (rx->type == FRAME_DATA)
             atomic_fetch_add(&s->moved_b, rx->body);
         if (r == RX_CHUNK) {
-            chunk_here(s, rx, asked.n != 0, unpacker);
+            /* the loop ends it; what came until it does would be sent again */
+            r = chunk_here(s, rx, asked.n != 0, unpacker, e);
+            if (r < 0)
+                return r;
             rx->room = room_get(s);
         }
     }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "proto/base/clean.h"
@@ -43,6 +44,7 @@ struct cas_put {
     struct id id;
     uint64_t size_b;
     struct cas_map map;
+    bool resumed;     /* an earlier put left some of it */
     uint8_t *written; /* as the file of the map has it: also what is not verified yet */
     uint64_t checked; /* below this, all that is written counts: cas_put_check() */
     char *path, *map_path;
@@ -196,8 +198,8 @@ static void idle_add(struct cas *c, const struct id *id, uint64_t size, uint64_t
     c->idle_b += size;
 }
 
-/* Somebody works on it again, or it is removed: then with its files. */
-static void idle_take(struct cas *c, const struct id *id, bool drop)
+/* Somebody works on it again, or it is removed: then with its files. False: there is none. */
+static bool idle_take(struct cas *c, const struct id *id, bool drop)
 {
     for (size_t i = 0; i < c->n_idle; i++) {
         if (!id_eq(&c->idle[i].id, id))
@@ -206,8 +208,18 @@ static void idle_take(struct cas *c, const struct id *id, bool drop)
             partial_unlink(c, id);
         c->idle_b -= c->idle[i].size_b;
         memmove(c->idle + i, c->idle + i + 1, (--c->n_idle - i) * sizeof(*c->idle));
-        return;
+        return true;
     }
+    return false;
+}
+
+/* Nobody works on it any more: kept for who resumes it, or removed, so that its space is of use to others. */
+static void leave(struct cas *c, const struct id *id, uint64_t size, bool keep)
+{
+    if (keep)
+        idle_add(c, id, size, clock_wall_ms());
+    else
+        partial_unlink(c, id);
 }
 
 static void idle_drop_all(struct cas *c)
@@ -382,6 +394,14 @@ void cas_figures(const struct cas *c, struct cas_figures *ret)
         ret->artefacts += !c->v[i].gone;
         ret->pinned_b += c->v[i].pins ? c->v[i].size_b : 0;
     }
+}
+
+uint64_t cas_partial(const struct cas *c, const struct id *id)
+{
+    for (size_t i = 0; i < c->n_idle; i++)
+        if (id_eq(&c->idle[i].id, id))
+            return c->idle[i].size_b;
+    return 0;
 }
 
 uint64_t cas_drop_partials(struct cas *c, uint64_t before_ms, bool drop, size_t *ret_n)
@@ -669,6 +689,39 @@ int cas_put_check(struct cas_put *p, size_t n, struct err *e)
     return i == p->map.n;
 }
 
+/* The space of chunks that are not written. Best effort: where there are no holes it stays with the put. */
+static void give_back(const struct cas_put *p)
+{
+    for (uint64_t i = 0, end; i < p->map.n; i = end) {
+        for (end = i + 1; end < p->map.n && bit(p->written, end) == bit(p->written, i);)
+            end++;
+        if (!bit(p->written, i))
+            fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(i * CID_CHUNK),
+                      (off_t)((end - i) * CID_CHUNK));
+    }
+}
+
+/* Reserve the space of the whole; what is reserved or written of it already counts. Puts that nobody works on give way when that
+ * would be enough. Refused, one that is resumed keeps what is written of it. */
+static int reserve(struct cas_put *p)
+{
+    struct stat st;
+    struct statvfs fs;
+    int r = p->size_b ? -posix_fallocate(p->fd, 0, (off_t)p->size_b) : 0;
+    if (r == -ENOSPC && p->cas->n_idle && fstat(p->fd, &st) == 0 &&
+        statvfs(p->cas->dir, &fs) == 0) {
+        uint64_t own = (uint64_t)st.st_blocks * 512;
+        uint64_t need = own < p->size_b ? p->size_b - own : 0;
+        if (need <= (uint64_t)fs.f_bavail * fs.f_frsize + p->cas->idle_b) {
+            idle_drop_all(p->cas);
+            r = -posix_fallocate(p->fd, 0, (off_t)p->size_b);
+        }
+    }
+    if (r < 0 && p->resumed)
+        give_back(p);
+    return r;
+}
+
 /* The folder of puts, which may have been removed since the start. */
 static int make_partial(const struct cas *c, struct err *e)
 {
@@ -698,25 +751,23 @@ static int begin(struct cas_put *p, struct err *e)
     }
     if (ftruncate(p->fd, again ? (off_t)p->size_b : 0) < 0)
         return err_sys(e, errno, "%s", p->path);
-    r = p->size_b ? -posix_fallocate(p->fd, 0, (off_t)p->size_b) : 0;
-    if (r == -ENOSPC && p->cas->n_idle) {
-        idle_drop_all(p->cas);
-        r = -posix_fallocate(p->fd, 0, (off_t)p->size_b);
-    }
-    if (r < 0)
-        return err_sys(e, -r, "%s: cannot reserve %llu bytes", p->path,
-                       (unsigned long long)p->size_b);
+    p->resumed = again;
     if (again)
         memcpy(p->written, old.bits, (old.n + 7) / 8);
     else
         p->checked = p->map.n;
+    r = reserve(p);
+    if (r < 0)
+        return err_sys(e, -r, "%s: cannot reserve %llu bytes", p->path,
+                       (unsigned long long)p->size_b);
     if (p->map.n <= 1)
         return 0; /* there is no half of a chunk to resume: a file less to make durable */
     buf_reset(&b);
-    r = cas_map_pack(again ? &old : &p->map, &b);
+    r = again ? 0 : cas_map_pack(&p->map, &b);
     if (r < 0)
         return err_sys(e, -r, "%s", p->map_path);
-    r = file_write(p->map_path, b.data, b.len, 0600, true, e);
+    if (!again) /* else it is there, and needs no space of a disk that may be full */
+        r = file_write(p->map_path, b.data, b.len, 0600, true, e);
     if (r < 0)
         return r;
     p->map_fd = open(p->map_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -744,10 +795,10 @@ int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct 
     for (struct cas_put *p = c->puts; p; p = p->next)
         if (id_eq(&p->id, id))
             return err_set(e, EBUSY, "artefact %.12s: is coming in already", hex);
-    idle_take(c, id, false); /* its own space is not in its way */
+    bool resumed = idle_take(c, id, false); /* its own space is not in its way */
     int r = make_room(c, size_b, e);
     if (r < 0) {
-        partial_unlink(c, id);
+        leave(c, id, size_b, resumed && r == -ENOSPC);
         return r;
     }
     struct cas_put *p = calloc(1, sizeof(*p));
@@ -768,7 +819,7 @@ int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct 
     else
         r = begin(p, e);
     if (r < 0) {
-        partial_unlink(c, id); /* what was reserved of it is of use to others */
+        leave(c, id, size_b, p->resumed && r == -ENOSPC);
         put_free(p);
         return r;
     }
@@ -1052,10 +1103,7 @@ void cas_put_close(struct cas_put **pp, bool drop)
         return;
     *pp = NULL;
     struct cas *c = p->cas;
-    if (drop || (!p->n_have && p->checked == p->map.n))
-        partial_unlink(c, &p->id);
-    else
-        idle_add(c, &p->id, p->size_b, clock_wall_ms());
+    leave(c, &p->id, p->size_b, !drop && (p->n_have || p->checked < p->map.n));
     put_free(p);
 }
 

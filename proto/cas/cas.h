@@ -71,6 +71,8 @@ void cas_figures(const struct cas *c, struct cas_figures *ret);
 /* Give need bytes back to the disk: puts that nobody works on go, then what is unpinned, each the longest unused first. Returns the
  * bytes that went. */
 uint64_t cas_shrink(struct cas *c, uint64_t need);
+/* Bytes that are taken by a put of this id that nobody works on; 0 = there is none. */
+uint64_t cas_partial(const struct cas *c, const struct id *id);
 /* Remove puts that nobody has worked on since before_ms (wall). Returns the bytes they had reserved; drop = false: would have. */
 uint64_t cas_drop_partials(struct cas *c, uint64_t before_ms, bool drop, size_t *ret_n);
 
@@ -90,7 +92,8 @@ int cas_open_item(const struct cas *c, const struct id *id, uint64_t *ret_size, 
 /* Begin or resume a put. hashes: n = ceil(size/1 MiB) of them, copied; -SF_EINTEGRITY unless they
  * give the id. Space is reserved at once: -ENOSPC when the disk or the cap (after evicting what is
  * unpinned, oldest first) has no room, -EFBIG when it alone is larger than the cap. -EEXIST when it
- * is here already, -EBUSY when this id is being put. One owner; end it with cas_commit or
+ * is here already, -EBUSY when this id is being put. What an earlier put of it holds counts as its space, and is kept when there is
+ * no room for the rest (-ENOSPC). One owner; end it with cas_commit or
  * cas_put_close. */
 int cas_begin(struct cas *c, const struct id *id, uint64_t size_b, const struct id hashes[],
               size_t n, struct cas_put **ret, struct err *e);

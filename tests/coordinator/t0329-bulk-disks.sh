@@ -10,7 +10,7 @@ if ! "${ns[@]}" true 2>/dev/null; then
   rm -rf "$work"
   exit 77
 fi
-plan 28
+plan 31
 cd "$work" || exit 1
 mib=$((1 << 20))
 size=$((12 * mib))
@@ -28,6 +28,7 @@ P
 rm r.log
 flip() { chmod u+w "$1" && python3 -c 'import sys; f=open(sys.argv[1],"r+b"); o=int(sys.argv[2]); f.seek(o); b=f.read(1); f.seek(o); f.write(bytes([b[0]^1]))' "$1" "$2"; }
 given() { cat "$@" 2>/dev/null | sed -n 's/.*: \([0-9]*\) bytes given by bulk.*/\1/p' | awk '{ s += $1 } END { print s + 0 }'; }
+given_last() { sed -n 's/.*: \([0-9]*\) bytes given by bulk.*/\1/p' "$1" | tail -1; }
 sweep() { printf '[sweep]\nname = %s\n[trace]\nfile = r.trc\n[arch]\niotlb_entries = %s\n' "$1" "$2" >"$1.ini"; }
 trace_id() { "$sf" ls artefacts --json | python3 -c 'import json,sys; print([a["id"] for a in json.load(sys.stdin)["items"] if a["kind"]=="trace"][0])'; }
 # agent NAME ARG...: one more, on a disk of its own when disk=SIZE
@@ -146,7 +147,12 @@ job=$pid
 ok "a host's file is coming to a coordinator on 32 MiB" until_ok 60 some "$inside/cas"
 fill "$inside" "$inside/cas"
 ok "its disk is full: the agent knows and waits" until_ok 60 grep -q "waits: the coordinator has no space" giver.log
+truncate -s -1M "$inside/fill"
+ok "with a little space it tries again and is refused" until_ok 60 grep -q "not taken: .*cannot reserve" coordinator.log
+had=$(chunks "$inside/cas")
+ok "what had come stays" test "$had" -ge 2
 rm "$inside/fill"
 wait "$job"
 ok "with space again it comes by itself" test $? -eq 0
+ok "with what was missing only" test "$(given_last giver.log)" -le $((size - had * mib))
 ok "whole" cmp in.bin "$(find again -name in.bin)"

@@ -309,6 +309,36 @@ Test(cas, a_put_that_nobody_resumes_makes_room_first)
         free(c[i].p);
 }
 
+Test(cas, a_put_that_is_refused_for_space_when_it_begins_again_keeps_what_came)
+{
+    struct content c[2] = { make(53, 3 * CID_CHUNK), make(54, 2 * CID_CHUNK) };
+    struct cas *s = store(0);
+    struct cas_put *p;
+    struct err e = { 0 };
+    put(s, &c[1]);
+    cr_assert_eq(cas_partial(s, &c[0].id), 0);
+    cr_assert_eq(cas_begin(s, &c[0].id, c[0].size, c[0].hashes, c[0].n, &p, &e), 0);
+    cr_assert_eq(cas_put_chunk(p, 1, c[0].p + CID_CHUNK, CID_CHUNK, &e), 0);
+    cas_put_close(&p, false);
+    cas_free(&s);
+    s = store(4 * CID_CHUNK);
+    cas_pin(s, &c[1].id);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(cas_begin(s, &c[0].id, c[0].size, c[0].hashes, c[0].n, &p, &e), -ENOSPC);
+        cr_assert_eq(cas_partial(s, &c[0].id), c[0].size);
+        cr_assert_eq(cas_bytes(s), 5 * CID_CHUNK);
+    }
+    cas_unpin(s, &c[1].id);
+    cr_assert_eq(cas_begin(s, &c[0].id, c[0].size, c[0].hashes, c[0].n, &p, &e), 0);
+    cr_assert_eq(cas_put_check(p, 3, &e), 1);
+    cr_assert(!cas_put_has(p, 0) && cas_put_has(p, 1) && !cas_put_has(p, 2));
+    cas_put_close(&p, true);
+    cr_assert_eq(cas_bytes(s), 0);
+    cas_free(&s);
+    free(c[0].p);
+    free(c[1].p);
+}
+
 Test(cas, what_was_removed_from_its_directory_can_be_put_again)
 {
     struct content c[2] = { make(40, 1000), make(41, 1000) };

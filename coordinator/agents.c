@@ -275,6 +275,8 @@ void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m)
         return;
     a->last_seen_ms = clock_wall_ms();
     hub_agent_space(a, m);
+    if (!m->n_tasks && h->peers)
+        peers_idle(h->peers, p->id);
     struct sched_ref *refs = calloc(m->n_tasks + 1, sizeof(*refs));
     if (!refs)
         return;

@@ -11,7 +11,8 @@ enum { BARRED = 6 };
 struct peer_agent {
     uint64_t num;
     bool serves;
-    unsigned load; /* who fetches from it now */
+    unsigned load;    /* who fetches from it now */
+    unsigned fetches; /* of its own */
     size_t n_held;
     struct list held; /* of struct held, by_agent */
 };
@@ -144,6 +145,7 @@ static void detach(struct held *h)
         h->from->children--;
         h->from->agent->load--;
     }
+    h->agent->fetches -= h->fetching;
     h->fetching = false;
     h->from = NULL;
 }
@@ -228,11 +230,17 @@ void peers_lost(struct peers *p, uint64_t agent, const struct id *id)
         drop(p, h);
 }
 
-void peers_ended(struct peers *p, uint64_t agent, const struct id *id)
+void peers_idle(struct peers *p, uint64_t agent)
 {
-    struct held *h = find_held(find_agent(p, agent), find_artefact(p, id));
-    if (h && !h->whole)
-        drop(p, h);
+    struct peer_agent *g = find_agent(p, agent);
+    if (!g || !g->fetches)
+        return;
+    LIST_EACH(l, next, &g->held)
+    {
+        struct held *h = LIST_OF(l, struct held, by_agent);
+        if (!h->whole)
+            drop(p, h);
+    }
 }
 
 void peers_anew(struct peers *p, uint64_t agent)
@@ -321,6 +329,7 @@ uint64_t peers_ask(struct peers *p, uint64_t agent, const struct id *id, uint64_
         bad->damaged = true;
     struct held *from = direct || h->n_barred == BARRED ? NULL : choose(h);
     h->fetching = true;
+    h->agent->fetches++;
     h->from = from;
     if (!from)
         return 0;
@@ -366,7 +375,7 @@ const char *peers_check(const struct peers *p)
         if (!g || p->agents.slot[i].val != g)
             continue;
         size_t of_agent = 0;
-        unsigned load = 0;
+        unsigned load = 0, fetches = 0;
         LIST_EACH(l, next, &g->held)
         {
             struct held *h = LIST_OF(l, struct held, by_agent);
@@ -388,9 +397,12 @@ const char *peers_check(const struct peers *p)
             if (h->fetching && depth(h, NULL) == UINT32_MAX)
                 return "a circle";
             load += children;
+            fetches += h->fetching;
         }
         if (load != g->load)
             return "load";
+        if (fetches != g->fetches)
+            return "fetches";
         if (of_agent != g->n_held || of_agent > PEERS_HELD_AGENT)
             return "pairs of an agent";
         n += of_agent;

@@ -40,7 +40,7 @@ void peers_anew(struct peers *p, uint64_t agent);
 void peers_gone(struct peers *p, uint64_t agent);
 
 /* agent wants id: from whom? Another agent, or 0 for the coordinator. It counts as fetching from there until
- * peers_ended(), peers_has(), peers_gone() or its next question, which an agent asks when its source did not answer.
+ * peers_idle(), peers_has(), peers_gone() or its next question, which an agent asks when its source did not answer.
  *
  * failed   the source that it had and that failed it, 0 = none
  * damaged  ... with bytes that were not those of the artefact
@@ -53,8 +53,8 @@ uint64_t peers_source(const struct peers *p, uint64_t agent, const struct id *id
 /* Who fetches id from agent now: up to PEERS_SERVE of them. */
 size_t peers_children(const struct peers *p, uint64_t agent, const struct id *id,
                       uint64_t ret[PEERS_SERVE]);
-/* It fetches id no longer and does not have it. */
-void peers_ended(struct peers *p, uint64_t agent, const struct id *id);
+/* It has no task, so it fetches nothing: its task was cancelled or ended without what it fetched. O(1) when it fetched nothing. */
+void peers_idle(struct peers *p, uint64_t agent);
 
 /* NULL, or which rule does not hold (tests call it after each step). */
 const char *peers_check(const struct peers *p);

@@ -74,7 +74,7 @@ Test(peers, one_that_failed_is_not_named_again_and_a_damaged_one_to_nobody)
     cr_assert_eq(peers_ask(p, 4, &id, 0, false, false), 3, "so nobody asks it");
     peers_lost(p, 1, &id);
     peers_has(p, 1, &id);
-    peers_ended(p, 4, &id);
+    peers_idle(p, 4);
     cr_assert_eq(peers_ask(p, 4, &id, 0, false, false), 1, "it has it anew");
     holds(p);
     peers_free(&p);
@@ -107,6 +107,25 @@ Test(peers, who_cannot_be_reached_or_is_gone_serves_nobody)
     peers_gone(p, 3);
     peers_lost(p, 1, &id);
     cr_assert_eq(peers_held(p), 0);
+    peers_free(&p);
+}
+
+Test(peers, who_has_no_task_fetches_nothing)
+{
+    struct peers *p = fleet(4);
+    struct id id = art(3);
+    peers_has(p, 1, &id);
+    cr_assert_eq(peers_ask(p, 2, &id, 0, false, false), 1);
+    peers_serves(p, 2, false);
+    cr_assert_eq(peers_ask(p, 3, &id, 0, false, false), 1);
+    peers_serves(p, 3, false);
+    cr_assert_eq(peers_ask(p, 4, &id, 0, false, false), 0, "1 serves two");
+    peers_idle(p, 4);
+    peers_idle(p, 1);
+    peers_idle(p, 3);
+    cr_assert_eq(peers_source(p, 3, &id), 0);
+    cr_assert_eq(peers_ask(p, 4, &id, 0, false, false), 1, "what 3 had of 1 is free");
+    holds(p);
     peers_free(&p);
 }
 
@@ -143,7 +162,7 @@ Test(peers, rules_hold_whatever_comes)
                 peers_lost(p, a, &id);
                 break;
             case 4:
-                peers_ended(p, a, &id);
+                peers_idle(p, a);
                 break;
             case 5:
                 if (rng_below(&g, 4) == 0)

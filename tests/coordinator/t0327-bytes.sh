@@ -164,7 +164,7 @@ ok "text: and all is well" worked ": ok"
 # ---- a store from before
 from whole
 rm fleet/c/store.db
-{ sqlite3 whole/store.db .dump && echo 'PRAGMA user_version = 10;'; } | sqlite3 fleet/c/store.db
+sqlite3 whole/store.db .dump 'SELECT "PRAGMA user_version = " || user_version || ";" FROM pragma_user_version' | sqlite3 fleet/c/store.db
 sums() { [ "$(python3 -c 'print(open("fleet/c/store.db","rb").read(21)[20])')" = "$1" ]; }
 ok "a store without sums: it starts" starts
 run fsck --data fleet/c

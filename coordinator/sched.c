@@ -159,8 +159,10 @@ static int step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
     }
     case EV_TRACE_LOST: {
         struct sched_trace *tr = sched_find_trace(s, &ev->trace.key);
-        if (tr)
+        if (tr) {
             tr->ready = false;
+            s->lost = true;
+        }
         return 0;
     }
     case EV_POINT:

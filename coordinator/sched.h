@@ -241,6 +241,7 @@ struct sched {
     bool
         loading; /* jobs of the store are still to come, and would be overtaken: nothing is granted; likewise */
     bool draining; /* this coordinator is about to stop: nothing new is granted */
+    bool lost;     /* a trace was lost; perhaps tasks wait for it */
 };
 
 enum sched_event_type {

@@ -207,6 +207,7 @@ int sched_ev_restore(struct sched *s, const struct sched_event *ev, uint64_t now
         if (r < 0)
             return r;
         t->retries = w ? (uint16_t)w->retries : SCHED_RETRIES;
+        s->lost |= t->kind == TASK_POINTS && !tr->ready;
     }
     t->total = (uint32_t)ev->restore.total;
     t->fails = ev->restore.fails;

@@ -5,6 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+static int want_trace(struct sched *s, const struct sched_sweep *w, struct sched_trace *tr)
+{
+    struct sched_task *t;
+    if (tr->ready || tr->task || !tr->build)
+        return 0;
+    int r = sched_new_task(s, TASK_TRACE, NULL, tr, 0, &t);
+    if (r < 0)
+        return r;
+    t->retries = (uint16_t)w->retries;
+    tr->timeout_ms = w->timeout_ms;
+    return 0;
+}
+
 /* Trace tasks for what the sweep comes to next; points of traces that cannot be had are given up.
  */
 static int want_traces(struct sched *s, struct sched_sweep *w, struct sched_actions *out)
@@ -34,18 +47,38 @@ static int want_traces(struct sched *s, struct sched_sweep *w, struct sched_acti
             }
             if (!tr->ready) {
                 window++;
-                if (!tr->task && tr->build) {
-                    struct sched_task *t;
-                    r = sched_new_task(s, TASK_TRACE, NULL, tr, 0, &t);
-                    if (r < 0)
-                        return r;
-                    t->retries = (uint16_t)w->retries;
-                    tr->timeout_ms = w->timeout_ms;
-                }
+                if ((r = want_trace(s, w, tr)) < 0)
+                    return r;
             }
             lo = end;
         }
         k++;
+    }
+    return 0;
+}
+
+/* The same for tasks that wait, after a failure, say, for a trace that was lost meanwhile; want_traces() sees only points that no
+ * task has. Sets *lost when a task of the sweep may come to wait for one. */
+static int want_lost(struct sched *s, struct sched_sweep *w, bool *lost, struct sched_actions *out)
+{
+    LIST_EACH(p, n, &w->tasks)
+    {
+        struct sched_task *t = LIST_OF(p, struct sched_task, by_sweep);
+        int r;
+        if (!t->trace || t->trace->ready)
+            continue;
+        *lost = true;
+        if (t->state != TASK_QUEUED || w->held)
+            continue;
+        if (!t->trace->failed) {
+            if ((r = want_trace(s, w, t->trace)) < 0)
+                return r;
+            continue;
+        }
+        w->in_tasks -= t->left.total; /* no sched_finish(): our caller settles the sweep */
+        if ((r = sched_give_up(w, &t->left, t->trace->why, out)) < 0)
+            return r;
+        sched_end_task(s, t);
     }
     return 0;
 }
@@ -335,17 +368,21 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
 int sched_dispatch(struct sched *s, uint64_t now, struct sched_actions *out)
 {
     int r;
+    bool lost = false;
     for (size_t i = 0; i < s->n_order; i++) {
         struct sched_sweep *w = s->order[i];
         if (w->over)
             continue;
         if (!w->held && (r = want_traces(s, w, out)) < 0)
             return r;
+        if (s->lost && (r = want_lost(s, w, &lost, out)) < 0)
+            return r;
         size_t before = s->n_order;
         if (!sched_left(w) && (r = sched_settle(s, w, out)) < 0)
             return r;
         i -= before - s->n_order; /* it may be gone */
     }
+    s->lost = lost;
     if ((r = forget(s, out)) < 0 || s->draining || s->paused || s->loading)
         return r;
     sched_reserve_agents(s);

@@ -196,6 +196,61 @@ Test(sched, a_trace_that_is_lost_is_built_again_before_its_points_go_on)
     world_clear(&w);
 }
 
+/* One block with all of the sweep failed and waits, when its trace is lost: no point without a task asks for it. */
+static void block_without_its_trace(struct world *w, uint32_t retries)
+{
+    struct given g;
+    world_init(w, 1);
+    sweep(w, 1, 4, 1, 1, true, 4, retries, 0);
+    hello(w, 1, 1, 1);
+    tick(w);
+    cr_assert(given(w, 0, &g) && g.a.kind == TASK_TRACE);
+    task_end(w, &g.a, "done");
+    tick(w);
+    cr_assert(given(w, 0, &g) && g.a.kind == TASK_POINTS && n_points(&g) == 4);
+    struct sched_event ev = { .type = EV_TRACE_LOST, .trace = { .key = key_of(1) } };
+    cr_assert_eq(fresh(w, &ev), 0);
+    task_end(w, &g.a, "integrity");
+    for (int i = 0; i < 100 && !given(w, 0, &g); i++) {
+        w->now += 100;
+        beat(w, 1, 1, NULL, 0);
+        tick(w);
+    }
+    cr_assert(given(w, 0, &g), "it waits for ever");
+    cr_assert_eq(g.a.kind, TASK_TRACE);
+}
+
+Test(sched, a_trace_that_is_lost_is_built_again_for_a_block_that_waits)
+{
+    struct world w;
+    struct given g;
+    block_without_its_trace(&w, 3);
+    given(&w, 0, &g);
+    task_end(&w, &g.a, "done");
+    for (int i = 0; i < 100; i++) {
+        w.now += 100;
+        beat(&w, 1, 1, NULL, 0);
+        tick(&w);
+        if (given(&w, 0, &g))
+            break;
+    }
+    cr_assert(given(&w, 0, &g) && g.a.kind == TASK_POINTS && n_points(&g) == 4);
+    world_clear(&w);
+}
+
+Test(sched, a_block_is_given_up_with_a_trace_that_cannot_be_built_again)
+{
+    struct world w;
+    struct given g;
+    block_without_its_trace(&w, 0);
+    given(&w, 0, &g);
+    task_end(&w, &g.a, "exit");
+    tick(&w);
+    cr_assert_eq(actions(&w, ACT_GIVE_UP), 1);
+    cr_assert_eq(actions(&w, ACT_SWEEP_OVER), 1);
+    world_clear(&w);
+}
+
 /* Runs two sweeps on one agent for so many turns; how many points of each were done. */
 static void share_out(struct world *w, int turns, uint64_t us1, uint64_t us2, uint64_t done[3])
 {

@@ -180,9 +180,15 @@ static int run_points_task(const char *dir, const json_t *spec, const json_t *ru
     if (r < 0)
         return r;
     CLEANUP(freep) char *rows = path_fmt("%s/rows", dir);
-    w.fd = rows ? open(rows, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
-    if (w.fd < 0)
-        return err_sys(e, errno, "%s/rows", dir);
+    if (!rows)
+        return err_sys(e, ENOMEM, "%s", dir);
+    for (bool full = false; w.fd < 0; full = true) {
+        if (wait_for_space(dir, full) < 0)
+            return err_set(e, ECANCELED, "interrupted");
+        w.fd = open(rows, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        if (w.fd < 0 && (errno != ENOSPC || !waits_for_space()))
+            return err_sys(e, errno, "%s/rows", dir);
+    }
     return run_points(w.trace, w.rules, w.arch, w.n, (unsigned)threads, w.pace_ms, point_done, &w,
                       e);
 }

@@ -88,6 +88,14 @@ sed '/^pace_ms/d' "$dir/sweep.ini" >"$dir/fast.ini"
 ok "with the rows of this host alone, byte for byte" cmp "$dir/fleet.csv" "$dir/alone.csv"
 "$sf" audit s --json >"$dir/audit"
 ok "nothing is lost, nothing doubled" test "$(jq -c '[.points == .accepted, .missing, .differing, .foreign]' "$dir/audit")" = '[true,[],[],0]'
+# allocations that last: else their end may come before they have been idle
+kill -TERM "$driver"
+wait "$driver"
+sed -i 's/^drain *=.*/drain = 10s/' "$conf"
+drive
+sed 's/^name = s$/name = s1/; s/100\.\.199/300..339/' "$dir/sweep.ini" >"$dir/short.ini"
+"$sf" sweep submit "$dir/short.ini" >/dev/null
+ok "a second sweep makes it go up again" lab_until 40 agents 3
 told "agents without work are let go" 'it is idle'
 ok "down to min" lab_until 40 n_jobs 1
 

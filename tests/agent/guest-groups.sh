@@ -23,8 +23,26 @@ task() {
     /siofleet-shim --cgroup $base/g-"$name" $opts /t/"$name" "$@"
     say "$name $(tr -d '\n' </t/"$name"/status) group $([ -d $base/g-"$name" ] && echo stays || echo gone)"
 }
-# processes, zombies too, but not the kernel's threads (children of kthreadd, 2), which come and go by themselves
-procs() { cat /proc/[0-9]*/status 2>/dev/null | awk '/^PPid:/ && $2 != 0 && $2 != 2 { n++ } END { print n + 0 }'; }
+# processes, but not the kernel's threads (children of kthreadd, 2), which come and go by themselves, nor what has ended and waits
+# for this shell to take note of it
+procs() {
+    n=0
+    for p in /proc/[0-9]*; do # no pipe: its own processes would be counted or not, as it happens
+        state=X
+        parent=0
+        while read -r key value _; do
+            case $key in
+            State:) state=$value ;;
+            PPid:) parent=$value ;;
+            esac
+        done 2>/dev/null <"$p/status"
+        case $state$parent in
+        [ZX]* | ?0 | ?2) ;;
+        *) n=$((n + 1)) ;;
+        esac
+    done
+    echo $n
+}
 
 say "base $(/groups_base)"
 # shellcheck disable=SC2016 # awk's

@@ -261,6 +261,7 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
                                          .labels = a->info.labels,
                                          .accept = true,
                                          .drained = info.drained,
+                                         .drain_at_ms = hub_drain_at(&a->info),
                                          .refs = refs,
                                          .n_refs = m->n_running,
                                          .user = a } };

@@ -297,6 +297,9 @@ int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e);
 void hub_submit(struct hub *h, const struct peer *p, const struct msg_submit *m);
 /* Maintenances that begin and end by themselves. Once a turn. */
 void hub_drain_due(struct hub *h);
+uint64_t
+hub_drain_at(const struct store_agent *a); /* monotonic: its planned maintenance; 0 = none */
+sched_name_fn hub_agent_name;              /* for people, also of one that has not said hello yet */
 void hub_control(struct hub *h, const struct peer *p, const struct msg_control *m);
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code);
 /* End the transaction in the middle of a turn, so that what follows may tell the scheduler, and open the next one. */

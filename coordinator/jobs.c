@@ -109,11 +109,19 @@ static int tasks_of_exec(struct hub *h, struct job *j, char (*names)[65], size_t
     if (r < 0)
         return r;
     size_t there = 0;
+    char labels[1100];
+    struct sched_needs asked = j->needs; /* and the class, for the text if nobody has it */
+    const struct sched_agent *near = NULL;
+    if (class)
+        snprintf(labels, sizeof(labels), "class=%s%s%s", class, j->labels ? "," : "",
+                 j->labels ? j->labels : "");
+    asked.labels = class ? labels : j->labels;
     for (const struct hub_agent *a = h->agents; a; a = a->next) {
         const struct sched_agent *s = sched_agent(&h->sched, a->info.install);
         if (!s || !s->alive || s->drained || (hosts && !named(hosts, a->info.name)))
             continue;
         there++;
+        near = sched_nearer(near, s, &asked);
         if (!of_class(a->info.labels, class) || !sched_agent_fits(s, &j->needs))
             continue;
         struct sched_job_task *t = next_task(j, room);
@@ -133,11 +141,13 @@ static int tasks_of_exec(struct hub *h, struct job *j, char (*names)[65], size_t
             j->tasks[k] = j->tasks[k - 1];
             j->tasks[k - 1] = t;
         }
-    if (!j->n_tasks)
-        return err_set(
-            e, SF_EFAILED,
-            there ? "exec: none of %zu agents matches" : "exec: no agent is there (of %zu)", there);
-    return 0;
+    if (j->n_tasks)
+        return 0;
+    if (!there)
+        return err_set(e, SF_EFAILED, "exec: no agent is there");
+    char text[SCHED_WHY];
+    sched_lacks_text(&asked, near, hub_agent_name, text);
+    return err_set(e, SF_EFAILED, "exec: none of %zu agents matches: %s", there, text);
 }
 
 struct known_run {
@@ -575,7 +585,7 @@ static json_t *words(const char *s)
 static int add_item(void *ctx, const struct store_job_task *t)
 {
     struct items *p = ctx;
-    size_t size = 600 + (t->info ? strlen(t->info) : 0) + (t->tail ? strlen(t->tail) : 0);
+    size_t size = 900 + (t->info ? strlen(t->info) : 0) + (t->tail ? strlen(t->tail) : 0);
     if (p->bytes && p->bytes + size > ITEMS_B) {
         p->more = true;
         p->next = t->index;
@@ -587,9 +597,9 @@ static int add_item(void *ctx, const struct store_job_task *t)
     const char *state = t->state > SWEEP_RUNNING ? sweep_state_name(t->state, false)
                         : s                      ? task_state_name(s->state)
                                                  : "queued";
-    char why[200] = "";
+    char why[SCHED_WHY] = "";
     if (s && task_waits(s))
-        sched_job_why(&p->h->sched, s, why);
+        sched_job_why(&p->h->sched, s, hub_agent_name, why);
     json_t *j = json_object();
     json_object_set_new(j, "task", json_u64(t->task));
     json_object_set_new(j, "index", json_u64(t->index));

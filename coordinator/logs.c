@@ -167,9 +167,9 @@ int hub_ask_logs(struct hub *h, const struct peer *p, const struct msg_ask *m, c
         return r < 0 ? r : 0;
     }
     const struct hub_agent *a = t->agent ? t->agent->user : NULL;
-    char why[200] = "";
+    char why[SCHED_WHY] = "";
     if (t->state == TASK_QUEUED && t->job)
-        sched_job_why(&h->sched, t, why);
+        sched_job_why(&h->sched, t, hub_agent_name, why);
     json_object_set_new(doc, "state", json_string(task_state_name(t->state)));
     json_object_set_new(doc, "kind", json_string(task_kind_name(t->kind)));
     json_object_set_new(doc, "agent", a ? json_str(a->info.name) : json_null());

@@ -214,6 +214,7 @@ static int step(struct sched *s, const struct sched_event *ev, uint64_t now_ms,
         if (!a)
             return err_set(e, ENOENT, "agent has not been heard since the start");
         a->drained = !ev->agent.accept;
+        a->drain_at_ms = ev->agent.drain_at_ms;
         return 0;
     case EV_REDO:
         w = sched_sweep(s, ev->sweep.seq);

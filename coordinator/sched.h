@@ -94,7 +94,8 @@ struct sched_agent {
     uint64_t canary, canary_until_ms; /* number of the known point that it runs first; 0 = none */
     uint32_t blame;                   /* tasks in a row that failed here and went well elsewhere */
     uint64_t heard_ms, not_before_ms;
-    struct list tasks; /* leased, orphan, stopping */
+    uint64_t drain_at_ms; /* a maintenance is planned for then; 0 = none */
+    struct list tasks;    /* leased, orphan, stopping */
     uint32_t n_tasks[TASK_KINDS];
     void *user; /* the caller's */
     struct list all;
@@ -263,7 +264,7 @@ enum sched_event_type {
     EV_RETRY_TASK,   /* end.task: forget its back-off, free it from quarantine */
     EV_CANARY,       /* agent.install: it runs a known point before anything else */
     EV_CANARY_OVER,  /* agent.install, agent.accept (0 = it is drained) */
-    EV_DRAIN,        /* agent.install, agent.accept (0 = drain) */
+    EV_DRAIN,        /* agent.install, agent.accept (0 = drain), agent.drain_at_ms */
     EV_REDO, /* sweep.seq, sweep.todo (borrowed): these points, which had failed, are to run again, and tasks in quarantine */
     EV_JOB,  /* job: accepted just now, or found in the store at a start */
     EV_CANCEL_JOB,   /* job.seq */
@@ -298,6 +299,7 @@ struct sched_event {
             uint8_t collect;
             bool kvm;
             bool accept, drained;
+            uint64_t drain_at_ms; /* of EV_HELLO and EV_DRAIN: monotonic; 0 = no such plan */
             const struct sched_ref *refs; /* borrowed */
             size_t n_refs;
             void *user;
@@ -406,10 +408,26 @@ uint64_t sched_reserve(struct sched *s, uint64_t n);
 struct sched_job *sched_job(const struct sched *s, uint64_t seq);
 /* Whether an end of this cause leaves a task of a job without another try. */
 bool sched_job_final(const struct sched_task *t, const char *cause);
-/* Why a task of a job waits, for people: what no agent has, or that those who have it are busy. */
-void sched_job_why(const struct sched *s, const struct sched_task *t, char out[200]);
+/* What people call an agent; borrowed. */
+typedef const char *sched_name_fn(const struct sched_agent *a);
+enum { SCHED_WHY = 480 };
+/* Why a task of a job waits, for people: what it asks for and what the nearest agent has of it, or that those who have it are
+ * busy. */
+void sched_job_why(const struct sched *s, const struct sched_task *t, sched_name_fn *name,
+                   char out[SCHED_WHY]);
 /* Whether an agent that is there takes tasks with these needs at all, busy or not. */
 bool sched_agent_fits(const struct sched_agent *a, const struct sched_needs *n);
+/* The one of two that lacks less of what is asked for. near may be NULL; a that is not the pinned one is no candidate. */
+const struct sched_agent *sched_nearer(const struct sched_agent *near, const struct sched_agent *a,
+                                       const struct sched_needs *n);
+/* "it asks for 8 cores; agent 'a1' comes nearest, with 4 cores". near: lacks something of it, or NULL. */
+void sched_lacks_text(const struct sched_needs *n, const struct sched_agent *near,
+                      sched_name_fn *name, char out[SCHED_WHY]);
+/* Points of point_us that agent a can still end before its planned maintenance, behind those it holds; UINT64_MAX where
+ * nothing is planned, or the time of a point is not known. */
+uint64_t sched_room(const struct sched_agent *a, uint64_t point_us, uint64_t now_ms);
+uint64_t sched_point_us(const struct sched_sweep *w,
+                        const struct sched_trace *tr);    /* 0 = not known */
 bool labels_have(const char *labels, const char *wanted); /* all k=v of wanted */
 /* Whether nothing else may run on the agent of this task: it asks for that, or is a suspect. */
 bool sched_alone(const struct sched_task *t);

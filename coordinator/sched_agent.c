@@ -66,6 +66,7 @@ int sched_ev_hello(struct sched *s, const struct sched_event *ev, uint64_t now,
     a->labels = labels;
     a->accept = ev->agent.accept;
     a->drained = ev->agent.drained;
+    a->drain_at_ms = ev->agent.drain_at_ms;
     a->user = ev->agent.user;
     a->canary = 0; /* on this connection nothing was granted yet */
     a->stopping = a->stopped = false;

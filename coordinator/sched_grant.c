@@ -231,6 +231,29 @@ static int grant_traces(struct sched *s, uint64_t now, struct sched_actions *out
     return 0;
 }
 
+uint64_t sched_point_us(const struct sched_sweep *w, const struct sched_trace *tr)
+{
+    return tr && tr->point_us ? tr->point_us : w->point_us;
+}
+
+uint64_t sched_room(const struct sched_agent *a, uint64_t point_us, uint64_t now)
+{
+    if (!a->drain_at_ms || !point_us)
+        return UINT64_MAX;
+    uint64_t left_us = a->drain_at_ms > now ? (a->drain_at_ms - now) * 1000 : 0;
+    LIST_EACH(p, n, &a->tasks)
+    {
+        const struct sched_task *t = LIST_OF(p, struct sched_task, by_agent);
+        if (t->kind != TASK_POINTS)
+            continue;
+        uint64_t us =
+            (t->left.total + a->cores - 1) / a->cores * sched_point_us(t->sweep, t->trace);
+        left_us = left_us > us ? left_us - us : 0;
+    }
+    uint64_t rounds = left_us / (point_us + point_us / 8); /* some take longer than the others */
+    return rounds < UINT32_MAX ? rounds * a->cores : UINT64_MAX;
+}
+
 static uint64_t block_size(const struct sched_sweep *w, const struct sched_trace *tr,
                            const struct sched_agent *a, uint64_t all_cores)
 {
@@ -238,7 +261,7 @@ static uint64_t block_size(const struct sched_sweep *w, const struct sched_trace
     if (w->block) {
         n = w->block;
     } else {
-        uint64_t us = tr->point_us ? tr->point_us : w->point_us;
+        uint64_t us = sched_point_us(w, tr);
         n = us ? SCHED_TARGET_MS * 1000ull * cores / us
                : cores; /* first a taste of one point a core */
         if (all_cores > cores) {
@@ -312,7 +335,8 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
             if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready ||
                 sched_alone(t))
                 continue;
-            if (sched_better_elsewhere(s, t, a, now)) {
+            if (sched_better_elsewhere(s, t, a, now) ||
+                t->left.total > sched_room(a, sched_point_us(w, t->trace), now)) {
                 nothing = NOT_FOR_IT;
                 continue;
             }
@@ -338,9 +362,17 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
                     nothing = NOT_FOR_IT;
                     break;
                 }
-                uint64_t n = block_size(w, tr, a, all_cores);
+                uint64_t n = block_size(w, tr, a, all_cores),
+                         room = sched_room(a, sched_point_us(w, tr), now);
+                if (!room) { /* another trace's points may be shorter */
+                    nothing = NOT_FOR_IT;
+                    waiting++;
+                    lo = end;
+                    continue;
+                }
+                n = n < room ? n : room;
                 if (end - lo > n && (w->block || all_cores > a->cores || end - lo > n + n / 2 ||
-                                     end - lo > SCHED_BLOCK_MAX))
+                                     end - lo > SCHED_BLOCK_MAX || end - lo > room))
                     end = lo + n; /* else a small rest joins the last block */
                 struct sched_task *t;
                 r = sched_new_task(s, TASK_POINTS, w, tr, 0, &t);

@@ -2,6 +2,7 @@
  * that is current. A command runs once: what became of it on a host that was lost is not known, so it is not repeated. */
 #include "coordinator/sched_in.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -246,11 +247,21 @@ static uint64_t cores_on(const struct sched_agent *a, const struct sched_needs *
     return n->fewer && n->cores > a->cores ? a->cores : n->cores;
 }
 
+enum { NO_CORES = 1, NO_MEMORY = 2, NO_KVM = 4, NO_QEMU = 8, NO_LABELS = 16, NOT_IT = 32 };
+
+/* What of it the agent does not have. */
+static unsigned lacks(const struct sched_agent *a, const struct sched_needs *n)
+{
+    return (a->cores < cores_on(a, n) ? NO_CORES : 0) |
+           (a->memory_mib < n->memory_mib ? NO_MEMORY : 0) | (n->kvm && !a->kvm ? NO_KVM : 0) |
+           (n->collect && a->collect == COLLECT_NO ? NO_QEMU : 0) |
+           (!labels_have(a->labels, n->labels) ? NO_LABELS : 0) |
+           (n->pinned && memcmp(a->install, n->install, sizeof(a->install)) != 0 ? NOT_IT : 0);
+}
+
 bool sched_agent_fits(const struct sched_agent *a, const struct sched_needs *n)
 {
-    return a->cores >= cores_on(a, n) && a->memory_mib >= n->memory_mib && (!n->kvm || a->kvm) &&
-           (!n->collect || a->collect != COLLECT_NO) && labels_have(a->labels, n->labels) &&
-           (!n->pinned || !memcmp(a->install, n->install, sizeof(a->install)));
+    return !lacks(a, n);
 }
 
 /* Cores and memory that tasks of jobs hold on an agent. */
@@ -402,18 +413,117 @@ int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
     return 0;
 }
 
-void sched_job_why(const struct sched *s, const struct sched_task *t, char out[200])
+/* ---- why one waits */
+
+static size_t wanted_labels(const char *labels, const char *wanted)
+{
+    size_t has = 0;
+    while (wanted && *wanted) {
+        size_t n;
+        const char *next = label(wanted, &n);
+        has += n && has_one(labels, wanted, n);
+        wanted = next;
+    }
+    return has;
+}
+
+const struct sched_agent *sched_nearer(const struct sched_agent *near, const struct sched_agent *a,
+                                       const struct sched_needs *n)
+{
+    unsigned x = lacks(a, n), y = near ? lacks(near, n) : 0;
+    if (!near || (x & NOT_IT))
+        return x & NOT_IT ? near : a;
+    int d = __builtin_popcount(x) - __builtin_popcount(y);
+    if (d)
+        return d < 0 ? a : near;
+    size_t i = wanted_labels(a->labels, n->labels), k = wanted_labels(near->labels, n->labels);
+    if (i != k)
+        return i > k ? a : near;
+    if (a->cores != near->cores && ((x | y) & NO_CORES))
+        return a->cores > near->cores ? a : near;
+    return a->memory_mib > near->memory_mib && ((x | y) & NO_MEMORY) ? a : near;
+}
+
+__attribute__((format(printf, 2, 3))) static void add(char out[SCHED_WHY], const char *fmt, ...)
+{
+    va_list ap;
+    size_t at = strlen(out);
+    va_start(ap, fmt);
+    vsnprintf(out + at, SCHED_WHY - at, fmt, ap);
+    va_end(ap);
+}
+
+void sched_lacks_text(const struct sched_needs *n, const struct sched_agent *near,
+                      sched_name_fn *name, char out[SCHED_WHY])
+{
+    *out = 0;
+    const char *sep = "it asks for ";
+    if (n->cores && !n->fewer)
+        add(out, "%s%u cores", sep, n->cores), sep = ", ";
+    if (n->memory_mib)
+        add(out, "%s%llu MiB of memory", sep, (unsigned long long)n->memory_mib), sep = ", ";
+    if (n->labels && *n->labels)
+        add(out, "%sthe labels %.120s", sep, n->labels), sep = ", ";
+    if (n->kvm)
+        add(out, "%sa usable KVM", sep), sep = ", ";
+    if (n->collect)
+        add(out, "%sQEMU, or what builds it", sep);
+    if (!near)
+        return;
+    unsigned l = lacks(near, n);
+    add(out, "; agent '%.64s' comes nearest, with ", name(near));
+    sep = "";
+    if (l & NO_CORES)
+        add(out, "%s%u cores", sep, near->cores), sep = ", ";
+    if (l & NO_MEMORY)
+        add(out, "%s%llu MiB of memory", sep, (unsigned long long)near->memory_mib), sep = ", ";
+    if (l & NO_LABELS)
+        add(out, "%s%s%.80s", sep, near->labels && *near->labels ? "the labels " : "no labels",
+            near->labels ? near->labels : ""),
+            sep = ", ";
+    if (l & NO_KVM)
+        add(out, "%sno usable KVM", sep), sep = ", ";
+    if (l & NO_QEMU)
+        add(out, "%sno QEMU", sep);
+}
+
+/* All who have it are busy: behind whom does it wait? */
+static void why_busy(const struct sched *s, const struct sched_task *t, sched_name_fn *name,
+                     char out[SCHED_WHY])
+{
+    const struct sched_agent *least = NULL, *kept = NULL;
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        if (!a->alive || !a->accept || a->drained || !sched_agent_fits(a, t->needs))
+            continue;
+        LIST_EACH(p, n, &a->tasks)
+        if (sched_alone(LIST_OF(p, struct sched_task, by_agent)))
+            kept = a;
+        if (!least || beside(a, t) < beside(least, t))
+            least = a;
+    }
+    if (least && sched_alone(t) && beside(least, t))
+        add(out, "; it has its host to itself: agent '%.64s' ends %u tasks first", name(least),
+            beside(least, t));
+    else if (kept)
+        add(out, "; agent '%.64s' runs a task that has its host to itself", name(kept));
+}
+
+void sched_job_why(const struct sched *s, const struct sched_task *t, sched_name_fn *name,
+                   char out[SCHED_WHY])
 {
     const struct sched_needs *n = t->needs;
-    size_t there = 0, fit = 0, shut = 0, cores = 0, memory = 0, kvm = 0, collect = 0, labels = 0;
+    const struct sched_agent *near = NULL;
+    size_t there = 0, fit = 0, shut = 0;
+    *out = 0;
     if (t->state == TASK_QUARANTINED) {
-        snprintf(out, 200,
-                 "three agents went while they held it; `siofleet retry %llu` lets it go on",
-                 (unsigned long long)t->num);
+        add(out, "three agents went while they held it; `siofleet retry %llu` lets it go on",
+            (unsigned long long)t->num);
         return;
     }
     if (t->job->held) {
-        snprintf(out, 200, "it is held; `siofleet release` lets it go on");
+        add(out, "it is held; `siofleet release` lets it go on");
         return;
     }
     LIST_EACH(q, m, &s->agent_list)
@@ -427,31 +537,21 @@ void sched_job_why(const struct sched *s, const struct sched_task *t, char out[2
         }
         there++;
         fit += sched_agent_fits(a, n);
-        cores += a->cores >= cores_on(a, n);
-        memory += a->memory_mib >= n->memory_mib;
-        kvm += !n->kvm || a->kvm;
-        collect += !n->collect || a->collect != COLLECT_NO;
-        labels += labels_have(a->labels, n->labels);
+        near = sched_nearer(near, a, n);
     }
-    if (fit)
-        snprintf(out, 200, "%zu of %zu agents have what it needs, and are busy", fit, there);
-    else if (shut)
-        snprintf(out, 200,
-                 "only agents that are drained or closed have what it needs (%zu); `siofleet why "
-                 "AGENT` tells more",
-                 shut);
-    else if (!there)
-        snprintf(out, 200, "no agent takes work");
-    else if (!labels)
-        snprintf(out, 200, "no agent has the labels %.120s", n->labels);
-    else if (!cores)
-        snprintf(out, 200, "no agent has %u cores", n->cores);
-    else if (!memory)
-        snprintf(out, 200, "no agent has %llu MiB of memory", (unsigned long long)n->memory_mib);
-    else if (!kvm)
-        snprintf(out, 200, "no agent has a usable KVM");
-    else if (!collect)
-        snprintf(out, 200, "no agent can collect: QEMU is neither there nor can be built");
-    else
-        snprintf(out, 200, "no agent has all that it needs");
+    if (fit) {
+        add(out, "%zu of %zu agents have what it needs, and are busy", fit, there);
+        why_busy(s, t, name, out);
+    } else if (shut) {
+        add(out,
+            "only agents that are drained or closed have what it needs (%zu); `siofleet why "
+            "AGENT` tells more",
+            shut);
+    } else if (!there) {
+        add(out, "no agent takes work");
+    } else {
+        char text[SCHED_WHY];
+        sched_lacks_text(n, near, name, text);
+        add(out, "none of %zu agents has what it needs: %.400s", there, text);
+    }
 }

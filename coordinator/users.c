@@ -9,7 +9,7 @@
 #include "proto/base/log.h"
 #include "proto/base/num.h"
 
-enum { KNOWN_AT_SUBMIT = 20000, DRAIN_MS = 2000 };
+enum { KNOWN_AT_SUBMIT = 20000, DRAIN_MS = 2000, CLOCK_STEP_MS = 1000 };
 
 void hub_refuse(struct hub *h, uint64_t peer, uint64_t req, const struct err *e, const char *code)
 {
@@ -382,6 +382,20 @@ static int control_sweep(struct hub *h, const char *verb, uint64_t value,
     return r;
 }
 
+uint64_t hub_drain_at(const struct store_agent *a)
+{
+    uint64_t wall = clock_wall_ms(), from = a->drained ? 0 : a->drain_from_ms;
+    return !from ? 0 : clock_mono_ms() + (from > wall ? from - wall : 0);
+}
+
+static void tell_drained(struct hub *h, const struct store_agent *a)
+{
+    struct sched_event ev = { .type = EV_DRAIN,
+                              .agent = { .accept = !a->drained, .drain_at_ms = hub_drain_at(a) } };
+    memcpy(ev.agent.install, a->install, 16);
+    hub_event(h, &ev);
+}
+
 static int set_drained(struct hub *h, const struct store_agent *a, bool drain, const char *why,
                        uint64_t from_ms, uint64_t until_ms, struct err *e)
 {
@@ -389,9 +403,9 @@ static int set_drained(struct hub *h, const struct store_agent *a, bool drain, c
         store_agent_drained(h->store, a->install, drain, *why ? why : NULL, from_ms, until_ms, e);
     if (r < 0)
         return r;
-    struct sched_event ev = { .type = EV_DRAIN, .agent = { .accept = !drain } };
-    memcpy(ev.agent.install, a->install, 16);
-    hub_event(h, &ev);
+    struct store_agent told = { .drained = drain, .drain_from_ms = from_ms };
+    memcpy(told.install, a->install, 16);
+    tell_drained(h, &told);
     for (struct hub_agent *i = h->agents; i; i = i->next)
         if (!memcmp(i->info.install, a->install, 16)) {
             i->info.drained = drain;
@@ -470,6 +484,10 @@ void hub_drain_due(struct hub *h)
     for (struct hub_agent *a = h->agents; a; a = a->next) {
         struct err e = { 0 };
         uint64_t due = a->info.drained ? a->info.drained_until_ms : a->info.drain_from_ms;
+        const struct sched_agent *s = sched_agent(&h->sched, a->info.install);
+        uint64_t at = hub_drain_at(&a->info), known = s ? s->drain_at_ms : 0;
+        if (s && due && now < due && (at > known ? at - known : known - at) > CLOCK_STEP_MS)
+            tell_drained(h, &a->info); /* the wall clock was set */
         if (!due || now < due)
             continue;
         if (!hub_write(h))

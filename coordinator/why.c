@@ -9,7 +9,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/num.h"
 
-enum { REASONS_MAX = 40, TRIES_MAX = 20, LINES_MAX = 10 };
+enum { REASONS_MAX = 40, TRIES_MAX = 20, LINES_MAX = 10, NAMED_MAX = 5 };
 
 struct why {
     struct hub *h;
@@ -85,7 +85,7 @@ static int add_try(void *ctx, const struct store_try *t)
 
 /* ---- what waits */
 
-static const char *agent_name(const struct sched_agent *a)
+const char *hub_agent_name(const struct sched_agent *a)
 {
     return a && a->user ? ((const struct hub_agent *)a->user)->info.name
                         : "an agent not heard of yet";
@@ -103,10 +103,50 @@ static void why_space(struct why *y, const struct sched_agent *s)
                                                    : "it takes nothing new");
 }
 
-/* Why nobody takes what is ready: the agents. Returns whether any could. */
-static bool why_agents(struct why *y)
+/* An agent's maintenance: it has begun, or is planned. who: "agent 'a1': ", or "" where only that one is spoken of. */
+static void why_drain(struct why *y, const struct store_agent *a, const char *who)
 {
-    unsigned ready = 0, busy = 0, drained = 0, away = 0, closed = 0;
+    char from[CLOCK_RFC3339_LEN], until[CLOCK_RFC3339_LEN];
+    clock_rfc3339(a->drain_from_ms, from);
+    clock_rfc3339(a->drained_until_ms, until);
+    if (a->drained)
+        reason(y, "DRAINED", "%s%s%s%s; `siofleet undrain %s` gives it work again", who,
+               *a->why ? a->why : "somebody drained it", a->drained_until_ms ? ", until " : "",
+               a->drained_until_ms ? until : "", a->name);
+    else if (a->drain_from_ms)
+        reason(y, "MAINTENANCE",
+               "%sit takes nothing new from %s%s%s%s%s; `siofleet undrain %s` calls it off", who,
+               from, a->drained_until_ms ? " until " : "", a->drained_until_ms ? until : "",
+               *a->why ? ": " : "", a->why, a->name);
+}
+
+/* Whether what is left until its planned maintenance is too short for a point of w. */
+static bool no_room(const struct why *y, const struct sched_agent *a, const struct sched_sweep *w)
+{
+    return w && a->alive && a->accept && !a->drained && !sched_room(a, w->point_us, y->now);
+}
+
+/* Those whose maintenance keeps them from a task with these needs (NULL = from points of w), by name. */
+static void why_drains(struct why *y, const struct sched_needs *needs, const struct sched_sweep *w)
+{
+    unsigned named = 0;
+    LIST_EACH(q, n, &y->h->sched.agent_list)
+    {
+        const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        const struct hub_agent *of = a->user;
+        char who[80];
+        if (!of || !a->alive || !(a->drained || no_room(y, a, w)) ||
+            (needs && !sched_agent_fits(a, needs)) || named++ == NAMED_MAX)
+            continue;
+        snprintf(who, sizeof(who), "agent '%.64s': ", of->info.name);
+        why_drain(y, &of->info, who);
+    }
+}
+
+/* Why nobody takes what is ready: the agents. w: of points, or NULL. Returns whether any could. */
+static bool why_agents(struct why *y, const struct sched_sweep *w)
+{
+    unsigned ready = 0, busy = 0, drained = 0, away = 0, closed = 0, soon = 0;
     LIST_EACH(q, n, &y->h->sched.agent_list)
     {
         const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
@@ -116,19 +156,25 @@ static bool why_agents(struct why *y)
             drained++;
         else if (!a->accept)
             closed++, why_space(y, a);
+        else if (no_room(y, a, w))
+            soon++;
         else if (a->n_tasks[TASK_POINTS] >= SCHED_POINT_SLOTS)
             busy++;
         else
             ready++;
     }
-    if (!(ready + busy + drained + closed))
+    if (!(ready + busy + drained + closed + soon))
         reason(y, "NO_AGENT", "no agent is connected (%u are known)", away);
     else if (!(ready + busy))
-        reason(y, "NO_AGENT",
-               "no connected agent takes work: %u drained, %u closing or without disk space",
-               drained, closed);
+        reason(
+            y, "NO_AGENT",
+            "no connected agent takes work: %u drained, %u closing or without disk space, %u with "
+            "a maintenance before a point would end",
+            drained, closed, soon);
     else if (!ready)
         reason(y, "BUSY", "all %u agents that take work have their hands full", busy);
+    if (!(ready + busy))
+        why_drains(y, NULL, w);
     return ready + busy;
 }
 
@@ -142,7 +188,7 @@ static void why_past(struct why *y, const struct sched_task *t, const char *code
         for (uint32_t i = 0; p && i < p->n_kills && at < sizeof(names) - 70; i++) {
             const struct sched_agent *a = sched_agent(&y->h->sched, p->kill[i].install);
             at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", i ? ", " : "",
-                                   agent_name(a));
+                                   hub_agent_name(a));
         }
         if (t->kind == TASK_POINTS)
             snprintf(points, sizeof(points), " (%" PRIu64 " points)", t->left.total);
@@ -166,20 +212,22 @@ static void why_task_state(struct why *y, const struct sched_task *t)
     switch (t->state) {
     case TASK_QUEUED:
         if (t->job && t->not_before_ms <= y->now) {
-            char text[200];
-            sched_job_why(&y->h->sched, t, text);
+            char text[SCHED_WHY];
+            sched_job_why(&y->h->sched, t, hub_agent_name, text);
             reason(y, "NEEDS", "task %" PRIu64 ": %s", t->num, text);
+            if (json_array_size(y->reasons) <= NAMED_MAX) /* the other tasks wait for the same */
+                why_drains(y, t->needs, NULL);
         }
         break;
     case TASK_LEASED:
         why_space(y, t->agent);
         if (t->job)
             reason(y, "RUNNING", "task %" PRIu64 " is %s agent '%s'", t->num,
-                   t->runs ? "run by" : "held by", agent_name(t->agent));
+                   t->runs ? "run by" : "held by", hub_agent_name(t->agent));
         else
             reason(y, "RUNNING",
                    "task %" PRIu64 " is %s agent '%s': %" PRIu64 " of %" PRIu64 " points done",
-                   t->num, t->runs ? "run by" : "held by", agent_name(t->agent),
+                   t->num, t->runs ? "run by" : "held by", hub_agent_name(t->agent),
                    t->total - t->left.total, t->total);
         break;
     case TASK_ORPHAN:
@@ -187,11 +235,11 @@ static void why_task_state(struct why *y, const struct sched_task *t)
                "task %" PRIu64
                " was running on %s before this coordinator started; its agent may claim "
                "it within one lease",
-               t->num, agent_name(t->agent));
+               t->num, hub_agent_name(t->agent));
         break;
     case TASK_STOPPING:
         reason(y, "STOPPING", "task %" PRIu64 " is being ended by agent '%s'", t->num,
-               agent_name(t->agent));
+               hub_agent_name(t->agent));
         break;
     default:
         break;
@@ -217,7 +265,7 @@ static void why_traces(struct why *y, const struct sched_sweep *w)
         else if (tr->task && tr->task->agent)
             reason(y, "TRACE",
                    "trace of recipe %.16s is being built: task %" PRIu64 " on agent '%s'", hex,
-                   tr->task->num, agent_name(tr->task->agent));
+                   tr->task->num, hub_agent_name(tr->task->agent));
         else if (tr->task && (tr->task->past || tr->task->state == TASK_QUARANTINED))
             why_past(y, tr->task, "TRACE");
         else
@@ -238,9 +286,9 @@ static void why_open_sweep(struct why *y, const struct store_sweep *w)
     if (!s && hub_after_job(y->h, w->seq, &job, &bound, NULL) == 0 && !bound) {
         id_hex(&job.id, hex);
         reason(y, "COLLECT",
-               "it waits for its collection %.16s: %" PRIu64 " of %" PRIu64 " runs done, %" PRIu64
-               " failed",
-               hex, job.done, job.tasks, job.failed);
+               "it waits for its collection %.16s, which is %s: %" PRIu64 " of %" PRIu64
+               " runs done, %" PRIu64 " failed",
+               hex, hub_job_state(y->h, &job), job.done, job.tasks, job.failed);
         why_job(y, &job, NULL);
         return;
     }
@@ -264,7 +312,7 @@ static void why_open_sweep(struct why *y, const struct store_sweep *w)
         why_task_state(y, t);
     }
     why_traces(y, s);
-    if (running == 0 && s->todo.total && !s->held && why_agents(y)) {
+    if (running == 0 && s->todo.total && !s->held && why_agents(y, s)) {
         for (size_t i = 0; i < y->h->sched.n_order && y->h->sched.order[i] != s; i++) {
             const struct sched_sweep *o = y->h->sched.order[i];
             const struct live *l = o->user;
@@ -332,22 +380,7 @@ static int why_agent(struct why *y, const struct store_agent *a, const char **re
     else if (!a->drained && s->accept)
         reason(y, "READY", "it takes work: %u points tasks, %u trace tasks now",
                s->n_tasks[TASK_POINTS], s->n_tasks[TASK_TRACE]);
-    if (a->drained) {
-        char when[CLOCK_RFC3339_LEN];
-        clock_rfc3339(a->drained_until_ms, when);
-        reason(y, "DRAINED", "%s%s%s; `siofleet undrain %s` gives it work again",
-               *a->why ? a->why : "somebody drained it", a->drained_until_ms ? ", until " : "",
-               a->drained_until_ms ? when : "", a->name);
-    }
-    if (!a->drained && a->drain_from_ms) {
-        char from[CLOCK_RFC3339_LEN], until[CLOCK_RFC3339_LEN];
-        clock_rfc3339(a->drain_from_ms, from);
-        clock_rfc3339(a->drained_until_ms, until);
-        reason(y, "MAINTENANCE",
-               "it takes nothing new from %s%s%s%s%s; `siofleet undrain %s` calls it off", from,
-               a->drained_until_ms ? " until " : "", a->drained_until_ms ? until : "",
-               *a->why ? ": " : "", a->why, a->name);
-    }
+    why_drain(y, a, "");
     why_space(y, s);
     if (!strcmp(*ret_state, "closed"))
         reason(y, "CLOSED",
@@ -383,7 +416,7 @@ static int why_task(struct why *y, uint64_t no, const char **ret_state, struct e
         if (t->sweep && t->sweep->held && task_waits(t))
             reason(y, "HELD", "its sweep is held");
         if (t->state == TASK_QUEUED && !t->job && t->not_before_ms <= y->now)
-            why_agents(y);
+            why_agents(y, t->sweep);
         return 0;
     }
     const json_t *last = json_array_get(y->attempts, 0);

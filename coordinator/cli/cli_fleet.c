@@ -837,7 +837,9 @@ const struct verb fleet_verbs[] = {
         "and the end\n"
         "of a maintenance does by itself. `ls agents` and `why` show the reason and the times. "
         "One\n"
-        "that was planned with --at begins by itself, also after a restart of the coordinator.",
+        "that was planned with --at begins by itself, also after a restart of the coordinator; of "
+        "points the\n"
+        "agent gets only as many as end before, as far as that can be told.",
         "siofleet drain kvm07 && siofleet ls agents\n"
         "siofleet drain kvm07 --for 2h --reason 'new disk'    # back by itself\n"
         "siofleet drain kvm07 --at 2026-11-30T18:00 --for 2h  # undrain calls it off",

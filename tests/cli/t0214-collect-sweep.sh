@@ -2,7 +2,7 @@
 # [collect] in a sweep: collection, traces and points are one submission, which survives a restart, is resumed, held,
 # cancelled and tried again as a whole. QEMU is played by the stand-in of tests/collect.
 . "${0%/*}/tap.sh"
-plan 27
+plan 29
 cd "$work" || exit 1
 export XDG_CACHE_HOME=$work/cache XDG_DATA_HOME=$work/data
 ln -s "$SIOFLEET_BIN/tests/collect/fake_qemu" qemu
@@ -65,7 +65,8 @@ run sweep submit two.ini
 two=$(cat out)
 ok "submit says the id at once" test "${#two}" -eq 64
 run why "$two"
-ok "why: it waits for its collection" worked "COLLECT: it waits for its collection .*: 0 of 2 runs"
+ok "why: it waits for its collection, which waits" worked "COLLECT: it waits for its collection $(last_job job | cut -c1-16), which is queued: 0 of 2 runs"
+ok "and for what" grep -q "NEEDS: .*: no agent takes work" out
 run hold "$two"
 ok "hold holds the collection, too" test "$rc:$(last_job state)" = 0:held
 kill -9 "$coordinator_pid"
@@ -73,6 +74,8 @@ fleet_listen=$SIOFLEET_CONNECT
 fleet_start 0
 start_agent good ok
 ok "nothing runs after a restart" test "$(last_job state):$(last_job done)" = held:0
+run why "$two"
+ok "why: its collection is held" worked "COLLECT: .*, which is held: 0 of 2 runs"
 run release "$two"
 run sweep wait "$two" --timeout 60s
 ok "released, it goes to its end" worked

@@ -221,24 +221,73 @@ Test(job, runs_go_where_cores_memory_and_labels_suffice)
     cr_assert(!did(ACT_GRANT, 1));
 }
 
+static const char *called(const struct sched_agent *a)
+{
+    static char name[12];
+    snprintf(name, sizeof(name), "%d", a->install[0]);
+    return name;
+}
+
+Test(job, the_nearest_agent_lacks_least_of_what_is_asked_for)
+{
+    struct sched_needs n = {
+        .cores = 8, .memory_mib = 600, .kvm = true, .labels = "rack=b,disk=ssd"
+    };
+    static const struct {
+        uint32_t cores;
+        uint64_t memory_mib;
+        const char *labels, *has;
+    } rows[] = { /* each one nearer than those before it */
+                 { 1, 500, "", "1 cores, 500 MiB of memory, no labels, no usable KVM" },
+                 { 2, 900, "", "2 cores, no labels, no usable KVM" },
+                 { 4, 900, "", "4 cores, no labels, no usable KVM" },
+                 { 1, 900, "rack=b", "1 cores, the labels rack=b, no usable KVM" },
+                 { 4, 900, "rack=b,disk=ssd", "4 cores, no usable KVM" },
+                 { 8, 900, "rack=b,disk=ssd", "no usable KVM" }
+    };
+    struct sched_agent a[6] = { 0 };
+    const struct sched_agent *near = NULL;
+    char text[SCHED_WHY], want[SCHED_WHY];
+    sched_lacks_text(&n, NULL, called, text);
+    cr_assert_str_eq(text, "it asks for 8 cores, 600 MiB of memory, the labels rack=b,disk=ssd, a "
+                           "usable KVM");
+    for (int i = 0; i < 6; i++) {
+        a[i].install[0] = (uint8_t)i;
+        a[i].cores = rows[i].cores;
+        a[i].memory_mib = rows[i].memory_mib;
+        a[i].labels = (char *)(uintptr_t)rows[i].labels;
+        near = sched_nearer(near, &a[i], &n);
+        cr_assert_eq(near, &a[i], "row %d", i);
+        cr_assert_eq(sched_nearer(near, &a[0], &n), near, "row %d", i);
+        sched_lacks_text(&n, near, called, text);
+        snprintf(want, sizeof(want), "; agent '%d' comes nearest, with %s", i, rows[i].has);
+        cr_assert(strstr(text, want), "%s", text);
+    }
+    n.pinned = true; /* to another one */
+    n.install[0] = 77;
+    cr_assert_eq(sched_nearer(NULL, &a[0], &n), NULL);
+}
+
 Test(job, a_reason_names_what_no_agent_has)
 {
-    char why[200];
+    char why[SCHED_WHY];
     submit_one(1, TASK_COLLECT, (struct sched_needs){ .memory_mib = 64000 });
     const struct sched_job *j = LIST_OF(s.job_list.next, struct sched_job, all);
     const struct sched_task *t = LIST_OF(j->tasks.next, struct sched_task, by_sweep);
-    sched_job_why(&s, t, why);
+    sched_job_why(&s, t, called, why);
     cr_assert_str_eq(why, "no agent takes work");
     hello(1, 4, 1000, "", COLLECT_CAN);
-    sched_job_why(&s, t, why);
-    cr_assert_str_eq(why, "no agent has 64000 MiB of memory");
+    sched_job_why(&s, t, called, why);
+    cr_assert_str_eq(why,
+                     "none of 1 agents has what it needs: it asks for 64000 MiB of memory; agent "
+                     "'1' comes nearest, with 1000 MiB of memory");
     hello(2, 4, 99000, "", COLLECT_CAN);
-    sched_job_why(&s, t, why);
+    sched_job_why(&s, t, called, why);
     cr_assert_str_eq(why, "1 of 2 agents have what it needs, and are busy");
     struct sched_event ev = { .type = EV_DRAIN };
     install(ev.agent.install, 2);
     step(&ev);
-    sched_job_why(&s, t, why);
+    sched_job_why(&s, t, called, why);
     cr_assert(strstr(why, "only agents that are drained or closed have what it needs (1)") == why);
 }
 

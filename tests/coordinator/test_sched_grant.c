@@ -74,6 +74,52 @@ Test(sched, a_drained_agent_and_a_stopping_coordinator_grant_nothing)
     world_clear(&w);
 }
 
+Test(sched, points_are_granted_so_that_they_end_before_a_planned_maintenance)
+{
+    struct world w;
+    struct given g;
+    world_init(&w, 1);
+    sweep(&w, 1, 1000, 1, 1, false, 0, 3, 0);
+    hello(&w, 1, 1, 2);
+    tick(&w);
+    cr_assert(given(&w, 0, &g));
+    all_points(&w, &g.a, g.spans); /* 50 ms each */
+    task_end(&w, &g.a, "done");
+    struct sched_event plan = agent_event(EV_DRAIN, 1, 0, 0);
+    plan.agent.drain_at_ms = w.now + 1000;
+    fresh(&w, &plan);
+    tick(&w);
+    uint64_t sum = 0;
+    for (size_t i = 0; given(&w, i, &g); i++)
+        sum += n_points(&g);
+    cr_assert_geq(sum, 2 * 1000 / 50 * 4 / 5, "most of the time is used");
+    cr_assert_leq(sum, 2 * 1000 / 50);
+    given(&w, 0, &g);
+    uint64_t first = g.a.task;
+    task_end(&w, &g.a, "exit"); /* it is to be tried again, and as a whole */
+    w.now += SCHED_BACKOFF_MS * 2;
+    plan.agent.drain_at_ms = w.now + 400;
+    fresh(&w, &plan);
+    beat(&w, 1, 1, NULL, 0);
+    tick(&w);
+    cr_assert_gt(actions(&w, ACT_GRANT), 0, "others do fit");
+    for (size_t i = 0; given(&w, i, &g); i++) {
+        cr_assert_neq(g.a.task, first);
+        cr_assert_leq(n_points(&g), 2 * 400 / 50);
+    }
+    w.now += 300;
+    all_points(&w, &g.a, g.spans);
+    task_end(&w, &g.a, "done");
+    w.now += 99; /* no point fits */
+    tick(&w);
+    cr_assert_eq(actions(&w, ACT_GRANT), 0);
+    plan.agent.drain_at_ms = 0; /* called off */
+    fresh(&w, &plan);
+    tick(&w);
+    cr_assert_gt(actions(&w, ACT_GRANT), 0);
+    world_clear(&w);
+}
+
 Test(sched, traces_are_built_before_the_points_that_need_them)
 {
     struct world w;

@@ -110,6 +110,15 @@ static void work_clear(struct work *w)
     closep(&w->fd);
 }
 
+/* The cache's paths tell the reader of an error nothing. */
+static int call_it(const char *kind, const struct id *id, const char *path, int r, struct err *e)
+{
+    char hex[ID_HEX_LEN], name[32];
+    id_hex(id, hex);
+    snprintf(name, sizeof(name), "%s %.16s", kind, hex);
+    return err_place(e, r, path, name);
+}
+
 static int work_parse(struct work *w, const json_t *spec, const json_t *run, struct err *e)
 {
     const char *rules = json_string_value(json_object_get(spec, "rules"));
@@ -139,7 +148,8 @@ static int work_parse(struct work *w, const json_t *spec, const json_t *run, str
             return err_wrap(e, r, "task spec: point %zu", i);
     }
     w->n = n;
-    return trace_load(path, 0, &w->trace, e);
+    r = trace_load(path, 0, &w->trace, e);
+    return r < 0 ? call_it("trace", &w->trace_id, path, r, e) : 0;
 }
 
 /* One finished point into one row. A point that fails is a result too; what says nothing about the point ends the
@@ -263,6 +273,9 @@ static int run_trace_task(const char *dir, const json_t *spec, const json_t *run
     CLEANUP(build_report_clear) struct build_report rep = { 0 };
     const struct build_hooks hooks = { .user = (void *)run, .resolve = resolve };
     r = build_trace(&rec, &hooks, &t, &rep, e);
+    for (size_t i = 0; r < 0 && i < rep.n_logs; i++)
+        if (rep.logs[i].path)
+            call_it("log", &rep.logs[i].id, rep.logs[i].path, r, e);
     if (r < 0)
         return r;
     CLEANUP(freep)

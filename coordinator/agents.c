@@ -464,9 +464,12 @@ int hub_note_trace(struct hub *h, const struct id *id, struct store_trace *ret, 
         return err_set(e, ENOENT, "trace: not here");
     struct trace_head head;
     uint64_t events = 0;
+    char hex[ID_HEX_LEN], name[32];
+    id_hex(id, hex);
+    snprintf(name, sizeof(name), "trace %.16s", hex);
     r = trace_read_head(path, &head, &events, e);
     if (r < 0)
-        return r;
+        return err_place(e, r, path, name);
     *ret = (struct store_trace){ .id = *id,
                                  .tenants = head.tenants,
                                  .burst = head.burst,

@@ -49,6 +49,7 @@ static int note_artefact(struct hub *h, const struct id *id, uint64_t size_b, co
         int bad = path ? trace_read_head(path, &head, &events, e)
                        : err_sys(e, ENOMEM, "artefact %.8s", hex);
         if (bad < 0) {
+            err_place(e, bad, path ? path : "", ""); /* who offers it has a name for it */
             log_warn("artefact %.8s: offered as a trace: %s", hex, e->text);
             cas_delete(h->cas, id, NULL);
             return bad;

@@ -51,6 +51,19 @@ int err_wrap(struct err *e, int r, const char *fmt, ...)
     return r;
 }
 
+int err_place(struct err *e, int r, const char *from, const char *to)
+{
+    size_t n = strlen(from);
+    if (!e || !n || strncmp(e->text, from, n) != 0 || e->text[n] != ':')
+        return r;
+    struct err inner = *e;
+    const char *rest = inner.text + n;
+    if (!*to)
+        rest += strspn(rest, ": ");
+    snprintf(e->text, sizeof(e->text), "%s%s", to, rest);
+    return r;
+}
+
 static const struct {
     int code, exit;
     const char *name;

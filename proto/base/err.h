@@ -36,6 +36,10 @@ int err_sys(struct err *e, int code, const char *fmt, ...) __attribute__((format
 /* Put "prefix: " in front of the text in *e (may be NULL). Returns r unchanged. */
 int err_wrap(struct err *e, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* Where the text in *e (may be NULL) begins with the place `from`, call that place `to`; "" = leave it out, the caller's
+ * caller names it. For files that the reader knows by another name. Returns r unchanged. */
+int err_place(struct err *e, int r, const char *from, const char *to);
+
 /* Exit status of the contract for a code (positive or negative): 0..5. */
 int err_exit(int code);
 

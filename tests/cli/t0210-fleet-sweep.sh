@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 52
+plan 53
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -110,6 +110,10 @@ run sweep run greedy.ini
 ok "logs that hold too little for a recipe fail its points" sh -c "[ $rc -eq 1 ] && grep -q '^siofleet: .*: 1 of 1 points failed; .*tenants: 100 asked for, the logs hold 4' '$work/err'"
 run results query --sql "SELECT count(*) AS n, max(cause) AS c FROM attempts WHERE kind = 'trace' AND cause <> 'done'" --csv
 ok "after one try, as another could not help" test "$(tail -n 1 "$work/out")" = "1,recipe"
+sed -e 's/fails/none/; /^timeout/d; /^pace/d; s/^logs.*/file = none.trc/' fails.ini >none.ini
+echo no trace >none.trc
+run sweep submit none.ini
+ok "a file that is no trace is told by its own name" sh -c "[ $rc -eq 1 ] && grep -qx 'siofleet: none.trc: not a siofleet trace file' '$work/err'"
 run drain a1
 ok "drain tells the agent" worked
 run ls agents --json

@@ -26,6 +26,23 @@ Test(err, text_keeps_place_and_cause_on_one_line)
     cr_assert_eq(err_exit(r), 1);
 }
 
+Test(err, a_place_gets_the_name_that_its_reader_knows)
+{
+    static const struct {
+        const char *from, *to, *text;
+    } t[] = { { "cas/ab", "trace ab", "trace ab: is cut" },
+              { "cas/ab", "", "is cut" },
+              { "cas/a", "x", "cas/ab: is cut" },
+              { "", "x", "cas/ab: is cut" } };
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        struct err e;
+        int r = err_set(&e, EIO, "cas/ab: is cut");
+        cr_expect_eq(err_place(&e, r, t[i].from, t[i].to), -EIO);
+        cr_expect_str_eq(e.text, t[i].text);
+    }
+    cr_assert_eq(err_place(NULL, -EIO, "a", "b"), -EIO);
+}
+
 Test(err, exit_codes_are_those_scripts_rely_on)
 {
     static const struct {

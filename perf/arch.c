@@ -220,13 +220,11 @@ int arch_cfg_text(struct arch *a, const char *path, char *text, struct err *e)
 int arch_read_cfg(struct arch *a, const char *path, struct err *e)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(1u << 20);
-    int r = file_read(path, &b, e);
+    int r = file_read_text(path, &b, e);
     if (r < 0)
         return r;
     if (!b.len)
         return err_set(e, SF_EUSAGE, "%s: the file is empty", path);
-    if (memchr(b.data, 0, b.len))
-        return err_set(e, SF_EUSAGE, "%s: not a text file (it holds a zero byte)", path);
     return arch_cfg_text(a, path, (char *)b.data, e);
 }
 

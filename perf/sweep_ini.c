@@ -138,10 +138,8 @@ static int parse_file(struct parse *p, int key, const char *name, struct axis *x
         return err_sys(p->e, ENOMEM, "%s", p->place);
     CLEANUP(buf_clear) struct buf b = BUF_INIT(64u << 20);
     struct err why = { 0 };
-    if (file_read(path, &b, &why) < 0)
+    if (file_read_text(path, &b, &why) < 0)
         return err_set(p->e, SF_EUSAGE, "%s: %.400s", p->place, why.text);
-    if (b.len && memchr(b.data, 0, b.len))
-        return err_set(p->e, SF_EUSAGE, "%.380s: not a text file (it holds a zero byte)", path);
     int n = 0;
     for (char *next = b.len ? (char *)b.data : (char *)""; *next;) {
         char *line = next;
@@ -274,7 +272,7 @@ static int load_collect_section(struct sweep *s, const struct ini *ini,
         struct err why = { 0 };
         if (!path || strlen(path) >= sizeof(s->head.collect_run))
             return err_set(e, SF_EUSAGE, "%s: path too long", place);
-        if (file_read(path, &b, &why) < 0)
+        if (file_read_text(path, &b, &why) < 0)
             return err_set(e, SF_EUSAGE, "%s: %.400s", place, why.text);
         CLEANUP(json_decrefp) json_t *probe = json_stringn((const char *)b.data, b.len);
         if (!b.len || !probe)

@@ -146,6 +146,18 @@ int file_read(const char *path, struct buf *b, struct err *e)
     }
 }
 
+int file_read_text(const char *path, struct buf *b, struct err *e)
+{
+    int r = file_read(path, b, e);
+    const uint8_t *zero = r < 0 || !b->len ? NULL : memchr(b->data, 0, b->len);
+    if (!zero)
+        return r;
+    int line = 1;
+    for (const uint8_t *p = b->data; p < zero; p++)
+        line += *p == '\n';
+    return err_set(e, SF_EUSAGE, "%s:%d: not a text file (it holds a zero byte)", path, line);
+}
+
 int dir_sync(const char *path)
 {
     CLEANUP(closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

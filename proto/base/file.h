@@ -11,6 +11,8 @@
 
 /* Whole file into *b (its cap is the limit; longer = -EFBIG). */
 int file_read(const char *path, struct buf *b, struct err *e);
+/* The same of a text: a zero byte, where readers of strings would stop without a word, is -SF_EUSAGE with its line. */
+int file_read_text(const char *path, struct buf *b, struct err *e);
 
 /* Write n bytes so that path is either as before or whole: temp file beside it, fsync, rename,
  * fsync of the folder. force = false: an existing path is refused with -EEXIST; a folder, device

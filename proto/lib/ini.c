@@ -156,11 +156,9 @@ int ini_text(const char *path, const char *text, struct ini **ret, struct err *e
 int ini_load_flat(const char *path, const char *section, struct ini **ret, struct err *e)
 {
     CLEANUP(buf_clear) struct buf b = BUF_INIT(1u << 20);
-    int r = file_read(path, &b, e);
+    int r = file_read_text(path, &b, e);
     if (r < 0)
         return r;
-    if (b.len && memchr(b.data, 0, b.len))
-        return err_set(e, SF_EUSAGE, "%s: not a text file (it holds a zero byte)", path);
     return parse(path, b.len ? (const char *)b.data : "", section, ret, e);
 }
 

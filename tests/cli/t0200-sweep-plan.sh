@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # sweep plan: expands a file without anybody's help.
 . "${0%/*}/tap.sh"
-plan 19
+plan 21
 cd "$work" || exit 1
 small_log a.log 4 200
 
@@ -54,6 +54,13 @@ ok "a glob without a file is refused" test "$rc" -ne 0
 printf '[sweep]\nname = x\n[trace]\nlogs = @collect\n[arch]\n' >bad.ini
 run sweep plan bad.ini
 ok "logs of a collection that is not there are refused" fails 2 "bad.ini: \[trace\] wants @collect"
+printf '[collect]\nnics = 2\0\n[workload]\nkind = script\n' >zero.run
+printf '[sweep]\nname = x\n[collect]\nrun = zero.run\n[trace]\nlogs = @collect\n[arch]\n' >bad.ini
+run sweep plan bad.ini
+ok "a zero byte cuts no RUN.ini: it is exit 2 with file and line" fails 2 "bad.ini:4: zero.run:2: not a text file"
+printf '[sweep]\nname = x\n\0[trace]\n' >bad.ini
+run sweep plan bad.ini
+ok "nor a SWEEP.ini" fails 2 "bad.ini:3: not a text file"
 run sweep plan
 ok "a missing argument is exit 2" fails 2 "sweep plan"
 SIOFLEET_CONNECT=tcp://127.0.0.1:1 run sweep plan bad.ini --wat

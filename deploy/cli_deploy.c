@@ -611,8 +611,11 @@ const struct verb deploy_verbs[] = {
       "siofleet deploy coordinator hosts.ini --remove    # its store stays",
       coordinator_opts, sizeof(struct deploy_opts), 1, 1, 0, run_coordinator },
     { "deploy status", HOSTS_ARG, "tell release, uptime, load, tasks and last error of each agent",
-      NULL, "siofleet deploy status hosts.ini\nsiofleet deploy status hosts.ini --watch",
-      status_opts, sizeof(struct deploy_opts), 1, 1, 0, run_status },
+      "It asks the hosts, over SSH, also without a coordinator. What only the coordinator knows, "
+      "such as\n"
+      "a maintenance that is planned, is in `siofleet ls agents`.",
+      "siofleet deploy status hosts.ini\nsiofleet deploy status hosts.ini --watch", status_opts,
+      sizeof(struct deploy_opts), 1, 1, 0, run_status },
     { "deploy logs", HOSTS_ARG, "print the newest log lines of the agents", NULL,
       "siofleet deploy logs hosts.ini --host kvm03.lab -n 200", logs_opts,
       sizeof(struct deploy_opts), 1, 1, 0, run_logs },

@@ -484,8 +484,13 @@ int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e)
     char id[ID_HEX_LEN];
     int r;
     text = text ? text : "last";
-    snprintf(id, sizeof(id), "%.64s", text);
-    if (hub_is_task(h, text, &task)) {
+    const char *agent = !strncmp(text, "agent:", 6) ? text + 6 : NULL;
+    snprintf(id, sizeof(id), "%.64s", agent ? agent : text);
+    if (agent) {
+        kind = "agent";
+        r = store_find_agent(h->store, agent, &a, e);
+        r = r < 0 ? r : why_agent(&y, &a, &state, e);
+    } else if (hub_is_task(h, text, &task)) {
         r = why_task(&y, task, &state, e);
     } else if ((r = store_find_sweep(h->store, text, &w, e)) == 0) {
         kind = "sweep";
@@ -503,6 +508,8 @@ int hub_why(struct hub *h, const json_t *args, json_t **ret, struct err *e)
     } else if (r == -ENOENT) {
         err_set(e, ENOENT, "%.64s: no task, sweep, job or agent of this name", text);
     }
+    if (r >= 0 && strcmp(kind, "agent") != 0 && store_find_agent(h->store, text, &a, NULL) == 0)
+        reason(&y, "AGENT", "an agent has this name, too: `siofleet why agent:%s`", a.name);
     if (r < 0) {
         json_decref(y.reasons);
         json_decref(y.attempts);

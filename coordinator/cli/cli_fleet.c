@@ -711,8 +711,9 @@ const struct verb fleet_verbs[] = {
       .details =
           "ID is a sweep (id, prefix, name or 'last'), a job, the number of a task, or the name of "
           "an\n"
-          "agent. Says what it waits for, what failed and how often, who ran it, and how each\n"
-          "attempt ended, with the last lines it wrote.",
+          "agent; agent:NAME is the agent where something else has its name. Says what it\n"
+          "waits for, what failed and how often, who ran it, and how each attempt ended, with\n"
+          "the last lines it wrote.",
       .examples = "siofleet why last       # the newest sweep: pending, running, failed\n"
                   "siofleet why 41         # a task and all its attempts\n"
                   "siofleet why kvm07      # an agent: drained, lost, what failed on it",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 53
+plan 55
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -105,11 +105,15 @@ ok "also in the table beside a CSV file" sh -c "[ $rc -eq 1 ] && grep -q 'failed
 ok "whose columns stay the default ones" test "$(head -n 1 fails.csv)" = "$(head -n 1 local.csv)"
 run sweep wait last
 ok "wait says the same" test "$rc" -eq 1
-sed -e 's/fails/greedy/; /^timeout/d; /^pace/d; /^retries/d' -e 's/^logs.*/&\ntenants = 100/' fails.ini >greedy.ini
+sed -e 's/fails/a1/; /^timeout/d; /^pace/d; /^retries/d' -e 's/^logs.*/&\ntenants = 100/' fails.ini >greedy.ini
 run sweep run greedy.ini
 ok "logs that hold too little for a recipe fail its points" sh -c "[ $rc -eq 1 ] && grep -q '^siofleet: .*: 1 of 1 points failed; .*tenants: 100 asked for, the logs hold 4' '$work/err'"
 run results query --sql "SELECT count(*) AS n, max(cause) AS c FROM attempts WHERE kind = 'trace' AND cause <> 'done'" --csv
 ok "after one try, as another could not help" test "$(tail -n 1 "$work/out")" = "1,recipe"
+run why a1
+ok "a sweep with an agent's name: why says that there is an agent" worked "^  AGENT: .*why agent:a1"
+run why agent:a1 --json
+ok "which agent:NAME is about" json '(d["kind"], d["id"], d["state"]) == ("agent", "a1", "ready")'
 sed -e 's/fails/none/; /^timeout/d; /^pace/d; s/^logs.*/file = none.trc/' fails.ini >none.ini
 echo no trace >none.trc
 run sweep submit none.ini

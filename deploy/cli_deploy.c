@@ -471,6 +471,34 @@ static int coordinator(struct cli *c, struct deploy_opts *o, const char *path)
     return report(c, o, PLACE_UP, "coordinator", &k, start);
 }
 
+/* Of the hosts whose agents are there: what drain, or undrain, would find done. */
+struct done_search {
+    const struct call *k;
+    bool drain;
+    bool *done; /* k->n of them */
+};
+
+static int see_done(void *ctx, json_t *body, struct err *e)
+{
+    (void)e;
+    struct done_search *d = ctx;
+    size_t at;
+    json_t *a;
+    json_array_foreach (json_object_get(body, "items"), at, a) {
+        const char *name = json_string_value(json_object_get(a, "name")),
+                   *state = json_string_value(json_object_get(a, "state"));
+        if (!name || !state || !strcmp(state, "lost") || !strcmp(state, "stopped"))
+            continue;
+        bool drained = !strcmp(state, "drained") || !strcmp(state, "draining");
+        /* with an end, or still to come: a maintenance, which the verb makes another thing */
+        bool planned = !json_is_null(json_object_get(a, d->drain ? "until" : "from"));
+        for (size_t i = 0; i < d->k->n; i++)
+            if (!strcmp(d->k->list[i]->name, name))
+                d->done[i] = drained == d->drain && !planned;
+    }
+    return 0;
+}
+
 /* drain, undrain: the coordinator's business; the INI says which agents and where it is. */
 static int drain(struct cli *c, struct deploy_opts *o, const char *path, const char *verb)
 {
@@ -493,12 +521,20 @@ static int drain(struct cli *c, struct deploy_opts *o, const char *path, const c
     CLEANUP(client_free) struct client *cl = NULL;
     if (client_open(&o->fleet, 0, NULL, &cl, &e) < 0)
         return cli_fail(c, &e);
+    CLEANUP(freep) bool *done = calloc(k.n + 1, sizeof(*done));
+    if (!done)
+        return cli_failf(c, ENOMEM, "%s: out of memory", path);
+    struct done_search search = { &k, !strcmp(verb, "drain"), done };
+    if (client_ask(cl, "ls-agents", NULL, see_done, &search, &e) < 0)
+        return cli_fail(c, &e);
     ssh_provider_init(&k.ssh, &k.plan, k.list, k.n);
     for (size_t i = 0; i < k.n; i++) {
         struct place_result *r = &k.results[i];
         *r =
             (struct place_result){ .status = PLACE_CHANGED, .step = verb, .actions = json_array() };
-        if (o->dry_run) {
+        if (done[i]) {
+            r->status = PLACE_OK;
+        } else if (o->dry_run) {
             fprintf(stderr, "%s: would %s\n", k.list[i]->name, verb);
             json_array_append_new(r->actions, json_string(verb));
         } else if (client_control(cl, verb, k.list[i]->name, NULL, &e) < 0) {

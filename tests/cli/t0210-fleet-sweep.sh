@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 55
+plan 58
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -122,6 +122,13 @@ run drain a1
 ok "drain tells the agent" worked
 run ls agents --json
 ok "it is shown as draining" json '[a["state"] for a in d["items"] if a["name"]=="a1"]!=[a["state"] for a in d["items"] if a["name"]=="a2"]'
+printf '[fleet]\ncoordinator = %s\nserver_key = %s\n[host a1]\n[host a2]\n' "$SIOFLEET_CONNECT" "$SIOFLEET_SERVER_KEY" >hosts.ini
+run deploy drain hosts.ini --json
+ok "deploy drain leaves alone who is drained" json '(d["changed"], d["unchanged"], d["failed"], [h["status"] for h in d["hosts"]]) == (1, 1, 0, ["ok", "changed"])'
+run deploy undrain hosts.ini --json --host a2
+ok "and undrain lets work who is not" json '(d["changed"], d["unchanged"]) == (1, 0)'
+run deploy undrain hosts.ini --json --host a2
+ok "who does already is left alone" json '(d["changed"], d["unchanged"]) == (0, 1)'
 run undrain a1
 ok "undrain undoes it" worked
 run drain a1

@@ -7,6 +7,7 @@ sf=${SIOFLEET_BIN:?SIOFLEET_BIN names the build folder}/siofleet
 src=${SIOFLEET_SRC:-$(cd "$(dirname "$0")/../.." && pwd)}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sf-cli-XXXXXX") || exit 1
 coordinator_args=() agent_args=() # more of them, for fleet_start
+lease_ms=3000                     # of its coordinator: short where agents die, long where a starved one shall not
 tap_n=0 tap_bad=0 tap_plan=0 tap_pids=()
 rc=0
 
@@ -104,6 +105,29 @@ stop_all() {
   tap_pids=()
 }
 
+# chunks STORE: how many chunks of the artefact that is coming are noted there. No python: it is asked in the middle of a transfer,
+# which on a busy machine was over before an interpreter had started.
+chunks() {
+  local map n=0
+  for map in "$1"/partial/*.map; do
+    n=$(od -An -v -tu8 -j8 -N8 "$map" 2>/dev/null)
+    n=$(((${n:-0} + 1048575) >> 20))
+    break
+  done
+  od -An -v -tu1 -w1 -j $((16 + 32 * n)) "$map" 2>/dev/null | awk '{ for (b = $1; b; b = int(b / 2)) s += b % 2 } END { print s + 0 }'
+}
+
+# chunks_come STORE N: at least so many are there
+chunks_come() { [ "$(chunks "$1")" -ge "$2" ]; }
+
+# flip FILE OFFSET: a bit of the byte there
+flip() {
+  local b
+  chmod u+w "$1" && b=$(od -An -tu1 -j "$2" -N1 "$1") || return 1
+  # shellcheck disable=SC2059 # the byte is an escape of the format
+  printf "\\$(printf %o $((b ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
 # small_log FILE DEVICES EVENTS: a text log as QEMU writes it, the same bytes each time
 small_log() {
   awk -v dev="$2" -v n="$3" 'BEGIN {
@@ -140,7 +164,7 @@ fleet_start() {
   mkdir -p "$dir"
   rm -f "$dir/ready"
   start coordinator "$sf" coordinator --data "$dir/c" --listen "${fleet_listen:-tcp://127.0.0.1:*}" \
-    --ready-file "$dir/ready" --heartbeat-ms 300 --lease-ms 3000 ${coordinator_args[@]+"${coordinator_args[@]}"}
+    --ready-file "$dir/ready" --heartbeat-ms 300 --lease-ms "$lease_ms" ${coordinator_args[@]+"${coordinator_args[@]}"}
   coordinator_pid=$pid
   until_ok 30 test -f "$dir/ready" || return 1
   SIOFLEET_CONNECT=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["endpoint"])' "$dir/ready")

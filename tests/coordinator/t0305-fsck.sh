@@ -15,8 +15,6 @@ iotlb_entries = 64..512:x2
 E
 sed 's/name = s/name = again/; s/64..512:x2/16,32/' s.ini >again.ini
 sed 's/name = s/name = third/; s/64..512:x2/1024,2048/' s.ini >third.ini
-# flip FILE OFFSET: one byte of it, in place
-flip() { chmod u+w "$1" && python3 -c 'import sys; f=open(sys.argv[1],"r+b"); o=int(sys.argv[2]); f.seek(o); b=f.read(1); f.seek(o); f.write(bytes([b[0]^1]))' "$1" "$2"; }
 clean() { "$sf" fsck --data fleet/c; }
 
 run fsck

@@ -20,8 +20,6 @@ printf x >one
 kind_of() { "$sf" store ls --json | python3 -c 'import json,sys; print([a["kind"]+" "+a["need"] for a in json.load(sys.stdin)["items"] if a["id"]==sys.argv[1]][0])' "$1"; }
 first_id() { "$sf" store ls --json | python3 -c 'import json,sys; print([a["id"] for a in json.load(sys.stdin)["items"] if a[sys.argv[1]]==sys.argv[2]][0])' "$1" "$2"; }
 gone() { ! "$sf" store get "$1" -o "x.$1" 2>/dev/null; }
-# flip FILE OFFSET: one byte of it, in place
-flip() { chmod u+w "$1" && python3 -c 'import sys; f=open(sys.argv[1],"r+b"); o=int(sys.argv[2]); f.seek(o); b=f.read(1); f.seek(o); f.write(bytes([b[0]^1]))' "$1" "$2"; }
 
 run store ls --connect tcp://127.0.0.1:9 --server-key nosuch --key nosuch
 ok "a key that is not there: exit 1" fails 1 "nosuch"

@@ -8,17 +8,6 @@ mib=$((1 << 20))
 size=$((12 * mib))
 head -c $size /dev/urandom >in.bin
 head -c $size /dev/urandom >two.bin
-flip() { chmod u+w "$1" && python3 -c 'import sys; f=open(sys.argv[1],"r+b"); o=int(sys.argv[2]); f.seek(o); b=f.read(1); f.seek(o); f.write(bytes([b[0]^1]))' "$1" "$2"; }
-# chunks FOLDER: how many are noted there of what is coming
-chunks() {
-  python3 -c '
-import glob, struct, sys
-maps = glob.glob(sys.argv[1] + "/partial/*.map")
-b = open(maps[0], "rb").read() if maps else bytes(16)
-n = -(-struct.unpack("<Q", b[8:16])[0] >> 20)
-print(sum(bin(x).count("1") for x in b[16 + 32 * n:]))' "$1"
-}
-some() { [ "$(chunks "$1")" -ge 4 ]; }
 # chunks that came by bulk into the last artefact that is whole at the coordinator
 came() { sed -n 's/.*: \([0-9]*\) chunks of it came by bulk.*/\1/p' coordinator.log | tail -1; }
 given() { sed -n 's/.*: \([0-9]*\) bytes given by bulk.*/\1/p' "$@" | awk '{ s += $1 } END { print s + 0 }'; }
@@ -42,19 +31,20 @@ again() {
   cat coordinator.log >>before.log
   rm -f fleet/ready
   start coordinator "$sf" coordinator --data fleet/c --listen "$SIOFLEET_CONNECT" --ready-file fleet/ready --heartbeat-ms 300 \
-    --lease-ms 3000 "${coordinator_args[@]}"
+    --lease-ms "$lease_ms" "${coordinator_args[@]}"
   coordinator_pid=$pid
   until_ok 30 test -f fleet/ready
 }
 store=fleet/c/cas
 
-# 6 MiB/s: time to do harm
-coordinator_args=(--bulk-rate 6M)
+# 5 MiB/s: time to do harm, of which there are two seconds when two chunks are here
+coordinator_args=(--bulk-rate 5M)
+lease_ms=30000
 ok "a slow fleet" fleet_start 0
 
 # -- kill -9
 begin store put in.bin
-ok "a put is on its way" until_ok 30 some $store
+ok "a put is on its way" until_ok 30 chunks_come $store 2
 murder "$job"
 had=$(chunks $store)
 run store put in.bin
@@ -63,9 +53,10 @@ ok "a killed put: the next one goes on" worked
 ok "with the rest only" test "$(came)" -le $((12 - had + 1))
 ok "to the right bytes" cmp in.bin "$store/${id:0:2}/$id"
 begin store get "$id" -o got
-ok "a get is on its way" until_ok 30 some got.part
+ok "a get is on its way" until_ok 30 chunks_come got.part 2
 murder "$job"
 had=$(chunks got.part)
+until_ok 30 grep -q "bytes given by bulk" coordinator.log # of the killed one, told when its end is noticed
 from=$(given coordinator.log)
 flip "got.part/partial/$id" 100
 run store get "$id" -o got
@@ -74,7 +65,7 @@ ok "to the right bytes" cmp in.bin got
 ok "with the rest and the damaged chunk only" test $(($(given coordinator.log) - from)) -le $((size - (had - 2) * mib))
 rm got
 begin store put two.bin
-ok "another put is on its way" until_ok 30 some $store
+ok "another put is on its way" until_ok 30 chunks_come $store 2
 murder "$coordinator_pid"
 had=$(chunks $store)
 flip "$(find $store/partial -size +1M)" $((mib + 5))
@@ -85,7 +76,7 @@ ok "the put goes on by itself" test "$rc" -eq 0
 ok "to the right bytes" cmp two.bin "$store/${two:0:2}/$two"
 ok "with the rest and the damaged chunk only" test "$(came)" -le $((12 - had + 2))
 begin store get "$id" -o got
-ok "another get is on its way" until_ok 30 some got.part
+ok "another get is on its way" until_ok 30 chunks_come got.part 2
 murder "$coordinator_pid"
 ok "the coordinator is killed and starts again" again
 ended
@@ -99,7 +90,7 @@ change() {
   { printf %s "$1" && cat in.bin; } >ch.bin
   rm -rf fleet/c/cas/partial/*
   begin store put ch.bin
-  ok "a file is on its way, then: $1" until_ok 30 some $store
+  ok "a file is on its way, then: $1" until_ok 30 chunks_come $store 2
   "${@:2}"
   ended
 }
@@ -135,7 +126,7 @@ head -c $size /dev/urandom >same.bin
 cp same.bin copy.bin
 begin store put same.bin
 one=$job
-until_ok 30 some $store
+until_ok 30 chunks_come $store 2
 run store put copy.bin
 ok "a second one that brings the same" worked
 wait "$one"
@@ -160,7 +151,7 @@ sf=$work/clocked
 echo +0 >clock
 ok "a fleet with such a clock" fleet_start 0
 begin store put in.bin
-ok "a put is on its way" until_ok 30 some $store
+ok "a put is on its way" until_ok 30 chunks_come $store 2
 echo +1d >clock
 sleep 0.3
 echo -1d >clock
@@ -168,7 +159,7 @@ ended
 ok "it ends well" test "$rc" -eq 0
 rm -f got
 begin store get "$id" -o got
-ok "a get is on its way" until_ok 30 some got.part
+ok "a get is on its way" until_ok 30 chunks_come got.part 2
 echo +1d >clock
 ended
 ok "it ends well" cmp in.bin got

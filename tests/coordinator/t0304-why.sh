@@ -65,7 +65,7 @@ run sweep run bad.ini --json
 ok "a trace that cannot be built fails its points" test "$rc" -eq 1
 run why bad --json
 ok "why: which failed, and why" json 'd["state"]=="failed" and any(r["code"]=="POINT_FAILED" and r["text"].startswith("4 points, the first 4: trace could not be built: ") for r in d["reasons"])'
-ok "with the attempt and its last lines" json 'd["attempts"] and d["attempts"][0]["cause"]=="exit" and d["attempts"][0]["exit"]==1 and d["attempts"][0]["last_lines"]'
+ok "with the attempt and its last lines" json 'd["attempts"] and d["attempts"][0]["cause"]=="recipe" and d["attempts"][0]["last_lines"]'
 "$sf" results query --sweep bad --provenance --json | python3 -c 'import json,sys; d=json.load(sys.stdin); i=d["columns"].index("error"); print(d["rows"][4][i])' >fleet.text
 "$sf" perf sweep bad.ini --jsonl 2>/dev/null | python3 -c 'import json,sys; print([json.loads(l) for l in sys.stdin][4]["error"])' >local.text
 ok "the reason reads as on one host" cmp fleet.text local.text

@@ -138,11 +138,12 @@ void cid_add(struct cid *c, const void *p, size_t n)
             p_of[k] = b;
             len[k++] = CID_CHUNK;
         }
-        make_room(c, k);
-        hash_many(p_of, len, k, c->digests + c->n);
-        c->n += k;
-        if (k)
+        if (k) {
+            make_room(c, k);
+            hash_many(p_of, len, k, c->digests + c->n);
+            c->n += k;
             continue;
+        }
         size_t m = CID_CHUNK - c->in_chunk;
         if (m > n)
             m = n;

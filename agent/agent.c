@@ -157,6 +157,7 @@ static void on_msg(struct agent *a, const struct msg *m)
             give_up(a, SF_EREFUSED, m->refuse.text);
         break;
     case M_BEAT_ACK:
+        trips_answered(&a->beats, &(struct trip_key){ .seq = m->beat_ack.seq }, clock_mono_ns());
         agent_push(a, (struct core_event){ .kind = CORE_BEAT_ACK, .seq = m->beat_ack.seq });
         dropped(a, m->beat_ack.drop, m->beat_ack.n_drop);
         break;
@@ -164,12 +165,19 @@ static void on_msg(struct agent *a, const struct msg *m)
         on_grant(a, &m->grant);
         break;
     case M_ROWS_ACK:
+        trips_answered(&a->results,
+                       &(struct trip_key){ m->rows_ack.task, m->rows_ack.epoch, m->rows_ack.n,
+                                           m->rows_ack.seq },
+                       clock_mono_ns());
         agent_push(
             a, (struct core_event){ .kind = CORE_ROWS_ACK,
                                     .key = { m->rows_ack.task, m->rows_ack.epoch, m->rows_ack.n },
                                     .seq = m->rows_ack.seq });
         break;
     case M_END_ACK:
+        trips_answered(&a->results,
+                       &(struct trip_key){ m->end_ack.task, m->end_ack.epoch, m->end_ack.n, 0 },
+                       clock_mono_ns());
         agent_push(
             a, (struct core_event){ .kind = CORE_END_ACK,
                                     .key = { m->end_ack.task, m->end_ack.epoch, m->end_ack.n } });
@@ -224,6 +232,8 @@ static int take_messages(struct agent *a, struct err *e)
                 log_warn("coordinator %s is gone (%s); what runs goes on", a->conf->connect,
                          ev.text);
             xfers_gone(a->xfers, COORDINATOR, true);
+            trips_forget(&a->beats);
+            trips_forget(&a->results);
             agent_push(a, (struct core_event){ .kind = CORE_DOWN });
             break;
         case LINK_REFUSED:

@@ -174,8 +174,19 @@ static size_t fill_refs(struct agent *a)
     return n;
 }
 
+static size_t fill_trips(const struct trips *t, enum wire_trips_kind kind, struct wire_trips *ret)
+{
+    struct trips_sum s;
+    trips_sum(t, &s);
+    *ret = (struct wire_trips){
+        .kind = kind, .n = s.n, .p50_us = s.p50_us, .p99_us = s.p99_us, .max_us = s.max_us
+    };
+    return s.n > 0;
+}
+
 static int send_beat(struct agent *a, uint64_t seq)
 {
+    struct wire_trips trips[2];
     struct msg m = { .type = M_BEAT };
     m.beat.boot = a->boot;
     m.beat.seq = seq;
@@ -191,7 +202,13 @@ static int send_beat(struct agent *a, uint64_t seq)
     m.beat.reserved_b = f.reserved_b + f.partial_b;
     m.beat.pinned_b = f.pinned_b;
     m.beat.cap_b = f.cap_b;
-    return link_send(a->link, COORDINATOR, &m, NULL);
+    m.beat.trips = trips;
+    m.beat.n_trips = fill_trips(&a->beats, WIRE_TRIPS_BEAT, trips);
+    m.beat.n_trips += fill_trips(&a->results, WIRE_TRIPS_RESULT, trips + m.beat.n_trips);
+    int r = link_send(a->link, COORDINATOR, &m, NULL);
+    if (r >= 0)
+        trips_sent(&a->beats, &(struct trip_key){ .seq = seq }, clock_mono_ns());
+    return r;
 }
 
 int agent_send_decline(struct agent *a, const struct core_action *act)
@@ -233,6 +250,9 @@ static int send_rows(struct agent *a, const struct core_action *act)
     rc = link_send(a->link, COORDINATOR, &m, &e);
     if (rc < 0 && rc != -EAGAIN && rc != -EHOSTUNREACH)
         log_error("task %" PRIu64 ": rows cannot be sent: %s", r->g.key.task, e.text);
+    if (rc >= 0)
+        trips_sent(&a->results, &(struct trip_key){ m.rows.task, m.rows.epoch, m.rows.n, act->seq },
+                   clock_mono_ns());
     return rc;
 }
 
@@ -258,6 +278,10 @@ static int send_end(struct agent *a, const struct core_action *act)
     int rc = link_send(a->link, COORDINATOR, &m, &e);
     if (rc < 0 && rc != -EAGAIN && rc != -EHOSTUNREACH)
         log_error("task %" PRIu64 ": its end cannot be sent: %s", r->g.key.task, e.text);
+    if (rc >= 0)
+        trips_sent(&a->results,
+                   &(struct trip_key){ m.task_end.task, m.task_end.epoch, m.task_end.n, 0 },
+                   clock_mono_ns());
     return rc;
 }
 

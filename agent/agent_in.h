@@ -15,6 +15,7 @@
 #include "agent/spool.h"
 #include "proto/base/buf.h"
 #include "proto/base/space.h"
+#include "proto/base/trips.h"
 #include "proto/bulk/bulk.h"
 #include "proto/cas/cas.h"
 #include "proto/link/keys.h"
@@ -95,7 +96,8 @@ struct agent {
     struct agent_disk disks[AGENT_DISKS]; /* its folders that may be file systems of their own */
     struct space space;                   /* of the one with the least */
     uint64_t space_ms;                    /* the next look */
-    uint64_t offer_again_ms; /* the coordinator had no space for a product; 0 = it had */
+    uint64_t offer_again_ms;     /* the coordinator had no space for a product; 0 = it had */
+    struct trips beats, results; /* on this connection, and those before it */
     struct err fatal;
     struct buf block;
     struct wire_row *rows; /* CORE_BATCH */

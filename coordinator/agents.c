@@ -276,6 +276,7 @@ void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m)
         return;
     a->last_seen_ms = clock_wall_ms();
     hub_agent_space(a, m);
+    hub_agent_trips(a, m);
     if (!m->n_tasks && h->peers)
         peers_idle(h->peers, p->id);
     struct sched_ref *refs = calloc(m->n_tasks + 1, sizeof(*refs));
@@ -607,6 +608,9 @@ static void suspect_inputs(struct hub *h, const struct sched_task *t)
 void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end *m)
 {
     struct hub_agent *a = agent_of(h, p);
+    if (a)
+        trips_answered(&a->cancels, &(struct trip_key){ m->task, m->epoch, m->n, 0 },
+                       clock_mono_ns());
     if (!a || hub_canary_end(h, a, m) || !hub_write(h))
         return;
     struct err e = { 0 };

@@ -183,6 +183,7 @@ static int ls_agent(void *ctx, const struct store_agent *a)
     bool told = live && live->peer && live->space.disk.disk_b;
     json_object_set_new(j, "space",
                         told ? json_string(space_name(live->space.disk.level)) : json_null());
+    json_object_set_new(j, "answers", hub_agent_answers(live));
     json_array_append_new(p->items, j);
     return 0;
 }

@@ -13,6 +13,7 @@
 #include "coordinator/sched.h"
 #include "coordinator/store.h"
 #include "proto/base/space.h"
+#include "proto/base/trips.h"
 #include "proto/bulk/bulk.h"
 #include "proto/cas/cas.h"
 #include "proto/link/link.h"
@@ -49,7 +50,9 @@ struct hub_agent {
     struct {
         struct space disk; /* disk_b 0 = it does not say */
         uint64_t cache_b, reserved_b, pinned_b, cap_b;
-    } space; /* of its last beat */
+    } space;                         /* of its last beat */
+    struct trips_sum beats, results; /* likewise */
+    struct trips cancels;            /* from a cancel until the task's end came */
     struct {
         uint64_t task; /* 0 = none runs */
         uint64_t sweep, index;
@@ -264,6 +267,11 @@ int hub_admit_put(const struct hub *h, const struct id *id, uint64_t size_b, str
 /* Why nothing is admitted or granted; "" = nothing speaks against it. Returns out. */
 char *hub_space_why(const struct hub *h, char out[200]);
 void hub_agent_space(struct hub_agent *a, const struct msg_beat *m);
+
+/* answers.c: how soon messages are answered; what the last beat said of it, and ends after a cancel */
+void hub_agent_trips(struct hub_agent *a, const struct msg_beat *m);
+/* {beat,result,cancel}, each {n,p50_ms,p99_ms,max_ms} or null. a may be NULL. */
+json_t *hub_agent_answers(const struct hub_agent *a);
 
 /* artefacts.c: questions about artefacts, and the removal of those that nothing needs */
 int hub_store_ls(struct hub *h, const char *cursor, json_t **ret, char next[STORE_CURSOR],

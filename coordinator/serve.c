@@ -356,6 +356,7 @@ static void on_gone(struct hub *h, const struct peer *p)
         return;
     map_del(&h->agent_of_peer, p->id);
     a->peer = 0;
+    trips_forget(&a->cancels);
     struct sched_event ev = { .type = EV_GONE };
     memcpy(ev.agent.install, a->info.install, 16);
     hub_step(h, &ev);

@@ -408,6 +408,7 @@ static void send_action(struct hub *h, const struct sched_action *a)
     } else if (a->type == ACT_CANCEL) {
         m.type = M_CANCEL;
         m.cancel = (struct msg_cancel){ .task = a->task, .epoch = a->epoch, .n = a->n };
+        trips_sent(&ag->cancels, &(struct trip_key){ a->task, a->epoch, a->n, 0 }, clock_mono_ns());
     } else {
         return;
     }

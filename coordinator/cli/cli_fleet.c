@@ -62,6 +62,11 @@ static json_t *shown(const char *key, const json_t *v)
     }
     if (json_is_integer(v) && (!strcmp(key, "bytes") || !strcmp(key, "size_b")))
         return json_string(size_text(n, text));
+    if (json_is_object(v) && !strcmp(key, "answers")) {
+        uint64_t ms;
+        bool told = json_get_u64(json_object_get(v, "beat"), "p99_ms", &ms, NULL) == 0;
+        return told ? json_sprintf("%llu ms", (unsigned long long)ms) : json_string("-");
+    }
     if (json_is_object(v)) {
         size_t at = 0;
         text[0] = '\0';

@@ -49,6 +49,14 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 
 #define PART_HELD(U64, STR, BIN, ID, LIST) ID(id)
 
+/* Round trips of an agent's own messages, the last ones (proto/base/trips.h). */
+#define PART_TRIPS(U64, STR, BIN, ID, LIST)                                                        \
+    U64(kind, 0, 15) /* enum wire_trips_kind */                                                    \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    U64(p50_us, 0, UINT64_MAX)                                                                     \
+    U64(p99_us, 0, UINT64_MAX)                                                                     \
+    U64(max_us, 0, UINT64_MAX)
+
 /* ---- agent <-> coordinator */
 
 #define MSG_AGENT_HELLO(U64, STR, BIN, ID, LIST)                                                   \
@@ -93,7 +101,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(cache_b, 0, UINT64_MAX)    /* whole artefacts */                                           \
     U64(reserved_b, 0, UINT64_MAX) /* by transfers, also cut-off ones */                           \
     U64(pinned_b, 0, UINT64_MAX)   /* of the whole ones, in use by tasks */                        \
-    U64(cap_b, 0, UINT64_MAX)      /* 0 = none */
+    U64(cap_b, 0, UINT64_MAX)      /* 0 = none */                                                  \
+    LIST(trips, trips, 16)
 
 #define MSG_BEAT_ACK(U64, STR, BIN, ID, LIST)                                                      \
     U64(seq, 1, UINT64_MAX)                                                                        \
@@ -394,7 +403,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(BULK_ASK, 1)                                                                                 \
     X(BULK_NO, 1)                                                                                  \
     X(WELCOME, 2)                                                                                  \
-    X(BEAT, 7)                                                                                     \
+    X(BEAT, 8)                                                                                     \
     X(USER_HELLO, 1)                                                                               \
     X(CONTROL, 2)                                                                                  \
     X(USER_WELCOME, 2)
@@ -405,6 +414,13 @@ enum wire_feature {
     WIRE_BULK_AES = 2, /* AES-256-GCM in hardware */
     WIRE_STREAM = 4,   /* stream_open ... stream_over */
     WIRE_PEERS = 8,    /* holds, and tickets between agents */
+};
+
+/* What a round trip is of. */
+enum wire_trips_kind {
+    WIRE_TRIPS_BEAT = 0, /* beat -> beat_ack, of those that are answered */
+    WIRE_TRIPS_RESULT =
+        1, /* rows -> rows_ack, task_end -> end_ack: with the coordinator's commit */
 };
 
 /* ---- what the lists give */
@@ -427,6 +443,9 @@ struct wire_task_ref {
 };
 struct wire_held {
     PART_HELD(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)
+};
+struct wire_trips {
+    PART_TRIPS(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)
 };
 struct wire_row {
     PART_ROW(WIRE_U64, WIRE_STR, WIRE_BIN, WIRE_ID, WIRE_LIST)

@@ -47,6 +47,12 @@ static const struct wire_field f_held[] = { PART_HELD(F_U64, F_STR, F_BIN, F_ID,
 static const struct wire_part part_held = { "held", sizeof(struct wire_held), f_held,
                                             sizeof(f_held) / sizeof(f_held[0]) };
 
+#define S struct wire_trips
+static const struct wire_field f_trips[] = { PART_TRIPS(F_U64, F_STR, F_BIN, F_ID, F_LIST) };
+#undef S
+static const struct wire_part part_trips = { "trips", sizeof(struct wire_trips), f_trips,
+                                             sizeof(f_trips) / sizeof(f_trips[0]) };
+
 /* A list does not know the name of its struct, so a typedef local to one function a message stands
  * in for it. */
 #define S T

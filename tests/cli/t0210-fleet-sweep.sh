@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep through a fleet on loopback: submit, run, wait, results, ls, plot; the same bytes as perf sweep.
 . "${0%/*}/tap.sh"
-plan 58
+plan 59
 cd "$work" || exit 1
 small_log a.log 4 4000
 small_log b.log 6 3000
@@ -76,6 +76,8 @@ run ls
 ok "ls is a table" grep -q "^sweep" "$work/out"
 run ls agents --json
 ok "ls agents lists both" json 'sorted(a["name"] for a in d["items"])==["a1","a2"]'
+answered() { run ls agents --json && json 'all(a["answers"]["beat"]["p99_ms"] <= a["answers"]["beat"]["max_ms"] for a in d["items"]) and any((a["answers"]["result"] or {}).get("n", 0) > 0 for a in d["items"])'; }
+ok "and how soon their beats and results were answered" until_ok 30 answered
 run ls artefacts --json
 ok "ls artefacts lists logs and traces" json '{"log","trace"}<=set(a["kind"] for a in d["items"])'
 run ls tasks

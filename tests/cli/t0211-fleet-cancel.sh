@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ctrl-C, cancel, hold and release in the middle of a sweep; nothing goes on behind anybody's back.
 . "${0%/*}/tap.sh"
-plan 18
+plan 19
 cd "$work" || exit 1
 small_log a.log 4 2000
 cat >slow.ini <<'E'
@@ -56,6 +56,8 @@ run cancel "$two"
 ok "cancel works" worked
 ok "and the sweep is cancelled" until_ok 10 is "$two" cancelled
 ok "and its tasks are gone" until_ok 20 no_tasks
+ended() { run ls agents --json && json 'any((a["answers"]["cancel"] or {}).get("n", 0) > 0 for a in d["items"])'; }
+ok "and how long its tasks took to end is kept" until_ok 10 ended
 run cancel "$two"
 ok "cancelling it again is no crash" test "$rc" -le 1
 run cancel 0123456789abcdef

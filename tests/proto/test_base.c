@@ -13,6 +13,7 @@
 #include "proto/base/num.h"
 #include "proto/base/opt.h"
 #include "proto/base/space.h"
+#include "proto/base/trips.h"
 
 Test(err, text_keeps_place_and_cause_on_one_line)
 {
@@ -303,4 +304,36 @@ Test(space, marks_stop_new_work_first_then_all_and_let_go_only_with_a_quarter_mo
     cr_assert_eq(space_low(&share), UINT64_C(256) << 20);
     struct space none = { 0 };
     cr_assert_eq(space_step(&none, 0, 1 << 20), SPACE_OK, "no marks, no stop");
+}
+
+Test(trips, measures_each_from_its_first_sending_to_its_answer)
+{
+    static struct trips t; /* zeroed */
+    struct trips_sum s;
+    trips_sum(&t, &s);
+    cr_assert(s.n == 0 && s.max_us == 0);
+    struct trip_key a = { .seq = 1 }, b = { .task = 7, .seq = 1 };
+    trips_sent(&t, &a, 1000000);
+    trips_sent(&t, &b, 2000000);
+    trips_sent(&t, &a, 3000000); /* again, as nobody answered */
+    trips_answered(&t, &a, 5000000);
+    trips_answered(&t, &a, 9000000);
+    trips_sum(&t, &s);
+    cr_assert(s.n == 1 && s.p50_us == 4000 && s.p99_us == 4000 && s.max_us == 4000);
+    trips_forget(&t); /* the connection broke */
+    trips_answered(&t, &b, 9000000);
+    trips_sum(&t, &s);
+    cr_assert_eq(s.n, 1);
+    for (uint64_t i = 0; i < 100 + TRIPS_KEPT; i++) { /* old ones make room */
+        trips_sent(&t, &(struct trip_key){ .seq = 10 + i }, 0);
+        trips_answered(&t, &(struct trip_key){ .seq = 10 + i }, (i < 100 ? 999 : i - 99) * 1000);
+    }
+    trips_sum(&t, &s);
+    cr_assert(s.n == TRIPS_KEPT && s.p50_us == 65 && s.p99_us == 127 && s.max_us == 128);
+    for (uint64_t i = 0; i < TRIPS_OPEN + 1; i++)
+        trips_sent(&t, &(struct trip_key){ .seq = i }, 0);
+    trips_answered(&t, &(struct trip_key){ .seq = 0 }, 5000000); /* more than fit were open */
+    trips_answered(&t, &(struct trip_key){ .seq = 1 }, 7000000);
+    trips_sum(&t, &s);
+    cr_assert_eq(s.max_us, 7000);
 }

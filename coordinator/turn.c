@@ -257,7 +257,9 @@ static int sweep_over(struct hub *h, const struct sched_action *a, struct err *e
     if (r < 0)
         return r;
     const struct sched_sweep *s = sched_sweep(&h->sched, a->sweep);
-    bool cancelled = w.done + w.failed + w.invalid < w.points || (s && s->cancelled);
+    /* what was answered `cancelled` stays so, though the scheduler hears of it behind its last rows */
+    bool cancelled = w.state == SWEEP_CANCELLED || w.done + w.failed + w.invalid < w.points ||
+                     (s && s->cancelled);
     enum sweep_state state = cancelled ? SWEEP_CANCELLED : w.failed ? SWEEP_FAILED : SWEEP_DONE;
     uint64_t now = clock_wall_ms();
     char text[256], hex[ID_HEX_LEN];

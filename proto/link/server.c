@@ -18,6 +18,7 @@
 
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "proto/lib/locked.h"
 #include "proto/wire/schema.h"
 
 /* ---- connections */
@@ -314,6 +315,7 @@ int link_server(const char *const eps[], size_t n, const struct key_pair *key, c
     l = calloc(1, sizeof(*l));
     if (!l)
         return err_sys(e, ENOMEM, "link");
+    locked_start(); /* handshakes come by the thousand */
     l->server = true;
     l->gone_tail = &l->gone;
     buf_init(&l->out, FRAME_MAX + 4096);

@@ -1,5 +1,6 @@
 /* proto/lib: content ids, zstd streams, INI, JSON. */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/ini.h"
 #include "proto/lib/json.h"
+#include "proto/lib/locked.h"
 #include "proto/lib/zio.h"
 
 static char *scratch(void)
@@ -296,4 +298,61 @@ Test(json, bytes_that_are_no_text_are_replaced_and_none_is_lost)
         CLEANUP(freep) char *s = json_dumps(j, JSON_ENCODE_ANY);
         cr_expect_str_eq(s, rows[i].json);
     }
+}
+
+Test(locked, what_is_freed_is_wiped_and_used_again)
+{
+    uint64_t before = locked_served();
+    void *mapped =
+        sodium_allocarray(1, 64); /* before the start: libsodium's, and freed behind it */
+    cr_assert_not_null(mapped);
+    cr_assert_eq(locked_served(), before);
+    locked_start();
+    locked_start();
+    for (size_t n = 1; n <= LOCKED_MAX_B; n = n * 3 + 1) {
+        uint8_t *p = sodium_allocarray(n, 1);
+        cr_assert_not_null(p);
+        for (size_t i = 0; i < n; i++)
+            cr_assert_eq(p[i], 0, "byte %zu of %zu is what the one before left", i, n);
+        memset(p, 0xa5, n);
+        sodium_free(p);
+        uint8_t *q = sodium_allocarray(1, n);
+        cr_assert_eq(q, p);
+        cr_assert(sodium_is_zero(q, n));
+        sodium_free(q);
+    }
+    cr_assert_gt(locked_served(), before);
+    sodium_free(mapped);
+    sodium_free(NULL);
+}
+
+Test(locked, an_allocation_ends_at_a_guard_page_and_all_taken_ones_are_apart)
+{
+    enum { N = LOCKED_SLOTS + 3, SIZE = 160 };
+    uint8_t *p[N];
+    int fd[2];
+    cr_assert_eq(pipe(fd), 0);
+    locked_start();
+    uint64_t before = locked_served();
+    for (int i = 0; i < N; i++) {
+        cr_assert_not_null(p[i] = sodium_allocarray(SIZE, 1));
+        memset(p[i], i, SIZE);
+        cr_assert_eq(write(fd[1], p[i] + SIZE - 1, 1), 1);
+        cr_assert_eq(write(fd[1], p[i] + SIZE, 1), -1);
+        cr_assert_eq(errno, EFAULT);
+    }
+    cr_assert_eq(locked_served() - before, LOCKED_SLOTS, "the rest is libsodium's");
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < SIZE; k++)
+            cr_assert_eq(p[i][k], i);
+    for (int i = 0; i < N; i++)
+        sodium_free(p[i]);
+    before = locked_served();
+    void *big = sodium_allocarray(LOCKED_MAX_B + 1, 1);
+    cr_assert_not_null(big);
+    cr_assert_eq(locked_served(), before);
+    sodium_free(big);
+    cr_assert_null(sodium_allocarray(SIZE_MAX / 2, 3));
+    close(fd[0]);
+    close(fd[1]);
 }

@@ -298,7 +298,7 @@ def connections(a, fleet):
     if d["welcomed"] != a.connections or d["drops"] or heard != a.connections:
         fail(f"connections: beats were lost: {d}")
     return {"connections": a.connections, "connect_s": d["connect_s"], "coordinator_core_pct": round(100 * core, 1),
-            "coordinator_mib": round(rss / 2**20, 1), "beat_us": d["beat_us"]}
+            "coordinator_mib": round(rss / 2**20, 1), "beat_us": d["beat_us"], "early_beat_us": d["early_beat_us"]}
 
 
 @with_fleet

@@ -13,7 +13,7 @@
 #include "proto/base/file.h"
 #include "proto/lib/ini.h"
 
-enum { INI_MAX = 64 << 10, KEYS_MAX = 128 };
+enum { INI_MAX = 64 << 10, KEYS_MAX = 128, START_MS = 600000 /* guests that come and go */ };
 
 void collect_recipe_clear(struct collect_recipe *r)
 {
@@ -130,6 +130,10 @@ int collect_recipe_load(const char *path, struct collect_recipe *ret, struct err
         ret->cores = 2 + c.guests;
         ret->memory_mib = (stack_memory(&c, why, sizeof(why)) + (1 << 20) - 1) >> 20;
         ret->kvm = c.accel == ACCEL_KVM;
+        if (c.timeout_ms)
+            ret->takes_ms = c.timeout_ms;
+        else if (c.kind != WORK_SCRIPT && !c.bytes_b) /* as long as stack_step() waits for it */
+            ret->takes_ms = START_MS + c.duration_ms * (c.icount >= 0 ? 20 : 2);
         ret->own_all = c.qemu && c.kernel && c.initrd && c.kind == WORK_SCRIPT && !c.guests;
     }
     conf_clear(&c);

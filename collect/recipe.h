@@ -16,8 +16,10 @@ struct collect_recipe {
     uint64_t runs;
     uint64_t cores;      /* that a run keeps busy; it also runs on fewer */
     uint64_t memory_mib; /* that a run needs of its host */
-    bool kvm;            /* only with a usable KVM */
-    bool own_all;        /* its QEMU and guest are all the user's: nothing needs to be prepared */
+    uint64_t
+        takes_ms; /* a run, at most: timeout=, or duration= and the guests' start; 0 = not said */
+    bool kvm;     /* only with a usable KVM */
+    bool own_all; /* its QEMU and guest are all the user's: nothing needs to be prepared */
     struct {
         char key[16]; /* kernel, initrd, disk, script */
         char *path;   /* owned */

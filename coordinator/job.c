@@ -119,6 +119,8 @@ int job_new(json_t *doc, struct job **ret, struct err *e)
     if (r == 0)
         r = number(doc, "timeout_ms", UINT64_MAX, &j->timeout_ms, e);
     if (r == 0)
+        r = number(doc, "takes_ms", UINT64_MAX, &j->needs.takes_ms, e);
+    if (r == 0)
         r = number(doc, "priority", UINT32_MAX, &j->priority, e);
     if (r == 0)
         r = number(doc, "retries", 1000, &retries, e);

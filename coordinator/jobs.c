@@ -599,7 +599,7 @@ static int add_item(void *ctx, const struct store_job_task *t)
                                                  : "queued";
     char why[SCHED_WHY] = "";
     if (s && task_waits(s))
-        sched_job_why(&p->h->sched, s, hub_agent_name, why);
+        sched_job_why(&p->h->sched, s, hub_agent_name, clock_mono_ms(), why);
     json_t *j = json_object();
     json_object_set_new(j, "task", json_u64(t->task));
     json_object_set_new(j, "index", json_u64(t->index));

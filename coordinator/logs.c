@@ -169,7 +169,7 @@ int hub_ask_logs(struct hub *h, const struct peer *p, const struct msg_ask *m, c
     const struct hub_agent *a = t->agent ? t->agent->user : NULL;
     char why[SCHED_WHY] = "";
     if (t->state == TASK_QUEUED && t->job)
-        sched_job_why(&h->sched, t, hub_agent_name, why);
+        sched_job_why(&h->sched, t, hub_agent_name, clock_mono_ms(), why);
     json_object_set_new(doc, "state", json_string(task_state_name(t->state)));
     json_object_set_new(doc, "kind", json_string(task_kind_name(t->kind)));
     json_object_set_new(doc, "agent", a ? json_str(a->info.name) : json_null());

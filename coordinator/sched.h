@@ -45,6 +45,8 @@ enum {
     SCHED_BLAME = 3, /* tasks that failed on an agent and went well on another: it is drained */
     SCHED_CANARY_MS = 60000, /* a canary that takes longer says nothing */
     SCHED_AVOID_MS = 30000,  /* a task that failed on an agent waits so long for another one */
+    SCHED_UNSTATED_MS =
+        600000, /* what a task without a time limit is taken to need, before a maintenance */
 };
 
 enum task_kind { TASK_POINTS, TASK_TRACE, TASK_EXEC, TASK_COLLECT, TASK_KINDS };
@@ -114,7 +116,8 @@ struct sched_needs {
     uint32_t
         cores; /* taken from the agent's, of which other tasks of jobs have theirs; 0 = does not count */
     uint64_t memory_mib;
-    bool fewer; /* fewer cores will do: then it takes all that its agent has */
+    uint64_t takes_ms; /* at most, as its owner says; 0 = nobody said */
+    bool fewer;        /* fewer cores will do: then it takes all that its agent has */
     bool kvm, collect;
     bool exclusive; /* nothing else runs on the agent meanwhile */
     bool pinned;    /* to install, and gone with it */
@@ -414,7 +417,10 @@ enum { SCHED_WHY = 480 };
 /* Why a task of a job waits, for people: what it asks for and what the nearest agent has of it, or that those who have it are
  * busy. */
 void sched_job_why(const struct sched *s, const struct sched_task *t, sched_name_fn *name,
-                   char out[SCHED_WHY]);
+                   uint64_t now_ms, char out[SCHED_WHY]);
+/* That only a planned maintenance keeps t from running; "" when it is not that. */
+void sched_soon_why(const struct sched *s, const struct sched_task *t, uint64_t now_ms,
+                    char out[SCHED_WHY]);
 /* Whether an agent that is there takes tasks with these needs at all, busy or not. */
 bool sched_agent_fits(const struct sched_agent *a, const struct sched_needs *n);
 /* The one of two that lacks less of what is asked for. near may be NULL; a that is not the pinned one is no candidate. */
@@ -426,6 +432,10 @@ void sched_lacks_text(const struct sched_needs *n, const struct sched_agent *nea
 /* Points of point_us that agent a can still end before its planned maintenance, behind those it holds; UINT64_MAX where
  * nothing is planned, or the time of a point is not known. */
 uint64_t sched_room(const struct sched_agent *a, uint64_t point_us, uint64_t now_ms);
+/* What a trace, command or collection needs at most: its stated length or time limit, else SCHED_UNSTATED_MS. */
+uint64_t sched_takes_ms(const struct sched_task *t);
+/* Whether t, begun now, ends before the planned maintenance of a, as far as can be told. */
+bool sched_ends_before(const struct sched_agent *a, const struct sched_task *t, uint64_t now_ms);
 uint64_t sched_point_us(const struct sched_sweep *w,
                         const struct sched_trace *tr);    /* 0 = not known */
 bool labels_have(const char *labels, const char *wanted); /* all k=v of wanted */

@@ -122,7 +122,8 @@ bool sched_better_elsewhere(const struct sched *s, const struct sched_task *t,
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *o = LIST_OF(q, struct sched_agent, all);
-        if (sched_takes(o, now) && !had(p, o) && (!t->job || sched_agent_fits(o, t->needs)))
+        if (sched_takes(o, now) && !had(p, o) && (!t->job || sched_agent_fits(o, t->needs)) &&
+            sched_ends_before(o, t, now))
             return true;
     }
     return false;
@@ -216,7 +217,7 @@ static int grant_traces(struct sched *s, uint64_t now, struct sched_actions *out
             struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
             uint32_t slots = a->cores < SCHED_TRACE_SLOTS ? a->cores : SCHED_TRACE_SLOTS;
             if (sched_takes(a, now) && !sched_better_elsewhere(s, t, a, now) &&
-                a->n_tasks[TASK_TRACE] < slots &&
+                sched_ends_before(a, t, now) && a->n_tasks[TASK_TRACE] < slots &&
                 (!best || (uint64_t)a->n_tasks[TASK_TRACE] * best->cores <
                               (uint64_t)best->n_tasks[TASK_TRACE] * a->cores))
                 best = a;
@@ -252,6 +253,21 @@ uint64_t sched_room(const struct sched_agent *a, uint64_t point_us, uint64_t now
     }
     uint64_t rounds = left_us / (point_us + point_us / 8); /* some take longer than the others */
     return rounds < UINT32_MAX ? rounds * a->cores : UINT64_MAX;
+}
+
+uint64_t sched_takes_ms(const struct sched_task *t)
+{
+    uint64_t ms = t->needs->takes_ms ? t->needs->takes_ms : sched_timeout_ms(t);
+    return ms ? ms : SCHED_UNSTATED_MS;
+}
+
+bool sched_ends_before(const struct sched_agent *a, const struct sched_task *t, uint64_t now)
+{
+    if (!a->drain_at_ms)
+        return true;
+    if (t->kind == TASK_POINTS)
+        return t->left.total <= sched_room(a, sched_point_us(t->sweep, t->trace), now);
+    return now < a->drain_at_ms && sched_takes_ms(t) <= a->drain_at_ms - now;
 }
 
 static uint64_t block_size(const struct sched_sweep *w, const struct sched_trace *tr,
@@ -335,8 +351,7 @@ static int grant_points(struct sched *s, struct sched_agent *a, uint64_t all_cor
             if (t->state != TASK_QUEUED || now < t->not_before_ms || !t->trace->ready ||
                 sched_alone(t))
                 continue;
-            if (sched_better_elsewhere(s, t, a, now) ||
-                t->left.total > sched_room(a, sched_point_us(w, t->trace), now)) {
+            if (sched_better_elsewhere(s, t, a, now) || !sched_ends_before(a, t, now)) {
                 nothing = NOT_FOR_IT;
                 continue;
             }

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/base/num.h"
+
 static const char *const kind_names[TASK_KINDS] = { "points", "trace", "exec", "collect" };
 
 const char *task_kind_name(enum task_kind k)
@@ -328,7 +330,8 @@ int sched_place(struct sched *s, struct sched_task *t, bool ready_only, uint64_t
     {
         struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
         if (!sched_takes(a, now) || !sched_agent_fits(a, t->needs) ||
-            (ready_only && a->collect != COLLECT_READY) || sched_better_elsewhere(s, t, a, now))
+            (ready_only && a->collect != COLLECT_READY) || !sched_ends_before(a, t, now) ||
+            sched_better_elsewhere(s, t, a, now))
             continue;
         if (has_room(a, t) && better(t, a, best))
             best = a;
@@ -346,12 +349,13 @@ int sched_place(struct sched *s, struct sched_task *t, bool ready_only, uint64_t
 }
 
 /* An agent with QEMU in its cache is worth waiting for: building one takes minutes. */
-static bool some_ready(const struct sched *s, const struct sched_needs *n)
+static bool some_ready(const struct sched *s, const struct sched_task *t, uint64_t now)
 {
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
-        if (a->alive && !a->drained && a->collect == COLLECT_READY && sched_agent_fits(a, n))
+        if (a->alive && !a->drained && a->collect == COLLECT_READY &&
+            sched_agent_fits(a, t->needs) && sched_ends_before(a, t, now))
             return true;
     }
     return false;
@@ -403,7 +407,7 @@ int sched_grant_jobs(struct sched *s, uint64_t now, struct sched_actions *out)
             }
             if (now < t->not_before_ms)
                 continue;
-            r = sched_place(s, t, t->needs->collect && some_ready(s, t->needs), now, out);
+            r = sched_place(s, t, t->needs->collect && some_ready(s, t, now), now, out);
             if (r < 0)
                 return r;
             if (r == 0 && !t->needs->pinned && sched_alone(t) == t->needs->exclusive)
@@ -488,14 +492,15 @@ void sched_lacks_text(const struct sched_needs *n, const struct sched_agent *nea
 }
 
 /* All who have it are busy: behind whom does it wait? */
-static void why_busy(const struct sched *s, const struct sched_task *t, sched_name_fn *name,
-                     char out[SCHED_WHY])
+static void why_busy(const struct sched *s, const struct sched_task *t, uint64_t now,
+                     sched_name_fn *name, char out[SCHED_WHY])
 {
     const struct sched_agent *least = NULL, *kept = NULL;
     LIST_EACH(q, m, &s->agent_list)
     {
         const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
-        if (!a->alive || !a->accept || a->drained || !sched_agent_fits(a, t->needs))
+        if (!a->alive || !a->accept || a->drained || !sched_agent_fits(a, t->needs) ||
+            !sched_ends_before(a, t, now))
             continue;
         LIST_EACH(p, n, &a->tasks)
         if (sched_alone(LIST_OF(p, struct sched_task, by_agent)))
@@ -510,12 +515,39 @@ static void why_busy(const struct sched *s, const struct sched_task *t, sched_na
         add(out, "; agent '%.64s' runs a task that has its host to itself", name(kept));
 }
 
+/* So many have what it needs, and a maintenance before it would end. */
+static void why_soon(const struct sched_task *t, size_t soon, char out[SCHED_WHY])
+{
+    char ms[NUM_MS_LEN];
+    bool stated = t->needs->takes_ms || sched_timeout_ms(t);
+    add(out,
+        "%zu %s what it needs, and a maintenance that begins before it would end: it may take "
+        "%s%s",
+        soon, soon == 1 ? "agent has" : "agents have", num_ms_text(sched_takes_ms(t), ms),
+        stated ? "" : ", as no limit of its time is stated");
+}
+
+void sched_soon_why(const struct sched *s, const struct sched_task *t, uint64_t now,
+                    char out[SCHED_WHY])
+{
+    size_t soon = 0, others = 0;
+    *out = 0;
+    LIST_EACH(q, m, &s->agent_list)
+    {
+        const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
+        if (a->alive && a->accept && !a->drained && sched_agent_fits(a, t->needs))
+            *(sched_ends_before(a, t, now) ? &others : &soon) += 1;
+    }
+    if (soon && !others)
+        why_soon(t, soon, out);
+}
+
 void sched_job_why(const struct sched *s, const struct sched_task *t, sched_name_fn *name,
-                   char out[SCHED_WHY])
+                   uint64_t now, char out[SCHED_WHY])
 {
     const struct sched_needs *n = t->needs;
     const struct sched_agent *near = NULL;
-    size_t there = 0, fit = 0, shut = 0;
+    size_t there = 0, fit = 0, shut = 0, soon = 0;
     *out = 0;
     if (t->state == TASK_QUARANTINED) {
         add(out, "three agents went while they held it; `siofleet retry %llu` lets it go on",
@@ -536,12 +568,19 @@ void sched_job_why(const struct sched *s, const struct sched_task *t, sched_name
             continue;
         }
         there++;
-        fit += sched_agent_fits(a, n);
+        if (sched_agent_fits(a, n))
+            *(sched_ends_before(a, t, now) ? &fit : &soon) += 1;
         near = sched_nearer(near, a, n);
     }
     if (fit) {
         add(out, "%zu of %zu agents have what it needs, and are busy", fit, there);
-        why_busy(s, t, name, out);
+        why_busy(s, t, now, name, out);
+    }
+    if (soon) {
+        add(out, "%s", fit ? "; " : "");
+        why_soon(t, soon, out);
+    } else if (fit) {
+        return;
     } else if (shut) {
         add(out,
             "only agents that are drained or closed have what it needs (%zu); `siofleet why "

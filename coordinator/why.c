@@ -126,8 +126,8 @@ static bool no_room(const struct why *y, const struct sched_agent *a, const stru
     return w && a->alive && a->accept && !a->drained && !sched_room(a, w->point_us, y->now);
 }
 
-/* Those whose maintenance keeps them from a task with these needs (NULL = from points of w), by name. */
-static void why_drains(struct why *y, const struct sched_needs *needs, const struct sched_sweep *w)
+/* Those whose maintenance keeps them from task t (NULL = from points of w), by name. */
+static void why_drains(struct why *y, const struct sched_task *t, const struct sched_sweep *w)
 {
     unsigned named = 0;
     LIST_EACH(q, n, &y->h->sched.agent_list)
@@ -135,8 +135,9 @@ static void why_drains(struct why *y, const struct sched_needs *needs, const str
         const struct sched_agent *a = LIST_OF(q, struct sched_agent, all);
         const struct hub_agent *of = a->user;
         char who[80];
-        if (!of || !a->alive || !(a->drained || no_room(y, a, w)) ||
-            (needs && !sched_agent_fits(a, needs)) || named++ == NAMED_MAX)
+        bool soon = t ? !sched_ends_before(a, t, y->now) : no_room(y, a, w);
+        if (!of || !a->alive || !(a->drained || soon) || (t && !sched_agent_fits(a, t->needs)) ||
+            named++ == NAMED_MAX)
             continue;
         snprintf(who, sizeof(who), "agent '%.64s': ", of->info.name);
         why_drain(y, &of->info, who);
@@ -213,10 +214,10 @@ static void why_task_state(struct why *y, const struct sched_task *t)
     case TASK_QUEUED:
         if (t->job && t->not_before_ms <= y->now) {
             char text[SCHED_WHY];
-            sched_job_why(&y->h->sched, t, hub_agent_name, text);
+            sched_job_why(&y->h->sched, t, hub_agent_name, y->now, text);
             reason(y, "NEEDS", "task %" PRIu64 ": %s", t->num, text);
             if (json_array_size(y->reasons) <= NAMED_MAX) /* the other tasks wait for the same */
-                why_drains(y, t->needs, NULL);
+                why_drains(y, t, NULL);
         }
         break;
     case TASK_LEASED:
@@ -268,8 +269,14 @@ static void why_traces(struct why *y, const struct sched_sweep *w)
                    tr->task->num, hub_agent_name(tr->task->agent));
         else if (tr->task && (tr->task->past || tr->task->state == TASK_QUARANTINED))
             why_past(y, tr->task, "TRACE");
-        else
-            idle++;
+        else if (!idle++ && tr->task) {
+            char text[SCHED_WHY];
+            sched_soon_why(&y->h->sched, tr->task, y->now, text);
+            if (*text) {
+                reason(y, "MAINTENANCE", "task %" PRIu64 ", a trace: %s", tr->task->num, text);
+                why_drains(y, tr->task, NULL);
+            }
+        }
     }
     if (idle)
         reason(y, "TRACE", "%" PRIu64 " traces are not built yet", idle);

@@ -18,11 +18,12 @@ int collect_job(const struct collect_recipe *r, const struct id ids[], const cha
     json_t *files = json_object();
     for (size_t i = 0; i < r->n_files; i++)
         json_object_set_new(files, r->file[i].key, json_id(&ids[i]));
-    *ret = json_pack("{s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:o}", "kind",
+    *ret = json_pack("{s:s, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:o, s:o}", "kind",
                      "collect", "name", json_str(name), "profile", r->profile, "ini", r->ini,
                      "runs", json_u64(r->runs), "files", files, "cores", json_u64(r->cores),
                      "memory_mib", json_u64(r->memory_mib), "kvm", r->kvm, "own_all", r->own_all,
-                     "again", again, "labels", labels ? json_str(labels) : json_null());
+                     "again", again, "labels", labels ? json_str(labels) : json_null(), "takes_ms",
+                     json_u64(r->takes_ms));
     return *ret ? 0 : -ENOMEM;
 }
 

@@ -843,9 +843,16 @@ const struct verb fleet_verbs[] = {
         "and the end\n"
         "of a maintenance does by itself. `ls agents` and `why` show the reason and the times. "
         "One\n"
-        "that was planned with --at begins by itself, also after a restart of the coordinator; of "
-        "points the\n"
-        "agent gets only as many as end before, as far as that can be told.",
+        "that was planned with --at begins by itself, also after a restart of the coordinator. "
+        "Until then the\n"
+        "agent gets of points only as many as end before, by their measured rate, and a trace, "
+        "command or\n"
+        "collection only when its time limit ends before; one without a limit counts as 10 "
+        "minutes. "
+        "What does\n"
+        "not fit waits for another agent or for the end of the maintenance. What runs on into it "
+        "all the same is\n"
+        "not cut off.",
         "siofleet drain kvm07 && siofleet ls agents\n"
         "siofleet drain kvm07 --for 2h --reason 'new disk'    # back by itself\n"
         "siofleet drain kvm07 --at 2026-11-30T18:00 --for 2h  # undrain calls it off",

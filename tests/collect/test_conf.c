@@ -162,6 +162,25 @@ Test(recipe, what_it_says_is_what_the_file_said)
     }
 }
 
+Test(recipe, how_long_a_run_may_take_is_its_timeout_or_follows_from_its_duration)
+{
+    static const struct {
+        const char *text;
+        uint64_t ms;
+    } rows[] = {
+        { "[collect]\ntimeout = 3m\n[workload]\nduration = 1h\n", 180000 },
+        { "[workload]\nduration = 7s\n", 600000 + 2 * 7000 },
+        { "[collect]\nicount = 3\n[workload]\nduration = 7s\n", 600000 + 20 * 7000 },
+        { "[workload]\nbytes = 7M\n", 0 }, /* depends on the host */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct collect_recipe r;
+        recipe_of(rows[i].text, &r);
+        cr_assert_eq(r.takes_ms, rows[i].ms, "%s", rows[i].text);
+        collect_recipe_clear(&r);
+    }
+}
+
 Test(recipe, files_travel_beside_the_text)
 {
     struct collect_recipe r;

@@ -274,21 +274,99 @@ Test(job, a_reason_names_what_no_agent_has)
     submit_one(1, TASK_COLLECT, (struct sched_needs){ .memory_mib = 64000 });
     const struct sched_job *j = LIST_OF(s.job_list.next, struct sched_job, all);
     const struct sched_task *t = LIST_OF(j->tasks.next, struct sched_task, by_sweep);
-    sched_job_why(&s, t, called, why);
+    sched_job_why(&s, t, called, now, why);
     cr_assert_str_eq(why, "no agent takes work");
     hello(1, 4, 1000, "", COLLECT_CAN);
-    sched_job_why(&s, t, called, why);
+    sched_job_why(&s, t, called, now, why);
     cr_assert_str_eq(why,
                      "none of 1 agents has what it needs: it asks for 64000 MiB of memory; agent "
                      "'1' comes nearest, with 1000 MiB of memory");
     hello(2, 4, 99000, "", COLLECT_CAN);
-    sched_job_why(&s, t, called, why);
+    sched_job_why(&s, t, called, now, why);
     cr_assert_str_eq(why, "1 of 2 agents have what it needs, and are busy");
     struct sched_event ev = { .type = EV_DRAIN };
     install(ev.agent.install, 2);
     step(&ev);
-    sched_job_why(&s, t, called, why);
+    sched_job_why(&s, t, called, now, why);
     cr_assert(strstr(why, "only agents that are drained or closed have what it needs (1)") == why);
+}
+
+static void plan_drain(int no, uint64_t at)
+{
+    struct sched_event ev = { .type = EV_DRAIN, .agent = { .accept = true, .drain_at_ms = at } };
+    install(ev.agent.install, no);
+    cr_assert_eq(step(&ev), 0);
+}
+
+Test(job, what_would_reach_into_a_planned_maintenance_waits_for_another_host_or_its_end)
+{
+    char why[SCHED_WHY];
+    const struct {
+        const char *what;
+        enum task_kind kind;
+        uint64_t takes_ms, timeout_ms, at_ms; /* stated, limit, begin of the maintenance */
+        bool granted;
+    } rows[] = {
+        { "a command whose limit ends before", TASK_EXEC, 0, 5000, 5000, true },
+        { "one whose limit reaches into it", TASK_EXEC, 0, 5001, 5000, false },
+        { "one without a limit, in good time", TASK_EXEC, 0, 0, SCHED_UNSTATED_MS, true },
+        { "one without a limit, shortly before", TASK_EXEC, 0, 0, SCHED_UNSTATED_MS - 1, false },
+        { "a collection of stated length", TASK_COLLECT, 7000, 0, 7000, true },
+        { "a collection of too much of it", TASK_COLLECT, 7001, 0, 7000, false },
+        { "the stated length counts, not the limit", TASK_COLLECT, 7000, 9000, 8000, true },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        stop();
+        start();
+        hello(1, 4, 1000, "", COLLECT_READY);
+        plan_drain(1, now + rows[i].at_ms);
+        struct sched_job_task x = { .num = sched_reserve(&s, 1),
+                                    .needs = { .takes_ms = rows[i].takes_ms,
+                                               .pinned = rows[i].kind == TASK_EXEC } };
+        install(x.needs.install, 1);
+        cr_assert_eq(step(&(struct sched_event){ .type = EV_JOB,
+                                                 .job = { .seq = 1,
+                                                          .kind = rows[i].kind,
+                                                          .timeout_ms = rows[i].timeout_ms,
+                                                          .tasks = &x,
+                                                          .n_tasks = 1 } }),
+                     0);
+        tick();
+        cr_assert_eq(did(ACT_GRANT, 0) != NULL, rows[i].granted, "%s", rows[i].what);
+        if (rows[i].granted)
+            continue;
+        sched_job_why(&s, sched_task(&s, x.num), called, now, why);
+        cr_assert(strstr(why, "a maintenance that begins before it would end: it may take "),
+                  "%s: %s", rows[i].what, why);
+        now += 1000;
+        beats(0);
+        tick();
+        cr_assert(!did(ACT_GRANT, 0), "%s: later it fits even less", rows[i].what);
+        if (rows[i].kind == TASK_COLLECT) { /* elsewhere, though nothing is prepared there */
+            hello(2, 4, 1000, "", COLLECT_CAN);
+            tick();
+            cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 2, "%s", rows[i].what);
+            continue;
+        }
+        plan_drain(1, 0); /* over, or called off */
+        tick();
+        cr_assert(did(ACT_GRANT, 0), "%s: behind the maintenance", rows[i].what);
+    }
+}
+
+Test(job, an_exclusive_task_keeps_no_host_free_whose_maintenance_comes_first)
+{
+    hello(1, 4, 1000, "", COLLECT_NO);
+    submit_one(1, TASK_EXEC, (struct sched_needs){ .cores = 1 });
+    tick();
+    cr_assert_eq(agent_of(did(ACT_GRANT, 0)), 1);
+    plan_drain(1, now + 5000);
+    submit_one(2, TASK_COLLECT, (struct sched_needs){ .exclusive = true, .takes_ms = 6000 });
+    submit_one(3, TASK_COLLECT, (struct sched_needs){ .cores = 1, .takes_ms = 1000 });
+    tick();
+    const struct sched_action *g = did(ACT_GRANT, 0);
+    cr_assert_eq(agent_of(g), 1, "the short one is not kept out for nothing");
+    cr_assert_eq(g->sweep, 3);
 }
 
 Test(job, agents_that_are_prepared_come_first)

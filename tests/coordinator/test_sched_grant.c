@@ -74,6 +74,30 @@ Test(sched, a_drained_agent_and_a_stopping_coordinator_grant_nothing)
     world_clear(&w);
 }
 
+Test(sched, a_trace_is_not_begun_when_its_time_limit_reaches_into_a_planned_maintenance)
+{
+    struct world w;
+    char why[SCHED_WHY];
+    world_init(&w, 1);
+    hello(&w, 1, 1, 2);
+    struct sched_event plan = agent_event(EV_DRAIN, 1, 0, 0);
+    plan.agent.drain_at_ms = w.now + SCHED_UNSTATED_MS - 1;
+    fresh(&w, &plan);
+    sweep(&w, 1, 10, 1, 1, true, 0, 3, 0); /* its traces are to be made, without a time limit */
+    tick(&w);
+    cr_assert_eq(actions(&w, ACT_GRANT), 0);
+    const struct sched_task *t = LIST_OF(w.s.trace_tasks.next, struct sched_task, by_sweep);
+    sched_soon_why(&w.s, t, w.now, why);
+    cr_assert(strstr(why, "1 agent has what it needs, and a maintenance"), "%s", why);
+    hello(&w, 2, 1, 2);
+    tick(&w);
+    cr_assert_eq(actions(&w, ACT_GRANT), 1, "another agent makes it");
+    cr_assert_eq(action(&w, ACT_GRANT, 0)->agent->install[0], 2);
+    sched_soon_why(&w.s, t, w.now, why);
+    cr_assert_str_empty(why);
+    world_clear(&w);
+}
+
 Test(sched, points_are_granted_so_that_they_end_before_a_planned_maintenance)
 {
     struct world w;

@@ -11,6 +11,7 @@
 #include "proto/base/num.h"
 
 enum { KNOWN_IN_PLAN = 200000, LS_PAGE = 2000, SQL_MS = 2000 };
+static const uint64_t REVOKED_SHOWN_MS = 7 * 86400000ull; /* after an agent was heard */
 
 const char *hub_sweep_state(struct hub *h, const struct store_sweep *w)
 {
@@ -44,6 +45,8 @@ bool hub_is_task(const struct hub *h, const char *text, uint64_t *ret)
 const char *hub_agent_state(struct hub *h, const struct store_agent *a)
 {
     const struct sched_agent *s = sched_agent(&h->sched, a->install);
+    if (!link_key_allowed(h->link, a->key, ROLE_AGENT))
+        return "revoked";
     if (!s || !s->alive)
         return (s ? s->stopped : a->stopped) ? "stopped" : "lost";
     if (a->drained)
@@ -151,6 +154,8 @@ static int ls_agent(void *ctx, const struct store_agent *a)
         running += s->n_tasks[k];
     const char *state = hub_agent_state(p->h, a);
     uint64_t seen = live ? live->last_seen_ms : a->last_seen_ms, now = clock_wall_ms();
+    if (!strcmp(state, "revoked") && !running && now > seen + REVOKED_SHOWN_MS)
+        return 0;
     json_t *labels = json_object();
     CLEANUP(freep) char *text = strdup(a->labels);
     char *save = NULL;

@@ -380,11 +380,17 @@ static int why_agent(struct why *y, const struct store_agent *a, const char **re
             seen = i->last_seen_ms;
     num_ms_text(now > seen ? now - seen : 0, ago);
     *ret_state = hub_agent_state(y->h, a);
-    if (!strcmp(*ret_state, "stopped"))
+    if (!strcmp(*ret_state, "revoked"))
+        reason(y, "REVOKED",
+               "its key was revoked, and its connection closed; it was heard %s ago. What it ran "
+               "goes to others when its lease is over. `siofleet keys allow` lets it in again; "
+               "`ls agents` leaves it out a week after it was heard",
+               ago);
+    else if (!strcmp(*ret_state, "stopped"))
         reason(y, "STOPPED", "it ended in order %s ago", ago);
     else if (!strcmp(*ret_state, "lost"))
         reason(y, "LOST", "nothing was heard of it for %s; what it ran was given to others", ago);
-    else if (!a->drained && s->accept)
+    else if (s && !a->drained && s->accept)
         reason(y, "READY", "it takes work: %u points tasks, %u trace tasks now",
                s->n_tasks[TASK_POINTS], s->n_tasks[TASK_TRACE]);
     why_drain(y, a, "");

@@ -487,7 +487,8 @@ static int see_done(void *ctx, json_t *body, struct err *e)
     json_array_foreach (json_object_get(body, "items"), at, a) {
         const char *name = json_string_value(json_object_get(a, "name")),
                    *state = json_string_value(json_object_get(a, "state"));
-        if (!name || !state || !strcmp(state, "lost") || !strcmp(state, "stopped"))
+        if (!name || !state || !strcmp(state, "lost") || !strcmp(state, "stopped") ||
+            !strcmp(state, "revoked"))
             continue;
         bool drained = !strcmp(state, "drained") || !strcmp(state, "draining");
         /* with an end, or still to come: a maintenance, which the verb makes another thing */

@@ -127,7 +127,8 @@ static int see_agents(void *ctx, json_t *body, struct err *e)
         json_get_u64(a, "running", &running, NULL);
         struct scale_seen *s = &d->seen[i];
         /* a data folder that was lost leaves an older agent of the same name behind */
-        bool here = strcmp(state, "stopped") != 0 && strcmp(state, "lost") != 0;
+        bool here = strcmp(state, "stopped") != 0 && strcmp(state, "lost") != 0 &&
+                    strcmp(state, "revoked") != 0;
         if (!here)
             continue;
         s->registered = true;

@@ -29,9 +29,10 @@ struct idle {
     char said[120];          /* "" = agents take work, as far as is known */
 };
 
-enum { READY, CLOSED, DRAINING, DRAINED, STOPPED, LOST, N_AGENT_STATES };
+enum { READY, CLOSED, DRAINING, DRAINED, STOPPED, LOST, REVOKED, N_AGENT_STATES };
 static const char *const agent_states[N_AGENT_STATES] = { "ready",   "closed",  "draining",
-                                                          "drained", "stopped", "lost" };
+                                                          "drained", "stopped", "lost",
+                                                          "revoked" };
 
 static int count_agents(void *ctx, json_t *body, struct err *e)
 {

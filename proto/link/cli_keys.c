@@ -196,6 +196,8 @@ const struct verb keys_verbs[] = {
     { .name = "keys revoke",
       .args = "FILE.pub|NAME",
       .summary = "take a key back; its connections are dropped",
+      .details = "An agent that had it is `revoked` in `ls agents`, for a week; what it ran goes "
+                 "to others.",
       .examples = "siofleet keys revoke --data /srv/siofleet ann\n",
       .opts = data_opts,
       .opts_size = sizeof(struct data_opt),

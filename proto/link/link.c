@@ -166,6 +166,12 @@ bool link_peer_up(const struct link *l, uint64_t peer)
     return c && !c->gone;
 }
 
+bool link_key_allowed(const struct link *l, const char *z85, enum role role)
+{
+    const struct key_pub *k = allow_find(&l->allow, z85);
+    return k && k->role == role;
+}
+
 void link_stats(const struct link *l, struct link_stats *ret)
 {
     *ret = l->stats;

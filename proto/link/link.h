@@ -109,6 +109,8 @@ bool link_is_up(const struct link *l);     /* client: connected and let in. serv
 size_t link_n_peers(const struct link *l); /* server: peers heard and not gone */
 /* Server: whether the connection of this peer is open, also when its LINK_GONE was not fetched yet. */
 bool link_peer_up(const struct link *l, uint64_t peer);
+/* Server: whether this key, with this role, is on the allow-list, as it was last read (a second ago at most). */
+bool link_key_allowed(const struct link *l, const char *z85, enum role role);
 
 /* Counters since the start, for `ls`, tests and the bench. */
 struct link_stats {

@@ -169,9 +169,9 @@ Test(recipe, how_long_a_run_may_take_is_its_timeout_or_follows_from_its_duration
         uint64_t ms;
     } rows[] = {
         { "[collect]\ntimeout = 3m\n[workload]\nduration = 1h\n", 180000 },
-        { "[workload]\nduration = 7s\n", 600000 + 2 * 7000 },
+        { "[collect]\n[workload]\nduration = 7s\n", 600000 + 2 * 7000 },
         { "[collect]\nicount = 3\n[workload]\nduration = 7s\n", 600000 + 20 * 7000 },
-        { "[workload]\nbytes = 7M\n", 0 }, /* depends on the host */
+        { "[collect]\n[workload]\nbytes = 7M\n", 0 }, /* depends on the host */
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct collect_recipe r;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Why is it so, and is it whole: why, audit, ls tasks, and what the store keeps of attempts that failed.
 . "${0%/*}/../cli/tap.sh"
-plan 38
+plan 46
 cd "$work" || exit 1
 small_log a.log 4 2000
 small_sweep s.ini good
@@ -102,3 +102,22 @@ kill -KILL "$agent_pid"
 ok "killed, it is lost" until_ok 15 is a1 lost
 run why a1 --json
 ok "and why says since when" json '"LOST" in [r["code"] for r in d["reasons"]] and d["state"]=="lost"'
+
+# one whose key is taken back, at work or not
+revoke() { "$sf" keys revoke --data fleet/c a1; }
+revoke
+ok "a lost one whose key is revoked is revoked" until_ok 10 is a1 revoked
+run why agent:a1 --json
+ok "and why says what that means" json 'd["state"]=="revoked" and d["reasons"][0]["code"]=="REVOKED" and "keys allow" in d["reasons"][0]["text"]'
+stop_all
+forge "UPDATE t_agent SET last_seen_ms = last_seen_ms - 8 * 86400000"
+ok "a restart a week later" fleet_start 0
+ok "ls leaves it out" is a1 ""
+run why agent:a1
+ok "why does not" worked "REVOKED"
+fleet_agent a1
+ok "let in again it is there" until_ok 30 is a1 ready
+revoke
+ok "revoked at work, it is so at once" until_ok 10 is a1 revoked
+"$sf" keys allow --data fleet/c fleet/a1.key.pub
+ok "and comes back by itself when it is let in" until_ok 30 is a1 ready

@@ -18,7 +18,7 @@ ini=$lab_dir/hosts.ini
   printf '[class small]\ncores = 1\nlabels = room=1\nsetup.note = echo done >> /root/setup-note\n'
 } >"$ini"
 share() { echo "$(lab_home "$1")/.local/share/siofleet"; }
-registered() { [ "$(lab_sf ls agents --json | jq '[.items[] | select(.state != "lost" and .state != "gone")] | length')" = "$1" ]; }
+registered() { [ "$(lab_sf ls agents --json | jq '[.items[] | select(.state != "lost" and .state != "revoked")] | length')" = "$1" ]; }
 
 # ---- the coordinator, on h1
 deploy up "$ini"

@@ -475,6 +475,12 @@ bool link_peer_up(const struct link *l, uint64_t peer)
     return l->server && conn_of(peer);
 }
 
+bool link_key_allowed(const struct link *l, const char *z85, enum role role)
+{
+    (void)l, (void)z85, (void)role;
+    return true;
+}
+
 size_t link_n_peers(const struct link *l)
 {
     size_t n = 0;

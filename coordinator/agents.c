@@ -334,17 +334,6 @@ static void live_freep(struct live **l)
     live_free(l);
 }
 
-/* Whether a row is one of this sweep's: right trace, right point. Fills what the sweep says of it. */
-static bool row_fits(const struct live *l, const struct msg_rows *m, const struct wire_row *w,
-                     struct store_row *row)
-{
-    uint32_t t;
-    if (live_point(l, w->index, &t, &row->arch, &row->point) < 0 || !l->tr[t].num)
-        return false;
-    row->trace = l->tr[t].num;
-    return id_eq(&l->tr[t].id, &m->trace) && id_eq(&row->point, &w->point);
-}
-
 /* The rows of one message, on their way into the store. */
 struct taking {
     const struct msg_rows *m;
@@ -354,13 +343,58 @@ struct taking {
     uint64_t now_ms, n_late, foreign;
     size_t n;
     struct store_row row[ROWS_AT_ONCE];
+    const struct wire_row *from[ROWS_AT_ONCE];
 };
+
+static int put_aside(struct hub *h, const struct taking *k, const struct store_row *row,
+                     const char *kind, struct err *e)
+{
+    return store_aside(h->store, row, kind, k->a->info.install, k->now_ms, e);
+}
+
+/* Whether a row may be one of this sweep's: right trace, and its point is still to be looked at. Fills what the sweep says of it. */
+static bool may_fit(const struct taking *k, const struct wire_row *w, struct store_row *row)
+{
+    uint32_t t;
+    if (live_arch(k->l, w->index, &t, &row->arch) < 0 || !k->l->tr[t].num)
+        return false;
+    row->trace = k->l->tr[t].num;
+    return id_eq(&k->l->tr[t].id, &k->m->trace);
+}
+
+/* The ids of all points at once; rows with another one go. */
+static int check_points(struct hub *h, struct taking *k, struct err *e)
+{
+    const struct arch *arch[ROWS_AT_ONCE];
+    struct id point[ROWS_AT_ONCE];
+    size_t n = 0;
+    int r = 0;
+    for (size_t i = 0; i < k->n; i++)
+        arch[i] = &k->row[i].arch;
+    arch_point_ids(arch, k->n, k->l->rules, &k->m->trace, point);
+    for (size_t i = 0; r >= 0 && i < k->n; i++) {
+        struct store_row *row = &k->row[i];
+        row->point = point[i];
+        if (id_eq(&point[i], &k->from[i]->point)) {
+            if (n < i)
+                k->row[n] = *row;
+            n++;
+        } else {
+            k->foreign++;
+            r = put_aside(h, k, row, "foreign", e);
+        }
+    }
+    k->n = n;
+    return r;
+}
 
 /* Store them, and note what becomes of each. */
 static int put_rows(struct hub *h, struct taking *k, struct err *e)
 {
     enum store_put put[ROWS_AT_ONCE];
-    int r = store_put_rows(h->store, k->row, k->n, k->now_ms, put, e);
+    int r = check_points(h, k, e);
+    if (r >= 0)
+        r = store_put_rows(h->store, k->row, k->n, k->now_ms, put, e);
     for (size_t i = 0; r >= 0 && i < k->n; i++) {
         const struct store_row *w = &k->row[i];
         if (put[i] == PUT_DIFFERS)
@@ -375,8 +409,7 @@ static int put_rows(struct hub *h, struct taking *k, struct err *e)
         }
         k->n_late += k->late;
         if (put[i] == PUT_EQUAL || k->late)
-            r = store_aside(h->store, w, put[i] == PUT_EQUAL ? "duplicate" : "late",
-                            k->a->info.install, k->now_ms, e);
+            r = put_aside(h, k, w, put[i] == PUT_EQUAL ? "duplicate" : "late", e);
     }
     k->n = 0;
     return r;
@@ -399,12 +432,13 @@ static int take_row(struct hub *h, struct taking *k, const struct wire_row *w, u
                                .duration_us = w->duration_us,
                                .started_ms = k->now_ms - w->duration_us / 1000,
                                .by = BY_ENGINE };
-    if (!row_fits(k->l, k->m, w, row) ||
+    k->from[k->n] = w;
+    if (!may_fit(k, w, row) ||
         (row->status == ROW_DONE &&
          (w->stats_len != ROW_STATS_BYTES ||
           row_stats_unpack(w->stats, w->stats_len, &row->stats, NULL) < 0))) {
         k->foreign++;
-        return store_aside(h->store, row, "foreign", k->a->info.install, k->now_ms, e);
+        return put_aside(h, k, row, "foreign", e);
     }
     return ++k->n < ROWS_AT_ONCE ? 0 : put_rows(h, k, e);
 }

@@ -415,8 +415,9 @@ static char *put_value(char *p, unsigned k, uint32_t v)
     return put_bytes(p, d, (size_t)(digits + sizeof(digits) - d));
 }
 
-/* The keys in this order, or (NULL) in their own. */
-static char *put_arch(char *p, const struct arch *a, const uint8_t order[ARCH_N])
+/* All of it: `before`, the keys in that order (NULL: their own), `behind`. */
+static void line_write(struct arch_line *l, const struct arch *a, const uint8_t order[ARCH_N],
+                       const char *before, const char *behind)
 {
     static const struct {
         const char *s;
@@ -426,24 +427,61 @@ static char *put_arch(char *p, const struct arch *a, const uint8_t order[ARCH_N]
         ARCH_KEYS(X)
 #undef X
     };
+    char *p = put_bytes(l->text, before, strlen(before));
+    *p++ = '{';
     for (unsigned i = 0; i < ARCH_N; i++) {
         unsigned k = order ? order[i] : i;
         p = put_bytes(p, heads[k].s + !i, heads[k].n - !i);
+        l->at[k] = (uint16_t)(p - l->text);
         p = put_value(p, k, values_ro(a)[k]);
+        l->n[k] = (uint8_t)(p - l->text - l->at[k]);
     }
-    return p;
+    *p++ = '}';
+    p = put_bytes(p, behind, strlen(behind) + 1);
+    l->len = (size_t)(p - l->text) - 1;
+    l->now = *a;
+}
+
+/* Another value of key k. */
+static void line_change(struct arch_line *l, unsigned k, uint32_t v)
+{
+    char value[16];
+    size_t n = (size_t)(put_value(value, k, v) - value), old = l->n[k];
+    if (n != old) {
+        size_t end = l->at[k] + old;
+        memmove(l->text + l->at[k] + n, l->text + end, l->len - end + 1);
+        for (unsigned i = 0; i < ARCH_N; i++)
+            if (l->at[i] > l->at[k])
+                l->at[i] = (uint16_t)(l->at[i] + n - old);
+        l->n[k] = (uint8_t)n;
+        l->len += n - old;
+    }
+    memcpy(l->text + l->at[k], value, n);
+}
+
+void arch_line_next(struct arch_line *l, const struct arch *a)
+{
+    for (unsigned k = 0; k < ARCH_N; k++)
+        if (values_ro(a)[k] != values_ro(&l->now)[k])
+            line_change(l, k, values_ro(a)[k]);
+    l->now = *a;
+}
+
+void arch_line_first(struct arch_line *l, const struct arch *a)
+{
+    line_write(l, a, NULL, "", "");
 }
 
 size_t arch_text_json(const struct arch *a, char out[ARCH_TEXT_MAX])
 {
-    char *p = PUT(out, "{");
-    p = PUT(put_arch(p, a, NULL), "}");
-    *p = 0;
-    return (size_t)(p - out);
+    struct arch_line l;
+    arch_line_first(&l, a);
+    memcpy(out, l.text, l.len + 1);
+    return l.len;
 }
 
-/* The keys in canonical (sorted) order. */
-void arch_point_id(const struct arch *a, enum rules rules, const struct id *trace, struct id *ret)
+void arch_point_ids(const struct arch *const a[], size_t n, enum rules rules,
+                    const struct id *trace, struct id ret[])
 {
     enum {
 #define X(name, kind, def, lo, hi) K_##name,
@@ -456,13 +494,27 @@ void arch_point_id(const struct arch *a, enum rules rules, const struct id *trac
         K_l2_ways,      K_l3_entries,   K_l3_groups,  K_l3_ways,    K_link_gbps,
         K_pf_distance,  K_pf_entries,   K_pf_history, K_queue,      K_salloc,
     };
-    char s[ARCH_TEXT_MAX + 256], hex[ID_HEX_LEN];
-    char *p = PUT(s, "{\"arch\":{");
-    p = PUT(put_arch(p, a, sorted), "},\"rules\":\"");
-    p = put_bytes(p, rules_name(rules), strlen(rules_name(rules)));
+    struct arch_line l;
+    char hex[ID_HEX_LEN], behind[128], text[HASH_LANES][ARCH_TEXT_MAX];
+    const void *p[HASH_LANES];
+    size_t len[HASH_LANES], k = 0;
     id_hex(trace, hex);
-    p = PUT(p, "\",\"trace\":\"");
-    p = put_bytes(p, hex, ID_HEX_LEN - 1);
-    p = PUT(p, "\"}");
-    hash_bytes(s, (size_t)(p - s), ret);
+    snprintf(behind, sizeof(behind), ",\"rules\":\"%s\",\"trace\":\"%s\"}", rules_name(rules), hex);
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            arch_line_next(&l, a[i]);
+        else
+            line_write(&l, a[i], sorted, "{\"arch\":", behind);
+        p[k] = memcpy(text[k], l.text, l.len);
+        len[k++] = l.len;
+        if (k == HASH_LANES || i + 1 == n) {
+            hash_many(p, len, k, &ret[i + 1 - k]);
+            k = 0;
+        }
+    }
+}
+
+void arch_point_id(const struct arch *a, enum rules rules, const struct id *trace, struct id *ret)
+{
+    arch_point_ids(&a, 1, rules, trace, ret);
 }

@@ -76,8 +76,23 @@ int arch_from_json(const json_t *j, struct arch *ret, struct err *e);
 enum { ARCH_TEXT_MAX = 1024 };
 size_t arch_text_json(const struct arch *a, char out[ARCH_TEXT_MAX]);
 
+/* The same of many, one after the other: neighbours in a sweep differ in a key or two, and only what changed is written.
+ * text: len bytes and a NUL. Cost: about 20 ns for each changed value, 10 ns for the others together. */
+struct arch_line {
+    struct arch now;     /* that text is of */
+    uint16_t at[ARCH_N]; /* the value of each key in text: where it begins, */
+    uint8_t n[ARCH_N];   /* and its length */
+    size_t len;
+    char text[ARCH_TEXT_MAX];
+};
+void arch_line_first(struct arch_line *l, const struct arch *a); /* whatever *l was */
+void arch_line_next(struct arch_line *l, const struct arch *a);
+
 const char *rules_name(enum rules r); /* "model", "hypersio" */
 int rules_parse(const char *s, const char *place, enum rules *ret, struct err *e);
 
 /* Id of a point: BLAKE2b-256 of the canonical JSON of {"arch":...,"rules":...,"trace":...}. */
 void arch_point_id(const struct arch *a, enum rules rules, const struct id *trace, struct id *ret);
+/* Of n points over one trace, a quarter of the time for each when they are neighbours (hash_many()). */
+void arch_point_ids(const struct arch *const a[], size_t n, enum rules rules,
+                    const struct id *trace, struct id ret[]);

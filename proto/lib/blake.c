@@ -1,5 +1,6 @@
 #include "proto/lib/blake.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,11 @@ static const uint8_t sigma[10][16] = {
 };
 
 enum { BLOCK = 128, WORDS = BLOCK / 8 };
+
+size_t blake_blocks(size_t n)
+{
+    return n ? (n - 1) / BLOCK + 1 : 1;
+}
 
 typedef uint64_t v4 __attribute__((vector_size(32)));
 typedef uint64_t v8 __attribute__((vector_size(64)));
@@ -54,30 +60,39 @@ typedef uint64_t v8 __attribute__((vector_size(64)));
         MIX(3, 4, 9, 14, m[s[14]], m[s[15]]);                                                      \
     } while (0)
 
+struct messages {
+    const uint8_t *p[BLAKE_LANES];    /* all blocks but the last one */
+    uint64_t n[BLAKE_LANES];          /* bytes of the whole */
+    size_t blocks;                    /* of each */
+    uint8_t last[BLAKE_LANES][BLOCK]; /* filled up with zeros */
+};
+
 /* One function a width and instruction set: a vector of 64-bit words holds the same word of each message. The first word
  * of the state takes the parameters: 32 bytes of digest, no key, no tree. */
 #define LANES(name, vec, isa)                                                                      \
-    __attribute__((target(isa))) static void name(const uint8_t *const p[], size_t n,              \
-                                                  uint8_t(*out)[32])                               \
+    __attribute__((target(isa))) static void name(const struct messages *in, uint8_t(*out)[32])    \
     {                                                                                              \
         const vec zero = { 0 };                                                                    \
-        vec h[8], v[16], m[WORDS];                                                                 \
+        vec h[8], v[16], m[WORDS], n;                                                              \
         for (int i = 0; i < 8; i++)                                                                \
             h[i] = zero + iv[i];                                                                   \
         h[0] ^= zero + 0x01010020;                                                                 \
-        for (size_t off = 0; off < n; off += BLOCK) {                                              \
+        for (size_t l = 0; l < sizeof(vec) / 8; l++)                                               \
+            n[l] = in->n[l];                                                                       \
+        for (size_t b = 0; b < in->blocks; b++) {                                                  \
+            bool last = b + 1 == in->blocks;                                                       \
             for (int i = 0; i < WORDS; i++)                                                        \
                 for (size_t l = 0; l < sizeof(vec) / 8; l++) {                                     \
                     uint64_t word; /* little endian, as the vectors of these machines */           \
-                    memcpy(&word, p[l] + off + 8 * i, 8);                                          \
+                    memcpy(&word, (last ? in->last[l] : in->p[l] + b * BLOCK) + 8 * i, 8);         \
                     m[i][l] = word;                                                                \
                 }                                                                                  \
             for (int i = 0; i < 8; i++) {                                                          \
                 v[i] = h[i];                                                                       \
                 v[i + 8] = zero + iv[i];                                                           \
             }                                                                                      \
-            v[12] ^= zero + (uint64_t)(off + BLOCK);                                               \
-            v[14] ^= zero + (off + BLOCK == n ? UINT64_MAX : 0);                                   \
+            v[12] ^= last ? n : zero + (uint64_t)((b + 1) * BLOCK);                                \
+            v[14] ^= zero + (last ? UINT64_MAX : 0);                                               \
             ROUND(0);                                                                              \
             ROUND(1);                                                                              \
             ROUND(2);                                                                              \
@@ -125,19 +140,25 @@ size_t blake_width(void)
     return width[isa()];
 }
 
-void blake_lanes(const uint8_t *const p[], size_t n, size_t count, uint8_t (*out)[32])
+void blake_lanes(const uint8_t *const p[], const size_t n[], size_t count, uint8_t (*out)[32])
 {
-    const uint8_t *q[8];
-    uint8_t got[8][32];
+    struct messages s = { .blocks = blake_blocks(n[0]) };
+    uint8_t got[BLAKE_LANES][32];
+    size_t whole = (s.blocks - 1) * BLOCK;
     /* lanes that are left over hash the last message again */
-    for (size_t i = 0; i < 8; i++)
-        q[i] = p[i < count ? i : count - 1];
+    for (size_t i = 0; i < BLAKE_LANES; i++) {
+        size_t k = i < count ? i : count - 1;
+        s.p[i] = p[k];
+        s.n[i] = n[k];
+        if (n[k])
+            memcpy(s.last[i], p[k] + whole, n[k] - whole);
+    }
     if (isa() < 2)
-        four_avx2(q, n, got);
+        four_avx2(&s, got);
     else if (count <= 4)
-        four_avx512(q, n, got);
+        four_avx512(&s, got);
     else
-        eight_avx512(q, n, got);
+        eight_avx512(&s, got);
     memcpy(out, got, 32 * count);
 }
 #else
@@ -146,7 +167,7 @@ size_t blake_width(void)
     return 1;
 }
 
-void blake_lanes(const uint8_t *const p[], size_t n, size_t count, uint8_t (*out)[32])
+void blake_lanes(const uint8_t *const p[], const size_t n[], size_t count, uint8_t (*out)[32])
 {
     (void)p;
     (void)n;

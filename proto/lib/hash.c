@@ -12,6 +12,7 @@
 #include "proto/base/file.h"
 #include "proto/lib/blake.h"
 
+_Static_assert((int)HASH_LANES == (int)BLAKE_LANES, "as many lanes as there are");
 _Static_assert(sizeof(crypto_generichash_state) <= sizeof(struct hasher), "hasher too small");
 
 static const char magic[10] = "siofleet-1";
@@ -29,27 +30,19 @@ void hash_bytes(const void *p, size_t n, struct id *ret)
 
 void hash_many(const void *const p[], const size_t n[], size_t count, struct id ret[])
 {
-    size_t width = blake_width(), k = 0;
-    const uint8_t *lane[HASH_LANES];
-    size_t of[HASH_LANES];
-    uint8_t out[HASH_LANES][ID_LEN];
-    for (size_t i = 0; i <= count; i++) {
-        bool whole = i < count && n[i] == CID_CHUNK;
-        if (whole) {
-            lane[k] = p[i];
-            of[k++] = i;
-        } else if (i < count) {
-            hash_bytes(p[i], n[i], &ret[i]);
-        }
-        if (k < width && i < count)
+    size_t width = blake_width();
+    for (size_t at = 0, k; at < count; at += k) {
+        const uint8_t *lane[HASH_LANES];
+        uint8_t out[HASH_LANES][ID_LEN];
+        size_t blocks = blake_blocks(n[at]);
+        for (k = 0; k < width && at + k < count && blake_blocks(n[at + k]) == blocks; k++)
+            lane[k] = p[at + k];
+        if (k == 1) {
+            hash_bytes(p[at], n[at], &ret[at]);
             continue;
-        if (k == 1)
-            hash_bytes(lane[0], CID_CHUNK, &ret[of[0]]);
-        else if (k)
-            blake_lanes(lane, CID_CHUNK, k, out);
-        for (size_t j = 0; k > 1 && j < k; j++)
-            memcpy(ret[of[j]].b, out[j], ID_LEN);
-        k = 0;
+        }
+        blake_lanes(lane, n + at, k, out);
+        memcpy(&ret[at], out, k * ID_LEN);
     }
 }
 

@@ -18,8 +18,8 @@ struct id {
 
 /* BLAKE2b-256 of n bytes. */
 void hash_bytes(const void *p, size_t n, struct id *ret);
-/* The same of count messages, p[i] of n[i] bytes. Chunks of CID_CHUNK bytes are hashed up to HASH_LANES at a time: the more, the
- * cheaper each (blake.h). */
+/* The same of count messages, p[i] of n[i] bytes. Up to HASH_LANES that follow each other and are of equal length, to the next 128
+ * bytes, are hashed at a time: the more, the cheaper each (blake.h). */
 enum { HASH_LANES = 8 };
 void hash_many(const void *const p[], const size_t n[], size_t count, struct id ret[]);
 /* Of n (at most HASH_LANES) chunks of a file of size_b bytes, from chunk `from` on. block: room for n chunks; holds their bytes then.

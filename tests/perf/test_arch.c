@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "perf/arch.h"
+#include "proto/base/rng.h"
 #include "scratch.h"
 
 TestSuite(arch, .init = scratch_make, .fini = scratch_remove);
@@ -153,4 +154,42 @@ Test(arch, point_id_is_the_hash_of_canonical_json)
     cr_assert_str_eq(text, want);
     free(want);
     json_decref(j);
+}
+
+/* Every length of a value after every other, several keys at once, every point of a batch. */
+Test(arch, many_points_one_after_the_other_are_written_and_named_as_each_alone)
+{
+    enum { N = 300 };
+    static struct arch a[N];
+    const struct arch *p[N];
+    static struct id got[N];
+    struct id trace, want;
+    struct rng rng = { 7 };
+    struct arch_line line;
+    memset(&trace, 0xab, sizeof(trace));
+    for (size_t i = 0; i < N; i++) {
+        if (i)
+            a[i] = a[i - 1];
+        else
+            arch_default(&a[i]);
+        for (uint64_t n = rng_below(&rng, 4); n--;) {
+            unsigned k = (unsigned)rng_below(&rng, ARCH_N);
+            bool num = arch_numeric(k);
+            arch_put(&a[i], k, (uint32_t)rng_below(&rng, num ? 1u << rng_below(&rng, 25) : 2));
+        }
+        p[i] = &a[i];
+        char text[ARCH_TEXT_MAX];
+        if (i)
+            arch_line_next(&line, &a[i]);
+        else
+            arch_line_first(&line, &a[i]);
+        arch_text_json(&a[i], text);
+        cr_assert_str_eq(line.text, text);
+        cr_assert_eq(line.len, strlen(text));
+    }
+    arch_point_ids(p, N, RULES_MODEL, &trace, got);
+    for (size_t i = 0; i < N; i++) {
+        arch_point_id(&a[i], RULES_MODEL, &trace, &want);
+        cr_assert(id_eq(&want, &got[i]), "%zu", i);
+    }
 }

@@ -86,6 +86,29 @@ Test(hash, messages_side_by_side_hash_as_each_alone)
     }
 }
 
+/* Texts of a few blocks, as points have: their last blocks are full to different degrees. */
+Test(hash, short_messages_side_by_side_hash_as_each_alone)
+{
+    enum { N = 400 };
+    static const char *const paths[] = { "scalar", "avx2", "avx512" };
+    uint8_t data[N];
+    const void *p[N];
+    size_t n[N];
+    struct id want[N], got[N];
+    random_bytes(data, sizeof(data));
+    for (size_t i = 0; i < N; i++) {
+        n[i] = i < N / 2 ? 2 * i : i % 140; /* of a length, and of mixed ones */
+        p[i] = data + (N - n[i]);
+        hash_bytes(p[i], n[i], &want[i]);
+    }
+    for (size_t k = 0; k < sizeof(paths) / sizeof(paths[0]); k++) {
+        setenv("SIOFLEET_ISA", paths[k], 1);
+        memset(got, 0, sizeof(got));
+        hash_many(p, n, N, got);
+        cr_assert_eq(memcmp(got, want, sizeof(got)), 0, "%s", paths[k]);
+    }
+}
+
 /* What one library seals the other opens: agents of before seal with libsodium. */
 Test(aead, aes_256_gcm_is_the_same_in_both_libraries)
 {

@@ -11,6 +11,7 @@
 static int renew(struct sched *s, struct sched_agent *a, const struct sched_ref *refs, size_t n,
                  uint64_t now, struct sched_actions *out, struct sched_action *answer)
 {
+    size_t at = (size_t)(answer - out->v);
     for (size_t i = 0; i < n; i++) {
         struct sched_task *t = sched_task(s, refs[i].task);
         if (a->canary && refs[i].task == a->canary && refs[i].epoch == s->cfg.epoch)
@@ -23,10 +24,15 @@ static int renew(struct sched *s, struct sched_agent *a, const struct sched_ref 
         }
         if (refs[i].state == 3)
             continue; /* it will deliver, which is welcome, and be told so */
-        if (t && t->agent == a && t->state == TASK_STOPPING)
-            t->lease_ms = now + s->cfg.lease_ms; /* it is still ending it */
-        size_t at = (size_t)(answer - out->v);
-        int r = sched_act_ref(out, &out->v[at], &refs[i]);
+        int r;
+        if (sched_same(t, refs[i].epoch, refs[i].n) && t->agent == a) {
+            /* it is still ending it, or has not heard that it is to. Not to be dropped: nobody would say when it has ended,
+             * and a lease would have to run out */
+            t->lease_ms = now + s->cfg.lease_ms;
+            r = sched_act_cancel(t, out);
+        } else {
+            r = sched_act_ref(out, &out->v[at], &refs[i]);
+        }
         if (r < 0)
             return r;
     }

@@ -39,6 +39,8 @@ int sched_give_up(struct sched_sweep *w, const struct spans *pts, const char *te
 /* An attempt is over without a word about it. host: as its agent fell silent, or came back without it. */
 int sched_lose(struct sched *s, struct sched_task *t, const char *cause, bool host, uint64_t now,
                struct sched_actions *out);
+/* Say to its agent that it is to end; also again. */
+int sched_act_cancel(const struct sched_task *t, struct sched_actions *out);
 int sched_stop(struct sched *s, struct sched_task *t, struct sched_actions *out);
 int sched_ev_point(struct sched *s, const struct sched_event *ev, uint64_t now,
                    struct sched_actions *out);

@@ -575,10 +575,8 @@ int sched_lose(struct sched *s, struct sched_task *t, const char *cause, bool ho
     return r < 0 ? r : again(s, t, host ? FAULT_LOST : FAULT_NONE, cause, now, out);
 }
 
-int sched_stop(struct sched *s, struct sched_task *t, struct sched_actions *out)
+int sched_act_cancel(const struct sched_task *t, struct sched_actions *out)
 {
-    if (t->state == TASK_STOPPING)
-        return 0;
     struct sched_action *a;
     int r = sched_act(out, ACT_CANCEL, &a);
     if (r < 0)
@@ -587,8 +585,17 @@ int sched_stop(struct sched *s, struct sched_task *t, struct sched_actions *out)
     a->task = t->num;
     a->epoch = t->epoch;
     a->n = t->n;
-    sched_move(s, t, MOVE_STOP);
     return 0;
+}
+
+int sched_stop(struct sched *s, struct sched_task *t, struct sched_actions *out)
+{
+    if (t->state == TASK_STOPPING)
+        return 0;
+    int r = sched_act_cancel(t, out);
+    if (r >= 0)
+        sched_move(s, t, MOVE_STOP);
+    return r;
 }
 
 /* ---- results */

@@ -301,10 +301,13 @@ Test(sched, cancel_ends_everything_and_is_said_once)
     cr_assert_eq(w.out.n, 0);
     tick(&w);
     cr_assert_eq(actions(&w, ACT_GRANT), 0);
-    /* a beat in between must not revive it, and tells the agent again */
+    /* a beat in between must not revive it, and tells the agent again; it is not told to forget the task: then nobody would
+     * say that it has ended */
     struct sched_ref ref = ref_of(&g[0], 2);
     beat(&w, 1, 1, &ref, 1);
-    cr_assert_eq(action(&w, ACT_DROP, 0)->count, 1);
+    cr_assert_eq(action(&w, ACT_DROP, 0)->count, 0);
+    cr_assert_eq(actions(&w, ACT_CANCEL), 1);
+    cr_assert_eq(action(&w, ACT_CANCEL, 0)->task, g[0].a.task);
     sched_actions_reset(&w.out);
     cr_assert_eq(task_end(&w, &g[0].a, "cancelled"), 0);
     cr_assert_eq(actions(&w, ACT_SWEEP_GONE), 0);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Large artefacts: siofleet beside scp, rsync and iperf3 in the same run; JSON on stdout.
 
-    tests/bench/bulk/bulk.py --bin BUILD [--mib 1024] [--pairs 3] [--only tmpfs,text,net,heartbeat,unchanged]
+    tests/bench/bulk/bulk.py --bin BUILD [--mib 1024] [--pairs 3] [--only tmpfs,text,net,heartbeat,agent,unchanged]
                              [--out FILE] [--baseline FILE [--worse 20]]
 
 tmpfs      incompressible bytes from a coordinator's store into a file, both on tmpfs, over loopback: the whole command `store get`,
@@ -10,11 +10,13 @@ tmpfs      incompressible bytes from a coordinator's store into a file, both on 
 text       the same command for a text log (tests/data/real-log), counted uncompressed. Goal: 0.6 GB/s.
 net        two namespaces on tbf links of 1 and 2.5 Gbit/s, beside iperf3; processor seconds a GB of both ends. Goal: 0.9 of iperf3.
 heartbeat  round trips of 200 bytes beside a put that fills a tbf link. Goal: p99 50 ms at 100 Mbit/s, 2 s at 1 Mbit/s.
+agent      an agent's own beats, results and cancels (`ls agents`: answers) while it fetches and sends as much as a tbf link
+           bears, each way. The same goals.
 unchanged  an offer of what is there. Goal: 5 ms, no payload.
 memory     of either end under all of it. Goal: 64 MiB a stream.
 
 --baseline compares with a file of --out from the same machine: exit 1 when a ratio got worse by more than --worse percent.
-Without root, net and heartbeat are left out and say so. Other work on the machine spoils a run: the load stands beside each figure.
+Without root, net, heartbeat and agent are left out and say so. Other work on the machine spoils a run: the load stands beside each figure.
 """
 import argparse
 import glob
@@ -32,7 +34,7 @@ import time
 
 SRC = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 TICK = os.sysconf("SC_CLK_TCK")
-ROWS = ["tmpfs", "text", "net", "heartbeat", "unchanged"]
+ROWS = ["tmpfs", "text", "net", "heartbeat", "agent", "unchanged"]
 
 
 def die(text):
@@ -104,10 +106,10 @@ class Bench:
             subprocess.run(["ip", "netns", "del", s], check=False)
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def coordinator(self, name, host="127.0.0.1", prefix=()):
+    def coordinator(self, name, host="127.0.0.1", prefix=(), args=()):
         d = f"{self.work}/{name}"
         ready = f"{self.work}/{name}.ready"
-        p = self.popen([*prefix, self.sf, "coordinator", "--data", d, "--listen", f"tcp://{host}:*", "--ready-file", ready],
+        p = self.popen([*prefix, self.sf, "coordinator", "--data", d, "--listen", f"tcp://{host}:*", "--ready-file", ready, *args],
                        stderr=open(f"{self.work}/{name}.log", "w"))
         wait_for("coordinator", lambda: os.path.exists(ready) or p.poll() is not None)
         if p.poll() is not None:
@@ -314,6 +316,79 @@ class Bench:
             for p in (put, echo, coord):
                 self.end(p)
             rows.append({"link": rate, "idle": idle, "beside_put": busy})
+        return rows
+
+    def agent(self):
+        if os.geteuid():
+            return {"skipped": "needs root"}
+        rows = []
+        for rate, burst, mib, beat_ms, seconds in (("100mbit", "64k", 400, 20, 20), ("1mbit", "8k", 12, 50, 40)):
+            here, there = self.link(rate, burst)
+            d = f"{self.work}/a{rate}"
+            coord, env = self.coordinator(f"a{rate}", "10.98.0.1", here, ("--heartbeat-ms", str(beat_ms)))
+            subprocess.run([self.sf, "keys", "new", f"{d}.key", "--role", "agent", "--name", "n"], check=True)
+            subprocess.run([self.sf, "keys", "allow", "--data", d, f"{d}.key.pub"], check=True, stdout=subprocess.DEVNULL)
+            agent = self.popen([*there, self.sf, "agent", "--data", f"{d}-agent", "--connect", env["SIOFLEET_CONNECT"],
+                                "--server-key", env["SIOFLEET_SERVER_KEY"], "--key", f"{d}.key", "--name", "n", "--cores", "2",
+                                "--ready-file", f"{d}.up"], stderr=open(f"{d}-agent.log", "w"))
+            wait_for("agent", lambda: os.path.exists(f"{d}.up"))
+
+            def sf(*argv, **kw):
+                return self.popen([*here, self.sf, *argv], env=env, cwd=self.work, stdout=subprocess.DEVNULL,
+                                  stderr=open(f"{d}-{argv[0]}.log", "w"), **kw)
+
+            def ask(*argv):
+                return json.loads(subprocess.run([*here, self.sf, *argv, "--json"], env=env, cwd=self.work, check=True,
+                                                 stdout=subprocess.PIPE).stdout)
+
+            def octets():
+                return [int(subprocess.run([*here, "cat", f"/sys/class/net/l0/statistics/{w}_bytes"], check=True,
+                                           stdout=subprocess.PIPE).stdout) for w in ("tx", "rx")]
+
+            def commands():
+                return sum(t["kind"] == "exec" and t["state"] == "running" for t in ask("ls", "tasks")["items"])
+
+            def answers(seconds):
+                until, others = time.monotonic() + seconds, commands()
+                while time.monotonic() < until:
+                    p = sf("exec", "--", "sleep", "1000")
+                    wait_for("a command to cancel", lambda: commands() > others)
+                    p.send_signal(signal.SIGINT)
+                    p.wait()
+                    self.procs.remove(p)
+                    wait_for("its end", lambda: commands() == others)
+                time.sleep(32 * beat_ms / 1000)
+                return ask("ls", "agents")["items"][0]["answers"]
+
+            # results: points that take 100 ms each
+            subprocess.run(["sh", "-c", f"zstd -dcq {SRC}/tests/data/real-log/*.zst | head -n 20000 >{self.work}/a.log"], check=True)
+            with open(f"{self.work}/paced.ini", "w") as f:
+                f.write("[sweep]\nname = paced\npace_ms = 100\n[trace]\nlogs = a.log\n[arch]\nqueue = 1..4000:+1\n")
+            sweep = sf("sweep", "run", "paced.ini")
+            idle = answers(8)
+            # both ways: a file of a command, and the kernel of a collection
+            for name in ("up", "down"):
+                with open(f"{self.work}/{name}", "wb") as f:
+                    for _ in range(mib):
+                        f.write(os.urandom(1 << 20))
+            with open(f"{self.work}/fetch.ini", "w") as f:
+                f.write("[collect]\naccel = tcg\nkernel = down\ninitrd = a.log\nqemu = a.log\n[workload]\nkind = iperf3\n")
+            busy = [sf("exec", "--copy", f"{self.work}/up", "--", "true"), sf("collect", "fetch.ini")]
+            before = octets()
+            wait_for("both ways", lambda: all(n - b > mib << 14 for n, b in zip(octets(), before)), 60)
+            before, t0 = octets(), time.monotonic()
+            both = answers(seconds)
+            spent = time.monotonic() - t0
+            both["link_mbit_s"] = dict(zip(("to_agent", "from_agent"), (round((n - b) * 8e-6 / spent, 2)
+                                                                        for n, b in zip(octets(), before))))
+            both["load"] = round(os.getloadavg()[0], 1)
+            for p in (sweep, *busy):
+                if p.poll() is not None:
+                    die(f"agent: {p.args[-1]} was over before the end: " +
+                        "".join(open(f"{d}-{k}.log").read()[-300:] for k in ("sweep", "exec", "collect")))
+            for p in (sweep, *busy, agent, coord):
+                self.end(p)
+            rows.append({"link": rate, "idle": idle, "both_ways": both})
         return rows
 
     def unchanged(self):

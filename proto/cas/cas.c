@@ -5,12 +5,14 @@
 #include <endian.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "proto/base/clean.h"
@@ -701,21 +703,42 @@ static void give_back(const struct cas_put *p)
     }
 }
 
+/* What the file of a put still wants of the disk. */
+static uint64_t wanted(const struct cas_put *p)
+{
+    struct stat st;
+    uint64_t own = p->fd >= 0 && fstat(p->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+    return own < p->size_b ? p->size_b - own : 0;
+}
+
+/* Take the space of the whole from the disk. tmpfs would make its pages, as much work as to write them and all of it before the
+ * first byte: there the space is booked, beside what other open puts have booked. -errno. */
+static int take_space(const struct cas_put *p)
+{
+    struct statfs fs;
+    uint64_t sum = 0;
+    if (!p->size_b)
+        return 0;
+    if (fstatfs(p->fd, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
+        return -posix_fallocate(p->fd, 0, (off_t)p->size_b);
+    for (const struct cas_put *q = p->cas->puts; q; q = q->next)
+        sum += wanted(q);
+    /* no f_blocks: without a limit */
+    if (fs.f_blocks && sum > (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize)
+        return -ENOSPC;
+    return ftruncate(p->fd, (off_t)p->size_b) < 0 ? -errno : 0;
+}
+
 /* Reserve the space of the whole; what is reserved or written of it already counts. Puts that nobody works on give way when that
  * would be enough. Refused, one that is resumed keeps what is written of it. */
 static int reserve(struct cas_put *p)
 {
-    struct stat st;
     struct statvfs fs;
-    int r = p->size_b ? -posix_fallocate(p->fd, 0, (off_t)p->size_b) : 0;
-    if (r == -ENOSPC && p->cas->n_idle && fstat(p->fd, &st) == 0 &&
-        statvfs(p->cas->dir, &fs) == 0) {
-        uint64_t own = (uint64_t)st.st_blocks * 512;
-        uint64_t need = own < p->size_b ? p->size_b - own : 0;
-        if (need <= (uint64_t)fs.f_bavail * fs.f_frsize + p->cas->idle_b) {
-            idle_drop_all(p->cas);
-            r = -posix_fallocate(p->fd, 0, (off_t)p->size_b);
-        }
+    int r = take_space(p);
+    if (r == -ENOSPC && p->cas->n_idle && statvfs(p->cas->dir, &fs) == 0 &&
+        wanted(p) <= (uint64_t)fs.f_bavail * fs.f_frsize + p->cas->idle_b) {
+        idle_drop_all(p->cas);
+        r = take_space(p);
     }
     if (r < 0 && p->resumed)
         give_back(p);

@@ -90,7 +90,7 @@ ssize_t cas_read(const struct cas *c, const struct id *id, uint64_t index, void 
 int cas_open_item(const struct cas *c, const struct id *id, uint64_t *ret_size, struct err *e);
 
 /* Begin or resume a put. hashes: n = ceil(size/1 MiB) of them, copied; -SF_EINTEGRITY unless they
- * give the id. Space is reserved at once: -ENOSPC when the disk or the cap (after evicting what is
+ * give the id. Space is reserved at once (on tmpfs booked: what other open puts want counts, what other programs take later does not): -ENOSPC when the disk or the cap (after evicting what is
  * unpinned, oldest first) has no room, -EFBIG when it alone is larger than the cap. -EEXIST when it
  * is here already, -EBUSY when this id is being put. What an earlier put of it holds counts as its space, and is kept when there is
  * no room for the rest (-ENOSPC). One owner; end it with cas_commit or

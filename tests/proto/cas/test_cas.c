@@ -1,9 +1,11 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "proto/base/clean.h"
@@ -337,6 +339,45 @@ Test(cas, a_put_that_is_refused_for_space_when_it_begins_again_keeps_what_came)
     cas_free(&s);
     free(c[0].p);
     free(c[1].p);
+}
+
+/* Two large ones, of which the disk has room for one. */
+Test(cas, a_put_on_tmpfs_books_its_space_and_takes_none_before_its_bytes)
+{
+    struct statfs fs;
+    struct stat st;
+    struct cas *s = NULL;
+    struct cas_put *p = NULL, *q = NULL;
+    struct err e = { 0 };
+    char dir[] = "/dev/shm/siofleet-cas.XXXXXX", hex[ID_HEX_LEN], path[400];
+    if (statfs("/dev/shm", &fs) < 0 || fs.f_type != TMPFS_MAGIC || !fs.f_blocks)
+        cr_skip_test("/dev/shm is no tmpfs with a limit");
+    uint64_t n = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / CID_CHUNK * 6 / 10;
+    if (n < 10 || !mkdtemp(dir))
+        cr_skip_test("/dev/shm has no room");
+    struct id *hashes = calloc(n, sizeof(*hashes)), one, other;
+    uint8_t *chunk = calloc(1, CID_CHUNK);
+    for (uint64_t i = 0; i < n; i++)
+        hash_bytes("other", 5, &hashes[i]);
+    cid_of_chunks(n * CID_CHUNK, hashes, n, &other);
+    hash_bytes(chunk, CID_CHUNK, &hashes[0]);
+    cid_of_chunks(n * CID_CHUNK, hashes, n, &one);
+    cr_expect_eq(cas_open(dir, 0, &s, &e), 0);
+    cr_expect_eq(cas_begin(s, &one, n * CID_CHUNK, hashes, n, &p, &e), 0, "%s", e.text);
+    id_hex(&one, hex);
+    snprintf(path, sizeof(path), "%s/partial/%s", dir, hex);
+    cr_expect(stat(path, &st) == 0 && st.st_blocks == 0);
+    cr_expect_eq(cas_put_chunk(p, 0, chunk, CID_CHUNK, &e), 0);
+    hashes[0] = hashes[1];
+    cr_expect_eq(cas_begin(s, &other, n * CID_CHUNK, hashes, n, &q, &e), -ENOSPC);
+    cr_expect(strstr(e.text, "cannot reserve") != NULL, "%s", e.text);
+    cas_put_close(&p, true);
+    cr_expect_eq(cas_begin(s, &other, n * CID_CHUNK, hashes, n, &q, &e), 0, "%s", e.text);
+    cas_put_close(&q, false);
+    cas_free(&s);
+    dir_remove(dir, NULL);
+    free(hashes);
+    free(chunk);
 }
 
 Test(cas, what_was_removed_from_its_directory_can_be_put_again)

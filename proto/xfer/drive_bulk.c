@@ -179,9 +179,9 @@ static void want(struct xfers *x, struct in *in, uint64_t now_ms)
 
 void xfers_bulk_begin(struct xfers *x, struct in *in, uint64_t now_ms)
 {
-    if (!in->put || in->checking || in->flow || !x->store.put_write || in->bulk_broken >= BROKEN_MAX ||
-        !(features(x, in->peer) & WIRE_BULK) || now_ms < x->bulk_off_ms ||
-        missing(x, in) < BULK_MIN_B)
+    if (!in->put || in->checking || in->flow || !x->store.put_write ||
+        in->bulk_broken >= BROKEN_MAX || !(features(x, in->peer) & WIRE_BULK) ||
+        now_ms < x->bulk_off_ms || missing(x, in) < BULK_MIN_B)
         return;
     in->bulk = BULK_WANTED;
     put_off(in, 0, now_ms);

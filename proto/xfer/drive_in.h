@@ -1,4 +1,4 @@
-/* Inside of drive.c and drive_bulk.c. */
+/* Inside of drive.c, drive_take.c, drive_give.c and drive_bulk.c. */
 #pragma once
 #include "proto/bulk/bulk.h"
 #include "proto/lib/zio.h"
@@ -105,11 +105,39 @@ struct xfers {
 int xfers_send(struct xfers *x, uint64_t peer, const struct msg *m);
 void xfers_send_fail(struct xfers *x, uint64_t peer, uint64_t req, const struct id *id, int code,
                      const char *text);
+/* Whoever owns it hears of an end: what ops.ended says, 0 without one. */
+int xfers_tell_end(struct xfers *x, const struct xfers_end *end, struct err *e);
+/* The last act of a public call: the dead go, unless it was called from another one. */
+void xfers_bury(struct xfers *x);
+
+/* drive_take.c */
 struct in *xfers_find_in(struct xfers *x, const struct id *id);
 /* A step of its machine and everything that follows from it. */
 void xfers_in_step(struct xfers *x, struct in *in, const struct xfer_event *ev, uint64_t now_ms);
 /* Its artefact is whole and nobody else holds its put: make it durable. */
 void xfers_in_commit(struct xfers *x, struct in *in, uint64_t now_ms);
+/* Commit what is due, as many at a time as fit. */
+void xfers_commit_due(struct xfers *x, uint64_t now_ms);
+/* What the haves acknowledge is durable, or their puts fail. */
+void xfers_settle(struct xfers *x);
+/* Its put is open (r < 0: is not, as e says). What an interrupted one left is looked at, a piece in each call, since it may be
+ * gigabytes; then what is missing is asked for. */
+void xfers_in_check(struct xfers *x, struct in *in, int r, struct err *e, uint64_t now_ms);
+/* It has ended: code 0 = whole, else why not. */
+void xfers_in_end(struct xfers *x, struct in *in, int code, const char *text);
+void xfers_put_offered(struct xfers *x, uint64_t peer, const struct msg_put_offer *o,
+                       uint64_t now_ms);
+
+/* drive_give.c */
+struct sender *xfers_find_sender(struct xfers *x, uint64_t peer, const struct id *id);
+/* A peer asks for hashes or chunks. */
+void xfers_asked(struct xfers *x, uint64_t peer, const struct msg_get *g, uint64_t now_ms);
+/* Send what is owed, a little of each. A peer whose queue is full is left alone until the next time, and so is a budget of chunks:
+ * each is read and packed here. Returns true when more could be sent at once. */
+bool xfers_pump(struct xfers *x, uint64_t now_ms);
+void xfers_send_offer(struct xfers *x, struct offer *o, uint64_t now_ms);
+/* It has ended: code 0 = the peer has it, else why not. */
+void xfers_offer_end(struct xfers *x, struct offer *o, int code, const char *text);
 
 /* drive_bulk.c */
 /* Its put is open: chunks may come by bulk. True = then ask for none over the link. */

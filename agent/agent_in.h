@@ -10,6 +10,7 @@
 #include "agent/cgroup.h"
 #include "agent/core.h"
 #include "agent/facts.h"
+#include "agent/grow.h"
 #include "agent/product.h"
 #include "agent/runner.h"
 #include "agent/spool.h"
@@ -44,7 +45,7 @@ struct run {
     struct spool_end end;
     struct products products;
     bool offering;
-    struct grow *grow; /* a log that leaves while it grows; NULL = none */
+    struct grow *grow[GROW_FILES]; /* logs that leave while they grow; NULL = none */
 };
 
 /* What the coordinator was told that is here. */

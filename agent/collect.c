@@ -64,9 +64,11 @@ static const char *base_name(const char *path)
 }
 
 /* Every file of the run, the log first. */
-static int list_files(const char *dir, const json_t *log, json_t **ret, struct err *e)
+static int list_files(const char *dir, const json_t *run, json_t **ret, struct err *e)
 {
-    const char *name = json_string_value(json_object_get(log, "path"));
+    const json_t *log = json_object_get(run, "log"), *text = json_object_get(run, "text");
+    const char *name = json_string_value(json_object_get(log, "path")),
+               *text_name = json_string_value(json_object_get(text, "path"));
     CLEANUP(freep) char *from = path_fmt("%s/out/run-0001", dir);
     DIR *d = from ? opendir(from) : NULL;
     if (!d)
@@ -81,8 +83,11 @@ static int list_files(const char *dir, const json_t *log, json_t **ret, struct e
         CLEANUP(freep) char *rel = path_fmt("out/run-0001/%s", x->d_name);
         json_t *f = json_pack("{s:o, s:s, s:o}", "name", json_str(x->d_name), "kind",
                               is_log ? "log" : "file", "path", json_str(rel));
-        if (is_log) /* it may have left already: then nobody can hash it here */
+        /* these may have left already: then nobody can hash them here */
+        if (is_log)
             json_object_set(f, "id", json_object_get(log, "id"));
+        else if (text_name && !strcmp(x->d_name, text_name))
+            json_object_set(f, "id", json_object_get(text, "id"));
         json_array_insert_new(files, is_log ? 0 : json_array_size(files), f);
     }
     closedir(d);
@@ -93,12 +98,16 @@ static int list_files(const char *dir, const json_t *log, json_t **ret, struct e
 /* Paths of this host are of no use elsewhere: the files' names stand for them. */
 static void make_portable(json_t *r, uint64_t no)
 {
-    json_t *log = json_object_get(r, "log"), *w;
+    static const char *const logs[] = { "log", "text" };
+    json_t *w;
     size_t i;
     json_object_set_new(r, "run", json_u64(no));
-    if (json_is_object(log))
-        json_object_set_new(log, "path",
-                            json_str(base_name(json_string_value(json_object_get(log, "path")))));
+    for (i = 0; i < ARRAY_LEN(logs); i++) {
+        json_t *log = json_object_get(r, logs[i]);
+        const char *p = json_string_value(json_object_get(log, "path"));
+        if (p)
+            json_object_set_new(log, "path", json_str(base_name(p)));
+    }
     json_array_foreach (json_object_get(r, "workload"), i, w) {
         const char *p = json_string_value(json_object_get(w, "path"));
         if (p)
@@ -110,12 +119,13 @@ int collect_task(const char *dir, const json_t *spec, const json_t *run, struct 
 {
     CLEANUP(freep)
     char *ini = path_fmt("%s/run.ini", dir), *out = path_fmt("%s/out", dir),
-         *info = path_fmt("%s/info.json", dir), *growing = path_fmt("%s/" GROW_FILE, dir);
+         *info = path_fmt("%s/info.json", dir), *growing = path_fmt("%s/" GROW_FILE, dir),
+         *growing_text = path_fmt("%s/" GROW_TEXT, dir);
     struct collect_conf conf = { 0 };
     CLEANUP(json_decrefp) json_t *doc = NULL;
     json_t *files = NULL;
     uint64_t no = 0;
-    if (!ini || !out || !info || !growing)
+    if (!ini || !out || !info || !growing || !growing_text)
         return err_sys(e, ENOMEM, "%s", dir);
     struct sigaction sa = { .sa_handler = on_term };
     sigaction(SIGTERM, &sa, NULL);
@@ -125,7 +135,9 @@ int collect_task(const char *dir, const json_t *spec, const json_t *run, struct 
         r = write_ini(ini, spec, run, e);
     if (r == 0) {
         r = conf_load(ini, &conf, e);
-        struct collect_opts o = { .out = out, .jobs = 1, .growing = growing };
+        struct collect_opts o = {
+            .out = out, .jobs = 1, .growing = growing, .growing_text = growing_text
+        };
         if (r == 0)
             r = collect_local(&conf, &o, &doc, e);
         conf_clear(&conf);
@@ -134,7 +146,7 @@ int collect_task(const char *dir, const json_t *spec, const json_t *run, struct 
         return r;
     json_t *one = json_array_get(json_object_get(doc, "runs"), 0);
     make_portable(one, no);
-    r = list_files(dir, json_object_get(one, "log"), &files, e);
+    r = list_files(dir, one, &files, e);
     if (r < 0)
         return r;
     json_object_set_new(doc, "files", files);

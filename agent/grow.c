@@ -18,7 +18,10 @@
 
 enum { PIECES_TURN = 8, FULL_RETRY_MS = 5, NOTE_MAX = 1000 };
 
+static const char *const names[GROW_FILES] = { GROW_FILE, GROW_TEXT };
+
 struct grow {
+    const char *name; /* of names */
     struct id stream;
     struct stream_send s;
     int fd;
@@ -39,12 +42,11 @@ static void grow_free(struct grow **gp)
 }
 
 /* Durable before anything is freed: what is gone here must never be asked for. */
-static int note(const struct run *r, uint64_t freed_b, struct err *e)
+static int note(const struct run *r, const struct grow *g, uint64_t freed_b, struct err *e)
 {
-    const struct grow *g = r->grow;
     char hex[ID_HEX_LEN];
     id_hex(&g->stream, hex);
-    CLEANUP(freep) char *path = path_fmt("%s/" GROW_NOTE, r->dir);
+    CLEANUP(freep) char *path = path_fmt("%s/%s" GROW_NOTE, r->dir, g->name);
     CLEANUP(freep)
     char *text = path_fmt("{\"stream\":\"%s\",\"inode\":%" PRIu64 ",\"freed_b\":%" PRIu64 "}\n",
                           hex, g->ino, freed_b);
@@ -52,33 +54,34 @@ static int note(const struct run *r, uint64_t freed_b, struct err *e)
                         : err_sys(e, ENOMEM, "%s", r->dir);
 }
 
-static int open_file(const struct run *r)
+static int open_file(const struct run *r, const char *name)
 {
-    CLEANUP(freep) char *path = path_fmt("%s/" GROW_FILE, r->dir);
+    CLEANUP(freep) char *path = path_fmt("%s/%s", r->dir, name);
     return path ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -1;
 }
 
-static void begin(struct run *r, uint64_t ino)
+static void begin(struct run *r, size_t which, uint64_t ino)
 {
     struct err e = { 0 };
     struct grow *g = calloc(1, sizeof(*g));
     if (!g)
         return;
     random_bytes(&g->stream, sizeof(g->stream));
+    g->name = names[which];
     g->ino = ino;
-    g->fd = open_file(r);
+    g->fd = open_file(r, g->name);
     stream_send_init(&g->s, 0);
-    r->grow = g;
-    if (g->fd < 0 || note(r, 0, &e) < 0)
-        grow_free(&r->grow); /* it is tried again, or goes whole at the end */
+    r->grow[which] = g;
+    if (g->fd < 0 || note(r, g, 0, &e) < 0)
+        grow_free(&r->grow[which]); /* it is tried again, or goes whole at the end */
     else
         log_info("task %" PRIu64 ": its log goes to the coordinator while it is written",
                  r->g.key.task);
 }
 
-void agent_grow_load(struct run *r)
+static void load(struct run *r, size_t which)
 {
-    CLEANUP(freep) char *path = path_fmt("%s/" GROW_NOTE, r->dir);
+    CLEANUP(freep) char *path = path_fmt("%s/%s" GROW_NOTE, r->dir, names[which]);
     CLEANUP(buf_clear) struct buf b = BUF_INIT(NOTE_MAX);
     if (!path || file_read(path, &b, NULL) < 0)
         return;
@@ -92,9 +95,16 @@ void agent_grow_load(struct run *r)
         free(g);
         return;
     }
-    g->fd = open_file(r);
+    g->name = names[which];
+    g->fd = open_file(r, g->name);
     stream_send_init(&g->s, freed);
-    r->grow = g;
+    r->grow[which] = g;
+}
+
+void agent_grow_load(struct run *r)
+{
+    for (size_t i = 0; i < GROW_FILES; i++)
+        load(r, i);
 }
 
 static void send_drop(struct agent *a, const struct grow *g)
@@ -103,39 +113,44 @@ static void send_drop(struct agent *a, const struct grow *g)
     link_send(a->link, COORDINATOR, &m, NULL); /* lost: the coordinator drops it by itself, later */
 }
 
+static void close_one(struct agent *a, struct grow **g, bool drop)
+{
+    if (*g && drop && (*g)->s.state != STREAM_DONE)
+        send_drop(a, *g);
+    grow_free(g);
+}
+
 void agent_grow_close(struct agent *a, struct run *r, bool drop)
 {
-    if (r->grow && drop && r->grow->s.state != STREAM_DONE)
-        send_drop(a, r->grow);
-    grow_free(&r->grow);
+    for (size_t i = 0; i < GROW_FILES; i++)
+        close_one(a, &r->grow[i], drop);
 }
 
 void agent_grow_look(struct agent *a, struct run *r)
 {
-    struct stat st;
-    struct grow *g = r->grow;
-    CLEANUP(freep) char *path = path_fmt("%s/" GROW_FILE, r->dir ? r->dir : "");
-    if (!r->dir || !path || r->g.kind != CORE_COLLECT || stat(path, &st) < 0)
-        return;
-    if (g && g->ino != st.st_ino) { /* the run is made once more, from its start */
-        agent_grow_close(a, r, true);
-        g = NULL;
+    for (size_t i = 0; r->dir && r->g.kind == CORE_COLLECT && i < GROW_FILES; i++) {
+        struct stat st;
+        struct grow **g = &r->grow[i];
+        CLEANUP(freep) char *path = path_fmt("%s/%s", r->dir, names[i]);
+        if (!path || stat(path, &st) < 0)
+            continue;
+        if (*g && (*g)->ino != st.st_ino) /* the run is made once more, from its start */
+            close_one(a, g, true);
+        if (*g)
+            stream_send_grew(&(*g)->s, (uint64_t)st.st_size);
+        else if (a->features & WIRE_STREAM && st.st_size >= GROW_FROM_B)
+            begin(r, i, st.st_ino);
     }
-    if (g)
-        stream_send_grew(&g->s, (uint64_t)st.st_size);
-    else if (a->features & WIRE_STREAM && st.st_size >= GROW_FROM_B)
-        begin(r, st.st_ino);
 }
 
 /* What is durable there is not needed here. */
-static void free_bytes(const struct run *r)
+static void free_bytes(const struct run *r, struct grow *g)
 {
-    struct grow *g = r->grow;
     struct err e = { 0 };
     uint64_t to = g->s.durable_b;
     if (g->unfreeable || g->s.state != STREAM_FLOW || to < g->s.freed_b + GROW_FREE_B)
         return;
-    if (note(r, to, &e) < 0) {
+    if (note(r, g, to, &e) < 0) {
         log_warn("task %" PRIu64 ": %s", r->g.key.task, e.text);
         g->unfreeable = true;
         return;
@@ -150,10 +165,20 @@ static void free_bytes(const struct run *r)
     g->s.freed_b = to;
 }
 
-static int send_what(struct agent *a, struct run *r, enum stream_what what, uint64_t off,
-                     uint64_t n)
+/* The product that it becomes; NULL before the child has ended. */
+static const struct product *becomes(const struct run *r, const struct grow *g)
 {
-    struct grow *g = r->grow;
+    struct stat st;
+    for (size_t i = 0; i < r->products.n; i++)
+        if (r->products.v[i].grown && stat(r->products.v[i].path, &st) == 0 && st.st_ino == g->ino)
+            return &r->products.v[i];
+    return NULL;
+}
+
+static int send_what(struct agent *a, const struct run *r, const struct grow *g,
+                     enum stream_what what, uint64_t off, uint64_t n)
+{
+    const char *kind = g->name == names[0] ? "log" : "file";
     uint8_t piece[STREAM_PIECE];
     struct msg m = { 0 };
     if (what == STREAM_SEND_DATA) {
@@ -167,33 +192,30 @@ static int send_what(struct agent *a, struct run *r, enum stream_what what, uint
     } else if (what == STREAM_SEND_OPEN) {
         m.type = M_STREAM_OPEN;
         m.stream_open = (struct msg_stream_open){
-            .stream = g->stream, .freed_b = g->s.freed_b, .kind = "log", .name = ""
+            .stream = g->stream, .freed_b = g->s.freed_b, .kind = kind, .name = ""
         };
     } else {
+        const struct product *x = becomes(r, g);
         m.type = M_STREAM_END;
         m.stream_end = (struct msg_stream_end){ .stream = g->stream,
                                                 .freed_b = g->s.freed_b,
                                                 .size_b = g->s.grown_b,
                                                 .id = g->id,
-                                                .kind = "log",
-                                                .name = "" };
+                                                .kind = kind,
+                                                .name = x ? x->name : "" };
     }
-    for (size_t i = 0; what == STREAM_SEND_END && i < r->products.n; i++)
-        if (r->products.v[i].grown)
-            m.stream_end.name = r->products.v[i].name;
     return link_send(a->link, COORDINATOR, &m, NULL);
 }
 
-static void pump(struct agent *a, struct run *r, uint64_t now)
+static void pump(struct agent *a, const struct run *r, struct grow *g, uint64_t now)
 {
-    struct grow *g = r->grow;
     g->full = false;
     for (int i = 0; i < PIECES_TURN; i++) {
         uint64_t off = 0, n = 0;
         enum stream_what what = stream_send_next(&g->s, now, &off, &n);
         if (what == STREAM_SEND_NOTHING)
             return;
-        int rc = send_what(a, r, what, off, n);
+        int rc = send_what(a, r, g, what, off, n);
         g->full = rc < 0;
         if (rc < 0) /* the queue is full, the link is down, the disk is ill: again in a moment */
             return;
@@ -206,14 +228,16 @@ int64_t agent_grow_pump(struct agent *a)
 {
     uint64_t now = clock_mono_ms();
     int64_t wait = -1;
-    for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
-        struct run *r = &a->runs[i];
-        if (!r->used || r->over || !r->grow || r->grow->fd < 0 || !link_is_up(a->link) ||
-            !(a->features & WIRE_STREAM))
+    if (!link_is_up(a->link) || !(a->features & WIRE_STREAM))
+        return -1;
+    for (size_t i = 0; i < CORE_TASKS_MAX * GROW_FILES; i++) {
+        struct run *r = &a->runs[i / GROW_FILES];
+        struct grow *g = r->grow[i % GROW_FILES];
+        if (!r->used || r->over || !g || g->fd < 0)
             continue;
-        pump(a, r, now);
-        free_bytes(r);
-        int64_t ms = r->grow->full ? FULL_RETRY_MS : stream_send_wait(&r->grow->s, now);
+        pump(a, r, g, now);
+        free_bytes(r, g);
+        int64_t ms = g->full ? FULL_RETRY_MS : stream_send_wait(&g->s, now);
         if (wait < 0 || (ms >= 0 && ms < wait))
             wait = ms;
     }
@@ -226,9 +250,9 @@ bool agent_grow_msg(struct agent *a, const struct msg *m)
         return false;
     const struct id *stream =
         m->type == M_STREAM_AT ? &m->stream_at.stream : &m->stream_over.stream;
-    for (size_t i = 0; i < CORE_TASKS_MAX; i++) {
-        struct run *r = &a->runs[i];
-        struct grow *g = r->used ? r->grow : NULL;
+    for (size_t i = 0; i < CORE_TASKS_MAX * GROW_FILES; i++) {
+        struct run *r = &a->runs[i / GROW_FILES];
+        struct grow *g = r->used ? r->grow[i % GROW_FILES] : NULL;
         if (!g || !id_eq(&g->stream, stream))
             continue;
         if (m->type == M_STREAM_AT) {
@@ -248,21 +272,31 @@ bool agent_grow_msg(struct agent *a, const struct msg *m)
 
 void agent_grow_up(struct agent *a)
 {
-    for (size_t i = 0; i < CORE_TASKS_MAX; i++)
-        if (a->runs[i].used && a->runs[i].grow)
-            stream_send_up(&a->runs[i].grow->s);
+    for (size_t i = 0; i < CORE_TASKS_MAX * GROW_FILES; i++) {
+        struct run *r = &a->runs[i / GROW_FILES];
+        if (r->used && r->grow[i % GROW_FILES])
+            stream_send_up(&r->grow[i % GROW_FILES]->s);
+    }
+}
+
+static struct grow *find(const struct run *r, const struct product *x)
+{
+    struct stat st;
+    for (size_t i = 0; i < GROW_FILES; i++)
+        if (r->grow[i] && stat(x->path, &st) == 0 && st.st_ino == r->grow[i]->ino)
+            return r->grow[i];
+    return NULL;
 }
 
 bool agent_grow_is(struct run *r, const struct product *x)
 {
-    struct stat st;
-    return r->grow && r->grow->fd >= 0 && x->told && stat(x->path, &st) == 0 &&
-           st.st_ino == r->grow->ino;
+    const struct grow *g = x->told ? find(r, x) : NULL;
+    return g && g->fd >= 0;
 }
 
 int agent_grow_end(struct agent *a, struct run *r, const struct product *x, struct err *e)
 {
-    struct grow *g = r->grow;
+    struct grow *g = find(r, x);
     struct stat st;
     if (a->welcomed && !(a->features & WIRE_STREAM))
         return err_set(e, SF_EINTEGRITY, "%s: the coordinator takes no growing logs any more",

@@ -1,10 +1,10 @@
 /* A log that goes to the coordinator while it is written (proto/xfer/stream.h), so that a collection of hours needs no
  * room for all of it here.
  *
- * The task's child gives its growing file a second name in the task's folder, GROW_FILE. Once that file is GROW_FROM_B
- * long it is sent; what is durable at the coordinator is freed, GROW_FREE_B at a time, by punching holes. GROW_NOTE in
- * the same folder says under which name it goes and how far it is freed, so that a restarted agent goes on. Shorter
- * files, and those for a coordinator that takes no streams, go whole at the end, as ever.
+ * The task's child gives a growing file a second name in the task's folder, GROW_FILE or GROW_TEXT. Once that file is
+ * GROW_FROM_B long it is sent; what is durable at the coordinator is freed, GROW_FREE_B at a time, by punching holes. A note
+ * in the same folder (that name and GROW_NOTE) says under which name it goes and how far it is freed, so that a restarted
+ * agent goes on. Shorter files, and those for a coordinator that takes no streams, go whole at the end, as ever.
  *
  * On a file system without holes it is sent all the same, and only not freed.
  */
@@ -15,10 +15,11 @@
 #include "proto/base/err.h"
 #include "proto/wire/msg.h"
 
-#define GROW_FILE "growing"
-#define GROW_NOTE "growing.json"
+#define GROW_FILE "growing"      /* the log */
+#define GROW_TEXT "growing-text" /* with tracer = both: the text beside it */
+#define GROW_NOTE ".json"        /* behind either name */
 
-enum { GROW_FROM_B = 4 << 20, GROW_FREE_B = 4 << 20 };
+enum { GROW_FROM_B = 4 << 20, GROW_FREE_B = 4 << 20, GROW_FILES = 2 };
 
 struct agent;
 struct run;
@@ -34,7 +35,7 @@ int64_t agent_grow_pump(struct agent *a);
 bool agent_grow_msg(struct agent *a, const struct msg *m);
 /* A new connection. */
 void agent_grow_up(struct agent *a);
-/* Whether x, whose id its child has told, is the file that goes this way; then nothing more is written to it. */
+/* Whether x, whose id its child has told, is a file that goes this way; then nothing more is written to it. */
 bool agent_grow_is(struct run *r, const struct product *x);
 /* 1 = the coordinator has it whole, 0 = not yet, -SF_EINTEGRITY = it never will. */
 int agent_grow_end(struct agent *a, struct run *r, const struct product *x, struct err *e);

@@ -115,6 +115,17 @@ static json_t *host_facts(void)
                      (int)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+static json_t *log_json(const struct stack_log *l, uint64_t dropped)
+{
+    char hex[ID_HEX_LEN];
+    if (!l->name[0])
+        return json_null();
+    id_hex(&l->id, hex);
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "id", hex, "path", l->name, "bytes",
+                     json_u64(l->bytes), "events", json_u64(l->events), "dropped",
+                     json_u64(dropped), "devices", json_u64(l->devices));
+}
+
 static json_t *phases_json(const struct stack_phases *p)
 {
     return json_pack("{s:o, s:o, s:o, s:o}", "boot_ms", json_u64(p->boot_ms), "ready_ms",
@@ -125,16 +136,17 @@ static json_t *phases_json(const struct stack_phases *p)
 /* Paths in a run's own result are relative to its folder; the document has them whole. */
 static json_t *absolute(const struct collection *k, unsigned run, json_t *r)
 {
-    char *paths[] = { NULL };
-    (void)paths;
-    json_t *log = json_object_get(r, "log");
-    const char *p = json_string_value(json_object_get(log, "path"));
-    if (p) {
-        CLEANUP(freep) char *full = path_fmt("%s/run-%04u/%s", k->out, run, p);
-        json_object_set_new(log, "path", json_str(full));
-    }
+    static const char *const logs[] = { "log", "text" };
     size_t i;
     json_t *w;
+    for (i = 0; i < ARRAY_LEN(logs); i++) {
+        json_t *log = json_object_get(r, logs[i]);
+        const char *p = json_string_value(json_object_get(log, "path"));
+        if (p) {
+            CLEANUP(freep) char *full = path_fmt("%s/run-%04u/%s", k->out, run, p);
+            json_object_set_new(log, "path", json_str(full));
+        }
+    }
     json_array_foreach (json_object_get(r, "workload"), i, w) {
         const char *wp = json_string_value(json_object_get(w, "path"));
         if (wp) {
@@ -151,14 +163,15 @@ static json_t *lost_log(const struct stack_result *r)
     if (!r->dropped)
         return NULL;
     return json_pack("{s:n, s:n, s:n, s:o, s:o, s:o}", "id", "path", "bytes", "events",
-                     json_u64(r->events), "dropped", json_u64(r->dropped), "devices",
-                     json_u64(r->devices));
+                     json_u64(r->log.events), "dropped", json_u64(r->dropped), "devices",
+                     json_u64(r->log.devices));
 }
 
 static json_t *failed_run(unsigned run, unsigned retries, const char *status, const char *text)
 {
-    return json_pack("{s:i, s:s, s:i, s:n, s:n, s:[], s:o}", "run", (int)run, "status", status,
-                     "retries", (int)retries, "log", "phases", "workload", "error", json_str(text));
+    return json_pack("{s:i, s:s, s:i, s:n, s:n, s:[], s:o, s:n}", "run", (int)run, "status", status,
+                     "retries", (int)retries, "log", "phases", "workload", "error", json_str(text),
+                     "text");
 }
 
 /* ---- one run, in a process of its own */
@@ -200,23 +213,17 @@ static int attempt(const struct collection *k, unsigned run, unsigned n, bool kv
                              .kvm = kvm,
                              .keep = k->o->keep && run == k->c->runs,
                              .growing = k->o->growing,
+                             .growing_text = k->o->growing_text,
                              .vm_dir = vm.dir,
                              .stop = &collect_stop };
     struct stack_result res;
     r = stack_run(k->c, &env, part, &res, e);
     if (r == 0) {
-        char log_id[ID_HEX_LEN];
-        id_hex(&res.log_id, log_id);
-        json_t *log =
-            res.log_name[0]
-                ? json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "id", log_id, "path", res.log_name,
-                            "bytes", json_u64(res.log_bytes), "events", json_u64(res.events),
-                            "dropped", json_u64(res.dropped), "devices", json_u64(res.devices))
-                : json_null();
         json_t *doc =
-            json_pack("{s:i, s:s, s:i, s:o, s:o, s:O, s:n, s:s}", "run", (int)run, "status", "done",
-                      "retries", (int)n, "log", log, "phases", phases_json(&res.phases), "workload",
-                      res.workload, "error", "accel", kvm ? "kvm" : "tcg");
+            json_pack("{s:i, s:s, s:i, s:o, s:o, s:O, s:n, s:s, s:o}", "run", (int)run, "status",
+                      "done", "retries", (int)n, "log", log_json(&res.log, res.dropped), "phases",
+                      phases_json(&res.phases), "workload", res.workload, "error", "accel",
+                      kvm ? "kvm" : "tcg", "text", log_json(&res.text, 0));
         json_t *prov =
             json_pack("{s:s, s:s, s:o, s:O, s:{s:s, s:s, s:s}}", "collection", k->id, "accel",
                       kvm ? "kvm" : "tcg", "host", host_facts(), "commands", res.commands, "qemu",

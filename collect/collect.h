@@ -16,9 +16,9 @@ struct collect_opts {
     bool keep;       /* leave the last guest up until it is stopped */
     bool no_prepare; /* fail instead of building QEMU or the image */
     uint64_t jobs;   /* stacks at once; 0 = as cores and memory allow */
-    /* A second name that the binary log has from its start, for somebody who carries it off while it grows and punches
-     * holes where it has been; NULL = none. Of one run at a time. */
-    const char *growing;
+    /* A second name that the log has from its start, for somebody who carries it off while it grows and punches holes where
+     * it has been; NULL = none. Of one run at a time. growing_text: likewise of the text beside a ring's log (tracer = both). */
+    const char *growing, *growing_text;
 };
 
 /* *ret: the siofleet.collection/1 document, also when runs failed (then the return value is -SF_EFAILED with the

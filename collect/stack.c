@@ -245,7 +245,8 @@ static int start(struct stack *s, struct err *e)
     }
     if (has_text(c)) {
         CLEANUP(freep) char *path = path_fmt("%s/run.log", s->dir);
-        r = path ? text_new(path, c->tracer == TRACER_BOTH ? NULL : s->env->growing, &s->text, e)
+        r = path ? text_new(path, c->tracer == TRACER_BOTH ? s->env->growing_text : s->env->growing,
+                            &s->text, e)
                  : err_set(e, ENOMEM, "log");
         if (r < 0)
             return r;

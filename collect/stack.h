@@ -21,9 +21,10 @@ struct stack_env {
     const char *disk;   /* the guest's disk image, left as it is; NULL = none */
     bool ssh;           /* the disk has sshd: made reachable */
     bool kvm;
-    bool keep;           /* leave the guest up after the workload until *stop */
-    const char *growing; /* second name of the log while it is written (tracer = both: the ring's), NULL = none */
-    const char *vm_dir;  /* state folder of this stack: console socket, pids */
+    bool keep;                         /* leave the guest up after the workload until *stop */
+    const char *growing;               /* second name of the log while it is written, NULL = none */
+    const char *growing_text;          /* tracer = both: of the text beside the ring's */
+    const char *vm_dir;                /* state folder of this stack: console socket, pids */
     const volatile sig_atomic_t *stop; /* set = cancel (or end of keep) */
 };
 
@@ -31,11 +32,16 @@ struct stack_phases {
     uint64_t boot_ms, ready_ms, measured_ms, stop_ms;
 };
 
+struct stack_log {
+    char name[32]; /* inside the run's folder; "" = none */
+    struct id id;
+    uint64_t bytes, events, devices;
+};
+
 struct stack_result {
     struct stack_phases phases;
-    char log_name[32]; /* inside the run's folder; "" = no log */
-    struct id log_id;
-    uint64_t log_bytes, events, dropped, devices;
+    struct stack_log log, text; /* text: beside a ring's log (tracer = both) */
+    uint64_t dropped;
     json_t *workload; /* [{name,exit,path}] */
     json_t *commands; /* {name: [argv]} */
     bool workload_failed;

@@ -138,6 +138,15 @@ int trace_stop(struct stack *s, struct err *e)
     return r < 0 || !has_text(s->c) ? r : set_text_events(s, false, e);
 }
 
+static struct stack_log log_of(const char *name, const struct sink_result *r)
+{
+    struct stack_log l = {
+        .id = r->id, .bytes = r->bytes, .events = r->events, .devices = r->devices
+    };
+    snprintf(l.name, sizeof(l.name), "%s", name);
+    return l;
+}
+
 int take_log(struct stack *s, struct err *e)
 {
     struct stack_result *res = s->res;
@@ -148,11 +157,7 @@ int take_log(struct stack *s, struct err *e)
         s->sink = NULL;
         if (r < 0)
             return r;
-        res->log_id = sr.id;
-        res->log_bytes = sr.bytes;
-        res->events = sr.events;
-        res->devices = sr.devices;
-        snprintf(res->log_name, sizeof(res->log_name), "log.slog");
+        res->log = log_of("log.slog", &sr);
         if (res->dropped && !s->c->allow_drops)
             return err_set(e, SF_EFAILED,
                            "trace ring: %" PRIu64
@@ -164,15 +169,9 @@ int take_log(struct stack *s, struct err *e)
         int r = text_end(&s->text, &sr, e);
         if (r < 0)
             return r;
-        if (s->c->tracer != TRACER_BOTH) {
-            res->log_id = sr.id;
-            res->log_bytes = sr.bytes;
-            res->events = sr.events;
-            res->devices = sr.devices;
-            snprintf(res->log_name, sizeof(res->log_name), "run.log.zst");
-        }
+        *(s->c->tracer == TRACER_BOTH ? &res->text : &res->log) = log_of("run.log.zst", &sr);
     }
-    if (s->c->tracer != TRACER_OFF && !res->events)
+    if (s->c->tracer != TRACER_OFF && !res->log.events)
         return err_set(e, SF_EFAILED,
                        "trace: no event in the measured phase; is the guest's IOMMU on?");
     return 0;

@@ -61,17 +61,20 @@ static json_t *one_run(const json_t *item)
         char why[300] = "";
         json_decref(run);
         job_item_why(item, why);
-        run = json_pack("{s:o, s:o, s:o, s:n, s:n, s:[], s:o}", "run", json_u64(index + 1),
+        run = json_pack("{s:o, s:o, s:o, s:n, s:n, s:[], s:o, s:n}", "run", json_u64(index + 1),
                         "status", json_str(state), "retries", json_u64(0), "log", "phases",
-                        "workload", "error", json_str(why));
+                        "workload", "error", json_str(why), "text");
     }
     /* the number that it has here: a run that was known may have had another one */
     json_object_set_new(run, "run", json_u64(index + 1));
     json_object_set_new(run, "agent", field(item, "agent"));
     json_object_set_new(run, "task", field(item, "task"));
-    json_t *log = json_object_get(run, "log");
-    if (json_is_object(log))
-        json_object_set_new(log, "path", json_null());
+    static const char *const logs[] = { "log", "text" };
+    for (size_t i = 0; i < ARRAY_LEN(logs); i++) {
+        json_t *log = json_object_get(run, logs[i]);
+        if (json_is_object(log))
+            json_object_set_new(log, "path", json_null());
+    }
     return run;
 }
 
@@ -126,8 +129,9 @@ static int fetch_run(struct client *cl, const char *out, const json_t *item, jso
             return err_sys(e, ENOMEM, "%s", dir);
         if (!here_already(path, &id))
             r = client_get(cl, &id, path, false, NULL, NULL, e);
-        json_t *log = json_object_get(run, "log");
-        if (r >= 0 && kind && !strcmp(kind, "log") && json_is_object(log))
+        json_t *log = json_object_get(run, kind && !strcmp(kind, "log") ? "log" : "text");
+        const char *of = json_string_value(json_object_get(log, "id"));
+        if (r >= 0 && of && !strcmp(of, hex))
             json_object_set_new(log, "path", json_str(path));
     }
     return r < 0 ? r : 0;

@@ -2,7 +2,7 @@
 # A text log (tracer = log, stock) goes to the coordinator while QEMU writes it, as a ring's does (t0311): neither QEMU's lines nor
 # what they are packed to need room for all of it at the agent. QEMU is played by the stand-in of tests/collect.
 . "${0%/*}/../cli/tap.sh"
-plan 13
+plan 19
 cd "$work" || exit 1
 export XDG_CACHE_HOME=$work/cache XDG_DATA_HOME=$work/data
 ln -s "$SIOFLEET_BIN/tests/collect/fake_qemu" qemu
@@ -54,3 +54,28 @@ ok "nor a copy in its cache" test "$(du -sm fleet/n/cache | cut -f 1)" -le 2
 sed -i 's/^tracer = .*/tracer = stock/; s/^runs = .*/runs = 2/' run.ini
 run collect run.ini --json
 ok "those of stock QEMU, too" test "$rc" -eq 0 -a "$(grep -c "its log goes to the coordinator" n.log)" -eq 2
+
+# ring and text of one run, each on its way while it is written
+sed -i 's/^tracer = .*/tracer = both/; s/^runs = .*/runs = 1/' run.ini
+export FAKE_QEMU=long=$work/go2
+both_there() {
+  local f n=0
+  for f in $(growing); do [ "$(size "$f")" -lt 6291456 ] || n=$((n + 1)); done
+  [ "$n" -eq 2 ]
+}
+kill -TERM "$agent_pid"
+wait "$agent_pid" 2>/dev/null
+ok "a fleet whose guests write both" agent
+start job "$sf" collect run.ini -o both --json
+job=$pid
+ok "the ring's log and the text leave while the guest runs" until_ok 60 both_there
+ok "and little of either is left here" until_ok 30 left 18
+kill -KILL "$agent_pid"
+wait "$agent_pid" 2>/dev/null
+ok "also when the agent is killed in between" agent
+touch go2
+wait "$job"
+rc=$?
+cp job.log out
+ok "both come home whole" sh -c "[ $rc -eq 0 ] && '$sf' log info both/run-0001/log.slog --json | grep -q '\"events\": 2000000' && '$sf' log info both/run-0001/run.log.zst --json | grep -q '\"events\": 24000'"
+ok "and the document names the text beside the log" python3 -c 'import json; r=json.JSONDecoder().raw_decode("{" + open("job.log").read().partition("{")[2])[0]["runs"][0]; assert r["log"]["events"] == 2000000 and r["text"]["events"] == 24000 and r["text"]["path"] == "both/run-0001/run.log.zst", r'

@@ -1,7 +1,7 @@
 /* A stand-in for QEMU and its guest: speaks the monitor, the control line and the trace ring, and fails on demand.
  * FAKE_QEMU names the way: chatty (a console without end) ok panic silent mute die exit drops internal unpatched badfile noise badring fail
  * refuse nostart long. long=FILE: a log of some 20 MB that does not pack; its second half when FILE exists. text=FILE: the same
- * by QEMU's text log (-D). */
+ * by QEMU's text log (-D). long= with a text log: half of that first, then all of the ring's, then the rest. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -85,20 +85,21 @@ static void trace(uint64_t n)
         __atomic_store_n(&h->head, h->head + ((uint64_t)1 << 40), __ATOMIC_RELEASE);
 }
 
-/* 24,000 events, and as many lines of something else that has no order. */
-static void text(const char *path)
+enum { TEXT_EVENTS = 24000 };
+
+/* Events from..to of TEXT_EVENTS, and as many lines of something else that has no order. */
+static void text(const char *path, unsigned from, unsigned to)
 {
     static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/";
-    FILE *f = fopen(path, "w");
-    uint64_t r = 1;
+    FILE *f = fopen(path, from ? "a" : "w");
+    uint64_t r = 1 + from;
     char noise[1001] = "";
     if (!f)
         exit(3);
-    fprintf(f, "vtd_iotlb_cc_update IOTLB context update bus 0x0 devfn 0x10 high 0x102 low 0x10000 "
-               "gen 0 -> gen 1\n");
-    for (unsigned i = 1; i < 24000; i++) {
-        while (i == 12000 && access(mode + 5, F_OK) < 0)
-            usleep(10000);
+    if (!from)
+        fprintf(f, "vtd_iotlb_cc_update IOTLB context update bus 0x0 devfn 0x10 high 0x102 low"
+                   " 0x10000 gen 0 -> gen 1\n");
+    for (unsigned i = from ? from : 1; i < to; i++) {
         for (size_t k = 0; k < sizeof(noise) - 1; k++) {
             r = r * 6364136223846793005u + 1442695040888963407u;
             noise[k] = digits[r >> 58];
@@ -125,10 +126,16 @@ static void control(char *line)
             put(con, "a guest that has very much to say about nothing in particular\r\n");
         for (int i = 0; is("noise") && i < 10000; i++)
             put(ctl, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
-        if (log_path && strncmp(mode, "text=", 5) == 0)
-            text(log_path);
-        else
-            trace(strncmp(mode, "long=", 5) ? 1000 : 2000000);
+        bool large = strncmp(mode, "long=", 5) == 0, as_text = strncmp(mode, "text=", 5) == 0;
+        bool writes = log_path && (large || as_text);
+        if (writes)
+            text(log_path, 0, TEXT_EVENTS / 2);
+        while (as_text && access(mode + 5, F_OK) < 0)
+            usleep(10000);
+        if (!as_text)
+            trace(large ? 2000000 : 1000);
+        if (writes)
+            text(log_path, TEXT_EVENTS / 2, TEXT_EVENTS);
         put(ctl, "END 0\n");
     } else if (strcmp(line, "OK") == 0) {
         if (is("badfile"))

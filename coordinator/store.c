@@ -160,6 +160,16 @@ int db_exec(struct store *st, const char *sql, struct err *e, const char *what)
     return rc == SQLITE_OK ? 0 : db_error(st, rc, e, what);
 }
 
+int db_connect(const char *path, int flags, sqlite3 **ret)
+{
+    int rc = sqlite3_open_v2(path, ret, flags | SQLITE_OPEN_NOMUTEX, db_vfs());
+    if (rc != SQLITE_OK)
+        return rc;
+    sqlite3_extended_result_codes(*ret, 1);
+    sqlite3_busy_timeout(*ret, 2000); /* a reader that ends may checkpoint */
+    return db_functions(*ret);
+}
+
 /* ---- transactions */
 
 int store_begin(struct store *st, struct err *e)
@@ -277,13 +287,9 @@ static const char *last_cause(const struct err *e)
 
 static int open_file(struct store *st, struct err *e)
 {
-    int rc =
-        sqlite3_open_v2(st->path, &st->db,
-                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, db_vfs());
+    int rc = db_connect(st->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &st->db);
     if (rc != SQLITE_OK)
         return db_error(st, rc, e, "open");
-    sqlite3_extended_result_codes(st->db, 1);
-    sqlite3_busy_timeout(st->db, 2000); /* a reader that ends may checkpoint */
     struct stat sb;
     if (stat(st->path, &sb) < 0 || !sb.st_size)
         db_want_sums(st->db);
@@ -308,7 +314,9 @@ int store_open(const char *dir, struct store **ret, struct err *e)
         r = db_exec(
             st,
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
-            "PRAGMA cache_size = -8192", /* 8 MiB */
+            "PRAGMA cache_size = -8192;" /* 8 MiB */
+            /* Debian's SQLite else writes zeros over what it frees: a table that goes would be in memory as a whole */
+            "PRAGMA secure_delete = OFF",
             e, "open");
     if (r >= 0)
         r = db_quick_check(st, e);
@@ -348,13 +356,10 @@ int store_open_ro(const char *dir, struct store **ret, struct err *e)
     if (r < 0)
         return r;
     still = still && (stat(wal, &sb) < 0 || sb.st_size == 0) && !strpbrk(st->path, "?#%");
-    int rc = sqlite3_open_v2(
-        still ? uri : st->path, &st->db,
-        SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (still ? SQLITE_OPEN_URI : 0), db_vfs());
+    int rc = db_connect(still ? uri : st->path,
+                        SQLITE_OPEN_READONLY | (still ? SQLITE_OPEN_URI : 0), &st->db);
     if (rc != SQLITE_OK)
         return db_error(st, rc, e, "open");
-    sqlite3_extended_result_codes(st->db, 1);
-    sqlite3_busy_timeout(st->db, 2000);
     uint64_t v = 0;
     r = db_version(st, &v, e);
     if (r < 0)

@@ -22,7 +22,7 @@
 #include "proto/lib/hash.h"
 #include "proto/lib/json.h"
 
-enum { STORE_VERSION = 12 };
+enum { STORE_VERSION = 13 };
 
 struct store;
 

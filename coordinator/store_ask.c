@@ -273,16 +273,14 @@ static int open_asker(struct store *st, struct err *e)
     CLEANUP(freep) char *uri = path_fmt("file:%s?immutable=1", st->path);
     if (!uri)
         return -ENOMEM;
-    int rc = sqlite3_open_v2(
-        still ? uri : st->path, &st->asker,
-        SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (still ? SQLITE_OPEN_URI : 0), db_vfs());
+    int rc = db_connect(still ? uri : st->path,
+                        SQLITE_OPEN_READONLY | (still ? SQLITE_OPEN_URI : 0), &st->asker);
     if (rc != SQLITE_OK) {
         int r = db_error(st, rc, e, "open");
         sqlite3_close(st->asker);
         st->asker = NULL;
         return r;
     }
-    sqlite3_busy_timeout(st->asker, 2000);
     sqlite3_limit(st->asker, SQLITE_LIMIT_LENGTH, 4 << 20);
     sqlite3_limit(st->asker, SQLITE_LIMIT_ATTACHED, 0);
     sqlite3_exec(st->asker, "PRAGMA query_only = ON", NULL, NULL, NULL);

@@ -7,7 +7,7 @@
 
 #include "proto/base/clean.h"
 
-enum { BLOCK = 128, COLS_MAX = 250 };
+enum { BLOCK = 128 };
 
 struct block {
     const struct store_row *row; /* borrowed while a statement runs */
@@ -30,44 +30,38 @@ int64_t db_near(uint64_t trace, const struct arch *a)
     return (int64_t)((hi << 32 | (uint32_t)lo) & INT64_MAX);
 }
 
-/* near_of(trace, every key of the architecture) for rows that were stored without it. */
+/* near_of(trace, packed architecture) for rows that were stored without it. */
 static void near_of(sqlite3_context *c, int n, sqlite3_value **v)
 {
     struct arch a;
-    arch_default(&a);
-    for (int i = 1; i < n; i++)
-        if (sqlite3_value_type(v[i]) != SQLITE_NULL)
-            arch_put(&a, (unsigned)i - 1, (uint32_t)sqlite3_value_int64(v[i]));
+    (void)n;
+    db_unpack_arch(sqlite3_value_blob(v[1]), (size_t)sqlite3_value_bytes(v[1]), &a);
     sqlite3_result_int64(c, db_near((uint64_t)sqlite3_value_int64(v[0]), &a));
 }
 
 int db_fill_near(struct store *st, struct err *e)
 {
-    int rc = sqlite3_create_function_v2(st->db, "near_of", 1 + ARCH_N,
-                                        SQLITE_UTF8 | SQLITE_DETERMINISTIC, NULL, near_of, NULL,
-                                        NULL, NULL);
+    int rc = sqlite3_create_function_v2(st->db, "near_of", 2, SQLITE_UTF8 | SQLITE_DETERMINISTIC,
+                                        NULL, near_of, NULL, NULL, NULL);
     if (rc != SQLITE_OK)
         return db_error(st, rc, e, "rows");
-#define X(name, kind, def, lo, hi) ",a_" #name
     return db_exec(st,
-                   "UPDATE t_row SET near = near_of(trace" ARCH_KEYS(
-                       X) ") WHERE near IS NULL AND status = 0;"
-                          "CREATE INDEX IF NOT EXISTS i_row_near ON t_row(near) WHERE status = 0",
+                   "UPDATE t_row SET near = near_of(trace, arch) WHERE near IS NULL AND status = 0;"
+                   "CREATE INDEX IF NOT EXISTS i_row_near ON t_row(near) WHERE status = 0",
                    e, "rows");
-#undef X
 }
 
-/* ---- the virtual table `row_block`: the rows of st->block, with the columns of t_row in the same order (that of stores differs
- * with their age): then SQLite makes a record of the values where they lie, without moving them. */
+/* ---- the virtual table `row_block`: the rows of st->block, with the columns of t_row in the same order: then SQLite makes a
+ * record of the values where they lie, without moving them. */
 
 enum col {
-    C_SWEEP,
+    C_SWEEP, /* as ROW_COLS */
     C_IDX,
-    C_NEAR,
-    C_POINT,
-    C_TRACE,
     C_STATUS,
-    C_ERROR,
+    C_STATS,
+    C_ARCH,
+    C_TRACE,
+    C_NEAR,
     C_BY,
     C_EPOCH,
     C_N,
@@ -77,63 +71,21 @@ enum col {
     C_THREADS,
     C_STARTED,
     C_DURATION,
-    C_ARCH,
-    C_STATS = C_ARCH + ARCH_N,
-    C_ALL = C_STATS + ROW_STATS_N
+    C_ERROR,
+    C_POINT
 };
-#define X(name, kind, def, lo, hi) "a_" #name,
-#define Y(name) "s_" #name,
-static const char *const cols[C_ALL] = { "sweep",
-                                         "idx",
-                                         "near",
-                                         "point",
-                                         "trace",
-                                         "status",
-                                         "error",
-                                         "by",
-                                         "epoch",
-                                         "n",
-                                         "task",
-                                         "reg",
-                                         "engine",
-                                         "threads",
-                                         "started_ms",
-                                         "duration_us",
-                                         ARCH_KEYS(X) ROW_STATS(Y) };
-#undef X
-#undef Y
 
 struct place {
     sqlite3_vtab_cursor base;
     const struct block *b;
     size_t i;
+    uint8_t arch[PACKED_ARCH], stats[PACKED_STATS]; /* of the row that is read */
 };
 
 struct view {
     sqlite3_vtab base;
     const struct store *st;
-    uint8_t col[COLS_MAX]; /* enum col of each; C_ALL = of a program with more of them: null */
 };
-
-/* The columns of t_row as a table's. */
-static int take_columns(sqlite3 *db, struct view *v, struct buf *sql)
-{
-    sqlite3_stmt *s = NULL;
-    int n = 0, rc = sqlite3_prepare_v2(
-                   db, "SELECT name FROM pragma_table_info('t_row') ORDER BY cid", -1, &s, NULL);
-    while (rc == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW) {
-        const char *name = (const char *)sqlite3_column_text(s, 0);
-        unsigned k = 0;
-        while (name && k < C_ALL && strcmp(name, cols[k]) != 0)
-            k++;
-        if (!name || n == COLS_MAX || buf_addf(sql, "%s%s", n ? "," : "CREATE TABLE x(", name) < 0)
-            rc = SQLITE_ERROR;
-        else
-            v->col[n++] = (uint8_t)k;
-    }
-    sqlite3_finalize(s);
-    return rc == SQLITE_OK && n && buf_adds(sql, ")") >= 0 ? SQLITE_OK : SQLITE_ERROR;
-}
 
 static int block_connect(sqlite3 *db, void *ctx, int argc, const char *const *argv,
                          sqlite3_vtab **ret, char **why)
@@ -142,12 +94,9 @@ static int block_connect(sqlite3 *db, void *ctx, int argc, const char *const *ar
     (void)argv;
     (void)why;
     struct view *v = calloc(1, sizeof(*v));
-    CLEANUP(buf_clear) struct buf sql = BUF_INIT(16 << 10);
     if (!v)
         return SQLITE_NOMEM;
-    int rc = take_columns(db, v, &sql);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_declare_vtab(db, (const char *)sql.data);
+    int rc = sqlite3_declare_vtab(db, "CREATE TABLE x(" ROW_COLS ")");
     if (rc != SQLITE_OK) {
         free(v);
         return rc;
@@ -219,42 +168,32 @@ static void some(sqlite3_context *c, uint64_t v)
 static int block_column(sqlite3_vtab_cursor *cur, sqlite3_context *c, int no)
 {
     static const struct id none;
-    const struct place *p = (const struct place *)(const void *)cur;
+    struct place *p = (struct place *)(void *)cur;
     const struct store_row *r = &p->b->row[p->i];
-    unsigned k = ((const struct view *)(const void *)cur->pVtab)->col[no];
-    if (k >= C_STATS) {
-        if (r->status == ROW_DONE && k < C_ALL)
-            sqlite3_result_int64(c, ((const int64_t *)(const void *)&r->stats)[k - C_STATS]);
-        return SQLITE_OK;
-    }
-    if (k >= C_ARCH) {
-        sqlite3_result_int64(c, ((const uint32_t *)(const void *)&r->arch)[k - C_ARCH]);
-        return SQLITE_OK;
-    }
-    switch ((enum col)k) {
+    switch ((enum col)no) {
     case C_SWEEP:
         sqlite3_result_int64(c, (sqlite3_int64)r->sweep);
         break;
     case C_IDX:
         sqlite3_result_int64(c, (sqlite3_int64)r->index);
         break;
-    case C_NEAR:
-        if (r->status == ROW_DONE)
-            sqlite3_result_int64(c, p->b->near[p->i]);
+    case C_STATUS:
+        sqlite3_result_int64(c, r->status);
         break;
-    case C_POINT:
-        if (!id_eq(&r->point, &none))
-            sqlite3_result_blob(c, r->point.b, ID_LEN, SQLITE_STATIC);
+    case C_STATS:
+        if (r->status == ROW_DONE)
+            sqlite3_result_blob(c, p->stats, (int)db_pack_stats(&r->stats, p->stats),
+                                SQLITE_STATIC);
+        break;
+    case C_ARCH:
+        sqlite3_result_blob(c, p->arch, (int)db_pack_arch(&r->arch, p->arch), SQLITE_STATIC);
         break;
     case C_TRACE:
         some(c, r->trace);
         break;
-    case C_STATUS:
-        sqlite3_result_int64(c, r->status);
-        break;
-    case C_ERROR:
-        if (r->error && *r->error)
-            sqlite3_result_text(c, r->error, -1, SQLITE_STATIC);
+    case C_NEAR:
+        if (r->status == ROW_DONE)
+            sqlite3_result_int64(c, p->b->near[p->i]);
         break;
     case C_BY:
         sqlite3_result_int64(c, r->by);
@@ -280,8 +219,17 @@ static int block_column(sqlite3_vtab_cursor *cur, sqlite3_context *c, int no)
     case C_STARTED:
         some(c, r->started_ms);
         break;
-    default:
+    case C_DURATION:
         sqlite3_result_int64(c, (sqlite3_int64)r->duration_us);
+        break;
+    case C_ERROR:
+        if (r->error && *r->error)
+            sqlite3_result_text(c, r->error, -1, SQLITE_STATIC);
+        break;
+    case C_POINT:
+        if (!id_eq(&r->point, &none))
+            sqlite3_result_blob(c, r->point.b, ID_LEN, SQLITE_STATIC);
+        break;
     }
     return SQLITE_OK;
 }
@@ -385,8 +333,10 @@ static int all_new(struct store *st, const struct block *b, struct err *e)
 
 static int put_block(struct store *st, const struct block *b, struct err *e)
 {
-    sqlite3_stmt *s =
-        use(st, "INSERT INTO t_row SELECT * FROM row_block WHERE 1 ON CONFLICT DO NOTHING", b, e);
+    sqlite3_stmt *s = use(st,
+                          "INSERT INTO t_row(" ROW_COLS
+                          ") SELECT * FROM row_block WHERE 1 ON CONFLICT DO NOTHING",
+                          b, e);
     if (!s)
         return -EIO;
     int r = db_step(st, s, e, "row");

@@ -1,4 +1,4 @@
-/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c, store_block.c, store_refs.c, store_sum.c, store_mark.c and store_ask.c share. Nobody else
+/* Inside of the store: what store.c, store_schema.c, store_sweep.c, store_fleet.c, store_row.c, store_block.c, store_pack.c, store_refs.c, store_sum.c, store_mark.c and store_ask.c share. Nobody else
  * includes this: sqlite3.h ends here. */
 #pragma once
 #include <sqlite3.h>
@@ -45,6 +45,26 @@ int db_exec(struct store *st, const char *sql, struct err *e, const char *what);
 uint64_t db_u64(sqlite3_stmt *s, int k);
 void db_text(sqlite3_stmt *s, int k, char *out, size_t room);
 void db_id(sqlite3_stmt *s, int k, struct id *ret);
+
+/* store_pack.c: see there */
+enum { PACKED_ARCH = 5 * ARCH_N, PACKED_STATS = 10 * ROW_STATS_N }; /* bytes at most */
+size_t db_pack_arch(const struct arch *a, uint8_t out[PACKED_ARCH]);
+size_t db_pack_stats(const struct row_stats *s, uint8_t out[PACKED_STATS]);
+void db_unpack_arch(const void *p, size_t n, struct arch *ret); /* of any bytes */
+/* What SQL reads them with: every connection needs it that reads the view `results`. SQLite's code. */
+int db_functions(sqlite3 *db);
+/* Two expressions that make them of the columns of a t_row of before version 13. */
+int db_old_numbers(sqlite3 *db, struct buf *arch, struct buf *stats);
+/* The step to version 13. In one transaction, row by row: t_row is written anew. */
+int db_pack_rows(struct store *st, struct err *e);
+
+/* store.c: opens with what every connection has; *ret is to be closed in any case. SQLite's code. */
+int db_connect(const char *path, int flags, sqlite3 **ret);
+
+/* The columns of t_row, in their order: what is asked for most is in front, since SQLite goes through a row from its start. */
+#define ROW_COLS                                                                                   \
+    "sweep,idx,status,stats,arch,trace,near,by,epoch,n,task,reg,engine,threads,started_ms,"        \
+    "duration_us,error,point"
 
 /* store_sum.c: the name of the file layer with sums of pages, for sqlite3_open_v2(); NULL = there is no memory. */
 const char *db_vfs(void);

@@ -6,31 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define X(name, kind, def, lo, hi) ",a_" #name
-#define Y(name) ",s_" #name
-#define ROW_COLS                                                                                   \
-    "point,trace,status,error,by,epoch,n,task,reg,engine,threads,started_ms,duration_"             \
-    "us" ARCH_KEYS(X) ROW_STATS(Y)
-static const char row_insert_head[] = "INSERT INTO t_row(sweep,idx,near," ROW_COLS ") VALUES(?,?,?";
-static const char row_select[] =
-    "SELECT status,error,by,point" ROW_STATS(Y) " FROM t_row WHERE sweep = ? AND idx = ?";
-static const char row_known[] = "SELECT near," ROW_COLS " FROM t_row INDEXED BY i_row_near"
+static const char row_insert[] =
+    "INSERT INTO t_row(" ROW_COLS
+    ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING";
+static const char row_select[] = "SELECT status,by,stats FROM t_row WHERE sweep = ? AND idx = ?";
+static const char row_known[] = "SELECT " ROW_COLS " FROM t_row INDEXED BY i_row_near"
                                 " WHERE near = ? AND point = ? AND status = 0 AND by <> 1";
-#undef X
-#undef Y
-enum { ROW_FIXED = 14, ROW_ALL = 2 + ROW_FIXED + ARCH_N + ROW_STATS_N };
-
-static const char *row_insert(void)
-{
-    static char sql[8192]; /* made once; its address is the statement's key */
-    if (!*sql) {
-        char *p = sql + snprintf(sql, sizeof(sql), "%s", row_insert_head);
-        for (int i = 3; i < ROW_ALL; i++)
-            p += sprintf(p, ",?");
-        sprintf(p, ") ON CONFLICT DO NOTHING");
-    }
-    return sql;
-}
+enum { ROW_ALL = 18, ROW_BY = 7, ROW_ENGINE = 12 }; /* columns, and two of them */
 
 static int put_row(struct store *st, sqlite3_stmt *s, struct err *e)
 {
@@ -44,27 +26,19 @@ static int put_row(struct store *st, sqlite3_stmt *s, struct err *e)
 /* 1 = put, 0 = there is one of this point already. */
 static int insert_row(struct store *st, const struct store_row *r, struct err *e)
 {
-    sqlite3_stmt *s = db_use_row(st, row_insert(), e);
+    sqlite3_stmt *s = db_use_row(st, row_insert, e);
     if (!s)
         return -EIO;
     static const struct id none;
-    bool has_point = !id_eq(&r->point, &none);
-    db_bind(s, "uuuizutuzzzzzzzu", r->sweep, r->index, (uint64_t)db_near(r->trace, &r->arch),
-            has_point ? &r->point : NULL, r->trace, (uint64_t)r->status,
-            r->error && *r->error ? r->error : NULL, (uint64_t)r->by, r->epoch, r->n, r->task,
-            r->reg, r->engine, r->threads, r->started_ms, r->duration_us);
-    if (r->status != ROW_DONE)
-        sqlite3_bind_null(s, 3);
-    int k = 2 + ROW_FIXED + 1;
-    const uint32_t *arch = (const uint32_t *)(const void *)&r->arch;
-    for (unsigned i = 0; i < ARCH_N; i++)
-        sqlite3_bind_int64(s, k++, arch[i]);
-    const uint64_t *stats = (const uint64_t *)(const void *)&r->stats;
-    for (unsigned i = 0; i < ROW_STATS_N; i++, k++)
-        if (r->status == ROW_DONE)
-            sqlite3_bind_int64(s, k, (sqlite3_int64)stats[i]);
-        else
-            sqlite3_bind_null(s, k);
+    uint8_t arch[PACKED_ARCH], stats[PACKED_STATS];
+    bool done = r->status == ROW_DONE;
+    db_bind(s, "uuubbzuuzzzzzzzuti", r->sweep, r->index, (uint64_t)r->status, done ? stats : NULL,
+            db_pack_stats(&r->stats, stats), arch, db_pack_arch(&r->arch, arch), r->trace,
+            (uint64_t)db_near(r->trace, &r->arch), (uint64_t)r->by, r->epoch, r->n, r->task, r->reg,
+            r->engine, r->threads, r->started_ms, r->duration_us,
+            r->error && *r->error ? r->error : NULL, id_eq(&r->point, &none) ? NULL : &r->point);
+    if (!done)
+        sqlite3_bind_null(s, 7);
     int rc = put_row(st, s, e);
     int bad = rc == 1 ? db_mark_used(st, r->trace, e) : 0;
     return bad < 0 ? bad : rc;
@@ -112,6 +86,15 @@ int db_count_row(struct store *st, uint64_t sweep, enum row_status status, struc
     return count_row(st, sweep, status, false, 1, e);
 }
 
+/* Whether the packed statistics in column k are these. */
+static bool same_stats(sqlite3_stmt *s, int k, const struct row_stats *stats)
+{
+    uint8_t packed[PACKED_STATS];
+    size_t n = db_pack_stats(stats, packed);
+    const void *p = sqlite3_column_blob(s, k);
+    return (size_t)sqlite3_column_bytes(s, k) == n && (!n || !memcmp(p, packed, n));
+}
+
 /* As store_put_row(), where there is a row already. */
 static int put_again(struct store *st, const struct store_row *r, uint64_t wall_ms, struct err *e)
 {
@@ -123,13 +106,8 @@ static int put_again(struct store *st, const struct store_row *r, uint64_t wall_
     if (rc <= 0)
         return rc < 0 ? rc : err_set(e, EIO, "%s: a row is there and is not", st->path);
     enum row_status old = (enum row_status)db_u64(s, 0);
-    int old_by = (int)db_u64(s, 2);
-    bool equal = old == r->status;
-    if (equal && old == ROW_DONE) {
-        const uint64_t *stats = (const uint64_t *)(const void *)&r->stats;
-        for (unsigned i = 0; i < ROW_STATS_N; i++)
-            equal &= db_u64(s, 4 + (int)i) == stats[i];
-    }
+    int old_by = (int)db_u64(s, 1);
+    bool equal = old == r->status && (old != ROW_DONE || same_stats(s, 2, &r->stats));
     sqlite3_reset(s);
     if (old_by == BY_COORDINATOR && old == ROW_FAILED && r->by != BY_COORDINATOR) {
         /* given up on, then it came after all */
@@ -207,7 +185,7 @@ static int find_known(struct store *st, const struct store_row *row, const uint6
     int r;
     while ((r = db_step(st, s, e, "read")) == 1)
         for (size_t i = 0; i < n; i++)
-            if (db_u64(s, 10) == engines[i]) {
+            if (db_u64(s, ROW_ENGINE) == engines[i]) {
                 *ret = s;
                 return 1;
             }
@@ -231,15 +209,15 @@ int store_put_known(struct store *st, const struct store_row *row, const uint64_
     int r = find_known(st, row, engines, n, &s, e);
     if (r <= 0)
         return r;
-    sqlite3_stmt *in = db_use_row(st, row_insert(), e);
+    sqlite3_stmt *in = db_use_row(st, row_insert, e);
     if (!in) {
         sqlite3_reset(s);
         return -EIO;
     }
+    for (int k = 0; k < ROW_ALL; k++)
+        sqlite3_bind_value(in, k + 1, sqlite3_column_value(s, k));
     db_bind(in, "uu", row->sweep, row->index);
-    for (int k = 0; k < ROW_ALL - 2; k++)
-        sqlite3_bind_value(in, k + 3, sqlite3_column_value(s, k));
-    sqlite3_bind_int(in, 3 + 5, BY_COPY);
+    sqlite3_bind_int(in, ROW_BY + 1, BY_COPY);
     sqlite3_reset(s);
     r = put_row(st, in, e);
     if (r == 1)
@@ -359,10 +337,7 @@ int store_row_is(struct store *st, uint64_t sweep, uint64_t index, const struct 
     int r = db_step(st, s, e, "read");
     if (r <= 0)
         return r;
-    const uint64_t *v = (const uint64_t *)(const void *)stats;
-    bool equal = db_u64(s, 0) == ROW_DONE;
-    for (unsigned i = 0; i < ROW_STATS_N; i++)
-        equal &= db_u64(s, 4 + (int)i) == v[i];
+    bool equal = db_u64(s, 0) == ROW_DONE && same_stats(s, 2, stats);
     sqlite3_reset(s);
     return equal;
 }

@@ -164,11 +164,25 @@ static int copy_table(struct salvage *v, struct err *e)
     return r < 0 ? r : 0;
 }
 
+/* What the old store has of a column of the new one: the column itself, or how its numbers are packed. NULL = nothing. */
+static const char *source_of(const struct salvage *v, const char *column, const struct buf *arch,
+                             const struct buf *stats)
+{
+    if (has_column(v->old->db, v->t->name, column))
+        return column;
+    if (strcmp(v->t->name, "t_row") != 0 || !has_column(v->old->db, "t_row", "idx"))
+        return NULL;
+    return !strcmp(column, "arch")    ? (const char *)arch->data
+           : !strcmp(column, "stats") ? (const char *)stats->data
+                                      : NULL;
+}
+
 /* Which columns both stores have, the key, and the statement that adds a row. Returns 1 = ready, 0 = the old one has no such table. */
 static int prepare_table(struct salvage *v, struct err *e)
 {
     struct table *t = v->t;
     CLEANUP(buf_clear) struct buf in = BUF_INIT(64 << 10), cols = BUF_INIT(32 << 10);
+    CLEANUP(buf_clear) struct buf arch = BUF_INIT(8 << 10), stats = BUF_INIT(8 << 10);
     CLEANUP(finalizep) sqlite3_stmt *s = NULL;
     bool rowid = true;
     char sql[200];
@@ -176,6 +190,9 @@ static int prepare_table(struct salvage *v, struct err *e)
              t->name);
     if (sqlite3_prepare_v2(v->new->db, sql, -1, &s, NULL) != SQLITE_OK)
         return db_error(v->new, SQLITE_ERROR, e, t->name);
+    if (db_old_numbers(v->old->db, &arch, &stats) < 0 ||
+        buf_addf(&in, "INSERT OR IGNORE INTO %s(", t->name) < 0)
+        return err_sys(e, ENOMEM, "%s", t->name);
     v->n_cols = 0;
     v->key_col = v->second_col = -1;
     while (sqlite3_step(s) == SQLITE_ROW) {
@@ -183,7 +200,8 @@ static int prepare_table(struct salvage *v, struct err *e)
                    *type = (const char *)sqlite3_column_text(s, 1);
         int pk = sqlite3_column_int(s, 2);
         bool num = type && !strcmp(type, "INTEGER");
-        if (!has_column(v->old->db, t->name, name))
+        const char *source = name ? source_of(v, name, &arch, &stats) : NULL;
+        if (!source)
             continue;
         if (pk == 1) {
             snprintf(t->key, sizeof(t->key), "%s", name);
@@ -195,7 +213,8 @@ static int prepare_table(struct salvage *v, struct err *e)
             snprintf(t->second, sizeof(t->second), "%s", name);
             v->second_col = v->n_cols;
         }
-        if (buf_addf(&cols, "%s%s", v->n_cols ? "," : "", name) < 0)
+        if (buf_addf(&cols, "%s%s", v->n_cols ? "," : "", source) < 0 ||
+            buf_addf(&in, "%s%s", v->n_cols ? "," : "", name) < 0)
             return err_sys(e, ENOMEM, "%s", t->name);
         v->n_cols++;
     }
@@ -206,8 +225,7 @@ static int prepare_table(struct salvage *v, struct err *e)
         v->key_col = v->n_cols;
         t->ints = true;
     }
-    int r = buf_addf(&in, "INSERT OR IGNORE INTO %s(%.*s) VALUES(?", t->name, (int)cols.len,
-                     (const char *)cols.data);
+    int r = buf_adds(&in, ") VALUES(?");
     for (int i = 1; r >= 0 && i < v->n_cols; i++)
         r = buf_adds(&in, ",?");
     if (r >= 0)
@@ -297,11 +315,9 @@ static int mend(struct salvage *v, bool whole, uint64_t *ret_reopened, struct er
 
 static int open_old(struct store *st, struct err *e)
 {
-    int rc =
-        sqlite3_open_v2(st->path, &st->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, db_vfs());
+    int rc = db_connect(st->path, SQLITE_OPEN_READWRITE, &st->db);
     if (rc != SQLITE_OK)
         return db_error(st, rc, e, "open");
-    sqlite3_extended_result_codes(st->db, 1);
     sqlite3_db_config(st->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* kept as it is */
     /* so that what is wrong in one place does not keep us from the others */
     sqlite3_exec(st->db, "PRAGMA writable_schema = ON; PRAGMA cell_size_check = ON", NULL, NULL,
@@ -312,12 +328,9 @@ static int open_old(struct store *st, struct err *e)
 static int open_new(struct store *st, struct err *e)
 {
     unlink(st->path);
-    int rc =
-        sqlite3_open_v2(st->path, &st->db,
-                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, db_vfs());
+    int rc = db_connect(st->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &st->db);
     if (rc != SQLITE_OK)
         return db_error(st, rc, e, "open");
-    sqlite3_extended_result_codes(st->db, 1);
     db_want_sums(st->db);
     int r = db_exec(st, "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL", e, "open");
     return r < 0 ? r : db_migrate(st, e);

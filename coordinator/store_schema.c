@@ -8,8 +8,7 @@
 
 #include "proto/base/clean.h"
 
-/* ---- schema. Versions are frozen texts: a change is a new version. What arch and statistics lists name comes by
- * add_columns(), because those lists only ever grow. */
+/* ---- schema. Versions are frozen texts: a change is a new version. */
 
 static const char schema_1[] =
     "CREATE TABLE t_meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
@@ -118,7 +117,7 @@ static const char schema_8[] = "ALTER TABLE t_attempt ADD COLUMN boot INTEGER;";
 
 static const char schema_9[] = "ALTER TABLE t_agent ADD COLUMN drained_until_ms INTEGER;";
 
-/* Points are looked up by a number that keeps neighbours together: db_fill_near() adds the numbers and their index. */
+/* Points are looked up by a number that keeps neighbours together: db_fill_near() adds the numbers and their index, at version 13. */
 static const char schema_10[] = "ALTER TABLE t_row ADD COLUMN near INTEGER;"
                                 "DROP INDEX i_row_point;";
 
@@ -127,9 +126,13 @@ static const char schema_11[] = "";
 
 static const char schema_12[] = "ALTER TABLE t_agent ADD COLUMN drain_from_ms INTEGER;";
 
+/* Architecture and statistics of a row are one value each (store_pack.c), no longer a column a number: db_pack_rows(). */
+static const char schema_13[] = "";
+
 static const char *const schemas[STORE_VERSION] = { schema_1, schema_2,  schema_3,  schema_4,
                                                     schema_5, schema_6,  schema_7,  schema_8,
-                                                    schema_9, schema_10, schema_11, schema_12 };
+                                                    schema_9, schema_10, schema_11, schema_12,
+                                                    schema_13 };
 
 /* ---- columns of results: view expression and name, in the order that scripts rely on */
 
@@ -138,14 +141,15 @@ static const char *const schemas[STORE_VERSION] = { schema_1, schema_2,  schema_
 #define DONE(x) "CASE r.status WHEN 0 THEN " x " END"
 #define FACT(x) "json_extract(g.facts,'$." x "')"
 
-#define ARCH_EXPR_NUM(name) "r.a_" #name, true
-#define ARCH_EXPR_BOOL(name) "CASE r.a_" #name " WHEN 0 THEN 'no' WHEN 1 THEN 'yes' END", false
+#define ARCH_OF(name) "arch_of(r.arch,'" #name "')"
+#define ARCH_EXPR_NUM(name) ARCH_OF(name), true
+#define ARCH_EXPR_BOOL(name) "CASE " ARCH_OF(name) " WHEN 0 THEN 'no' WHEN 1 THEN 'yes' END", false
 #define ARCH_EXPR_POLICY(name)                                                                     \
-    "CASE r.a_" #name " WHEN 0 THEN 'lru' WHEN 1 THEN 'lfu' WHEN 2 THEN 'oracle' END", false
+    "CASE " ARCH_OF(name) " WHEN 0 THEN 'lru' WHEN 1 THEN 'lfu' WHEN 2 THEN 'oracle' END", false
 
 #define S(x)                                                                                       \
     {                                                                                              \
-#x, "r.s_" #x, true                                                                        \
+#x, "stat_of(r.stats,'" #x "')", true                                                      \
     }
 static const struct column columns[] = {
     { "name", "w.name", false },
@@ -258,35 +262,6 @@ const char store_results_from[] =
     " FROM t_row r JOIN t_sweep w ON w.seq = r.sweep LEFT JOIN t_trace t ON t.num = r.trace"
     " LEFT JOIN t_reg g ON g.num = r.reg LEFT JOIN t_engine n ON n.num = r.engine";
 
-/* One query for all columns: a query for each took most of a start. */
-static int add_columns(struct store *st, struct err *e)
-{
-    enum { N = ARCH_N + ROW_STATS_N };
-    bool have[N] = { false };
-    char sql[160];
-    sqlite3_stmt *s = NULL;
-    int rc =
-        sqlite3_prepare_v2(st->db, "SELECT name FROM pragma_table_info('t_row')", -1, &s, NULL);
-    while (rc == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW) {
-        const char *col = (const char *)sqlite3_column_text(s, 0);
-        for (size_t i = 0; col && i < N; i++)
-            have[i] |= !strncmp(col, i < ARCH_N ? "a_" : "s_", 2) &&
-                       !strcmp(col + 2, i < ARCH_N ? arch_names[i] : row_stats_names[i - ARCH_N]);
-    }
-    sqlite3_finalize(s);
-    for (size_t i = 0; i < N; i++) {
-        if (have[i])
-            continue;
-        snprintf(sql, sizeof(sql), "ALTER TABLE t_row ADD COLUMN %s%s INTEGER",
-                 i < ARCH_N ? "a_" : "s_",
-                 i < ARCH_N ? arch_names[i] : row_stats_names[i - ARCH_N]);
-        int r = db_exec(st, sql, e, "new column");
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
 /* Made anew when this program would make others than those that are there. */
 static int make_views(struct store *st, struct err *e)
 {
@@ -335,17 +310,14 @@ int db_migrate(struct store *st, struct err *e)
     if (r >= 0)
         r = store_begin(st, e);
     char sql[64];
-    bool far = v < 10;
     for (; r >= 0 && v < STORE_VERSION; v++) {
         r = db_exec(st, schemas[v], e, "migrate");
+        if (r >= 0 && schemas[v] == schema_13)
+            r = db_pack_rows(st, e);
         snprintf(sql, sizeof(sql), "PRAGMA user_version = %" PRIu64, v + 1);
         if (r >= 0)
             r = db_exec(st, sql, e, "migrate");
     }
-    if (r >= 0)
-        r = add_columns(st, e);
-    if (r >= 0 && far)
-        r = db_fill_near(st, e);
     if (r >= 0)
         r = make_views(st, e);
     if (r >= 0)

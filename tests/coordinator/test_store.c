@@ -594,6 +594,94 @@ Test(store, a_store_of_version_1_moves_forward_with_its_rows)
     store_free(&st);
 }
 
+/* A column for each number became one value for all of them: what is asked by name is answered as before. */
+Test(store, a_store_of_version_12_gives_the_same_results_when_its_numbers_are_packed)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 20);
+    struct err e = { 0 };
+    const char *src = getenv("SIOFLEET_SRC");
+    CLEANUP(freep) char *path = path_fmt("%s/tests/data/store/v12", src ? src : ".");
+    CLEANUP(freep) char *sql = path_fmt("%s.sql", path), *json = path_fmt("%s.json", path);
+    cr_assert_eq(file_read(sql, &b, &e), 0, "%s", e.text);
+    raw((const char *)b.data);
+    struct store *st = opened();
+    char next[STORE_CURSOR];
+    json_t *want = json_load_file(json, 0, NULL), *got = answer(st, false, "{}", 0, next, "");
+    cr_assert_not_null(want);
+    cr_assert(json_equal(json_object_get(want, "columns"), json_object_get(got, "columns")));
+    cr_assert(json_equal(json_object_get(want, "rows"), json_object_get(got, "rows")));
+    json_decref(want);
+    json_decref(got);
+    got = answer(st, false, "{\"where\":[[\"iotlb_policy\",\"oracle\"],[\"mbps\",\"12486\"]]}", 0,
+                 next, "");
+    cr_assert_eq(json_array_size(json_object_get(got, "rows")), 2);
+    json_decref(got);
+    got = answer(st, true,
+                 "{\"sql\":\"SELECT count(*), sum(iotlb_hit) FROM results WHERE queue=32\"}", 0,
+                 next, "");
+    json_t *cells = json_array_get(json_object_get(got, "rows"), 0);
+    cr_assert_eq(json_integer_value(json_array_get(cells, 0)), 6);
+    cr_assert_eq(json_integer_value(json_array_get(cells, 1)), 2060);
+    json_decref(got);
+    /* a point of it is still known, and its result still equal */
+    struct store_sweep w;
+    cr_assert_eq(store_find_sweep(st, "last", &w, &e), 0, "%s", e.text);
+    struct row_stats stats = { 0 };
+    cr_assert_eq(store_row_is(st, w.seq, 0, &stats, &e), 0);
+    store_free(&st);
+}
+
+/* Every number of a row comes back by its name, whatever is big, small or 0; no bytes in their place do harm. */
+Test(store, packed_numbers_are_read_by_name)
+{
+    static const uint64_t sizes[] = { 0, 1, 127, 128, 16383, 16384, UINT32_MAX, INT64_MAX };
+    struct store *st = opened();
+    struct err e = { 0 };
+    char next[STORE_CURSOR], sql[200];
+    uint64_t seq = add_sweep(st, "a", "", 1000, 1), times[ARRAY_LEN(sizes) + 1];
+    for (size_t i = 0; i <= ARRAY_LEN(sizes); i++) {
+        struct store_row r = row(seq, i, 0);
+        uint64_t *v = (uint64_t *)(void *)&r.stats;
+        for (size_t k = 0; k < ROW_STATS_N; k++)
+            v[k] = i < ARRAY_LEN(sizes) ? sizes[(i + k) % ARRAY_LEN(sizes)] : 0;
+        r.arch.pf_history = i < ARRAY_LEN(sizes) ? (uint32_t)sizes[i] : 7;
+        times[i] = r.stats.jain_ppm;
+        cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_FIRST, "%s", e.text);
+        cr_assert_eq(store_put_row(st, &r, 1, &e), PUT_EQUAL, "%s", e.text);
+        cr_assert_eq(store_row_is(st, seq, i, &r.stats, &e), 1);
+        v[ROW_STATS_N - 1]++;
+        cr_assert_eq(store_row_is(st, seq, i, &r.stats, &e), 0);
+    }
+    for (size_t i = 0; i <= ARRAY_LEN(sizes); i++) {
+        snprintf(sql, sizeof(sql),
+                 "{\"sql\":\"SELECT jain_ppm, pf_history, time_ps FROM results WHERE \\\"index\\\""
+                 " = %zu\"}",
+                 i);
+        json_t *doc = answer(st, true, sql, 0, next, "");
+        json_t *cells = json_array_get(json_object_get(doc, "rows"), 0);
+        uint64_t got[3] = { 0 };
+        for (size_t k = 0; k < 3; k++) {
+            const json_t *c = json_array_get(cells, k);
+            got[k] = json_is_string(c) ? strtoull(json_string_value(c), NULL, 10)
+                                       : (uint64_t)json_integer_value(c);
+        }
+        cr_expect_eq(got[0], times[i], "%zu", i);
+        cr_expect_eq(got[1], i < ARRAY_LEN(sizes) ? (uint32_t)sizes[i] : 7, "%zu", i);
+        cr_expect_eq(got[2], i < ARRAY_LEN(sizes) ? sizes[i] : 0, "%zu", i);
+        json_decref(doc);
+    }
+    raw("UPDATE t_row SET stats = CASE idx % 4 WHEN 0 THEN zeroblob(3) WHEN 1 THEN "
+        "x'ffffffffffffffff"
+        "ffffffffffffffffffffffff' WHEN 2 THEN randomblob(999) ELSE x'80' END,"
+        " arch = CASE idx % 3 WHEN 0 THEN x'' WHEN 1 THEN randomblob(7) ELSE NULL END");
+    store_free(&st); /* it writes the log back: the pages have their sums */
+    st = opened();
+    json_t *doc = answer(st, false, "{}", 0, next, "");
+    cr_assert_eq(json_array_size(json_object_get(doc, "rows")), ARRAY_LEN(sizes) + 1);
+    json_decref(doc);
+    store_free(&st);
+}
+
 Test(store, a_newer_store_and_a_damaged_one_are_refused)
 {
     struct store *st = opened();

@@ -19,6 +19,7 @@
 #include "agent/core.h"
 #include "coordinator/hub.h"
 #include "coordinator/peers.h"
+#include "coordinator/store_in.h"
 #include "proto/format/row.h"
 #include "proto/link/link.h"
 #include "proto/xfer/xfer.h"
@@ -372,7 +373,8 @@ static bool db_open(struct db *d)
 {
     *d = (struct db){ 0 };
     if (sqlite3_open_v2("/sim/c/data/store.db", &d->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX,
-                        NULL) == SQLITE_OK)
+                        NULL) == SQLITE_OK &&
+        db_functions(d->db) == SQLITE_OK)
         return true;
     sim_fail("the store cannot be opened: %s", sqlite3_errmsg(d->db));
     sqlite3_close(d->db);

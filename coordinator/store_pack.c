@@ -1,0 +1,227 @@
+/* The architecture and the statistics of a row as one value each: a column for each number cost three times what the rest of a row
+ * does. A packed list is its numbers in their order (ARCH_KEYS, ROW_STATS), each in 7 bits a byte from the low end on with the
+ * top bit saying that more follow (LEB128), as short as can be. Zeros at the end of the statistics are left out, so that what a
+ * later program adds to the list is 0 in older rows, and equal results are equal bytes.
+ *
+ * SQL reads a number by its name: arch_of(arch, 'queue'), stat_of(stats, 'mbps'). All connections know both. */
+#include "coordinator/store_in.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/clean.h"
+#include "proto/base/file.h"
+
+static uint8_t *put_number(uint8_t *p, uint64_t v)
+{
+    for (; v > 0x7f; v >>= 7)
+        *p++ = (uint8_t)(v | 0x80);
+    *p++ = (uint8_t)v;
+    return p;
+}
+
+/* Any bytes are fine: what a number has too many of is cut off. */
+static const uint8_t *get_number(const uint8_t *p, const uint8_t *end, uint64_t *ret)
+{
+    unsigned shift = 0;
+    *ret = 0;
+    for (bool more = true; more && p < end; p++, shift += 7) {
+        if (shift < 64)
+            *ret |= (uint64_t)(*p & 0x7f) << shift;
+        more = *p & 0x80;
+    }
+    return p;
+}
+
+/* Where number k begins, or end. Eight bytes at a time: numbers end at bytes without the top bit. */
+static const uint8_t *find_number(const uint8_t *p, const uint8_t *end, size_t k)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    while (end - p >= 8) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        size_t ends = ((~word >> 7 & ones) * ones) >> 56;
+        if (ends >= k)
+            break;
+        k -= ends;
+        p += 8;
+    }
+    while (k && p < end)
+        k -= !(*p++ & 0x80);
+    return p;
+}
+
+size_t db_pack_arch(const struct arch *a, uint8_t out[PACKED_ARCH])
+{
+    const uint32_t *v = (const uint32_t *)(const void *)a;
+    uint8_t *p = out;
+    for (unsigned k = 0; k < ARCH_N; k++)
+        p = put_number(p, v[k]);
+    return (size_t)(p - out);
+}
+
+size_t db_pack_stats(const struct row_stats *s, uint8_t out[PACKED_STATS])
+{
+    const uint64_t *v = (const uint64_t *)(const void *)s;
+    size_t n = ROW_STATS_N;
+    while (n && !v[n - 1])
+        n--;
+    uint8_t *p = out;
+    for (size_t k = 0; k < n; k++)
+        p = put_number(p, v[k]);
+    return (size_t)(p - out);
+}
+
+void db_unpack_arch(const void *p, size_t n, struct arch *ret)
+{
+    const uint8_t *at = p, *end = at + n;
+    arch_default(ret);
+    for (unsigned k = 0; k < ARCH_N && at < end; k++) {
+        uint64_t v;
+        at = get_number(at, end, &v);
+        arch_put(ret, k, (uint32_t)v);
+    }
+}
+
+/* ---- in SQL */
+
+struct list {
+    const char *const *names;
+    size_t n;
+    bool zeros; /* what is not there is 0, else nobody knows */
+};
+
+/* NAME_of(packed, name): a number of the list. The name is looked up once a statement. */
+static void number_of(sqlite3_context *c, int argc, sqlite3_value **v)
+{
+    (void)argc;
+    const struct list *l = sqlite3_user_data(c);
+    const char *const *which = sqlite3_get_auxdata(c, 1);
+    if (!which) {
+        const char *name = (const char *)sqlite3_value_text(v[1]);
+        size_t k = 0;
+        while (name && k < l->n && strcmp(l->names[k], name) != 0)
+            k++;
+        if (!name || k == l->n) {
+            sqlite3_result_error(c, "no such number in a row", -1);
+            return;
+        }
+        which = &l->names[k];
+        sqlite3_set_auxdata(c, 1, (void *)(uintptr_t)which, NULL);
+    }
+    if (sqlite3_value_type(v[0]) != SQLITE_BLOB)
+        return; /* null */
+    size_t n = (size_t)sqlite3_value_bytes(v[0]);
+    const uint8_t *all = n ? sqlite3_value_blob(v[0]) : (const uint8_t *)"", *end = all + n;
+    const uint8_t *p = find_number(all, end, (size_t)(which - l->names));
+    uint64_t number;
+    if (p == end && !l->zeros)
+        return;
+    get_number(p, end, &number);
+    sqlite3_result_int64(c, (sqlite3_int64)number);
+}
+
+/* arch_pack(every key), for rows of before: null is the default, as it is for what a row of before did not know. */
+static void arch_pack(sqlite3_context *c, int n, sqlite3_value **v)
+{
+    struct arch a;
+    uint8_t out[PACKED_ARCH];
+    arch_default(&a);
+    for (int i = 0; i < n; i++)
+        if (sqlite3_value_type(v[i]) != SQLITE_NULL)
+            arch_put(&a, (unsigned)i, (uint32_t)sqlite3_value_int64(v[i]));
+    sqlite3_result_blob(c, out, (int)db_pack_arch(&a, out), SQLITE_TRANSIENT);
+}
+
+/* stat_pack(every number), likewise: null is 0. */
+static void stat_pack(sqlite3_context *c, int n, sqlite3_value **v)
+{
+    struct row_stats s;
+    uint64_t *out = (uint64_t *)(void *)&s;
+    uint8_t packed[PACKED_STATS];
+    for (int i = 0; i < n; i++)
+        out[i] = (uint64_t)sqlite3_value_int64(v[i]);
+    sqlite3_result_blob(c, packed, (int)db_pack_stats(&s, packed), SQLITE_TRANSIENT);
+}
+
+int db_functions(sqlite3 *db)
+{
+    static struct list arch = { arch_names, ARCH_N, false },
+                       stats = { row_stats_names, ROW_STATS_N, true };
+    const struct {
+        const char *name;
+        int n;
+        struct list *list;
+        void (*f)(sqlite3_context *, int, sqlite3_value **);
+    } functions[] = { { "arch_of", 2, &arch, number_of },
+                      { "stat_of", 2, &stats, number_of },
+                      { "arch_pack", ARCH_N, NULL, arch_pack },
+                      { "stat_pack", ROW_STATS_N, NULL, stat_pack } };
+    int rc = SQLITE_OK;
+    for (size_t i = 0; rc == SQLITE_OK && i < ARRAY_LEN(functions); i++)
+        rc = sqlite3_create_function_v2(db, functions[i].name, functions[i].n,
+                                        SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS,
+                                        functions[i].list, functions[i].f, NULL, NULL, NULL);
+    return rc;
+}
+
+/* ---- rows of before version 13, with a column for each number */
+
+/* "NAME(a_queue,NULL,...)": null where the table has no such column. */
+static int add_call(struct buf *out, const char *name, const char *prefix,
+                    const char *const names[], const bool has[], size_t n)
+{
+    int r = buf_addf(out, "%s(", name);
+    for (size_t i = 0; r >= 0 && i < n; i++)
+        r = has[i] ? buf_addf(out, "%s%s%s", i ? "," : "", prefix, names[i])
+                   : buf_adds(out, i ? ",NULL" : "NULL");
+    return r < 0 ? r : buf_adds(out, ")");
+}
+
+int db_old_numbers(sqlite3 *db, struct buf *arch, struct buf *stats)
+{
+    bool has_arch[ARCH_N] = { false }, has_stat[ROW_STATS_N] = { false };
+    sqlite3_stmt *s = NULL;
+    int rc = sqlite3_prepare_v2(db, "SELECT name FROM pragma_table_info('t_row')", -1, &s, NULL);
+    while (rc == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW) {
+        const char *col = (const char *)sqlite3_column_text(s, 0);
+        for (size_t i = 0; col && i < ARCH_N; i++)
+            has_arch[i] |= !strncmp(col, "a_", 2) && !strcmp(col + 2, arch_names[i]);
+        for (size_t i = 0; col && i < ROW_STATS_N; i++)
+            has_stat[i] |= !strncmp(col, "s_", 2) && !strcmp(col + 2, row_stats_names[i]);
+    }
+    sqlite3_finalize(s);
+    int r = add_call(arch, "arch_pack", "a_", arch_names, has_arch, ARCH_N);
+    if (r >= 0)
+        r = buf_adds(stats, "CASE status WHEN 0 THEN ");
+    if (r >= 0)
+        r = add_call(stats, "stat_pack", "s_", row_stats_names, has_stat, ROW_STATS_N);
+    return r < 0 ? r : buf_adds(stats, " END");
+}
+
+int db_pack_rows(struct store *st, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf arch = BUF_INIT(8 << 10), stats = BUF_INIT(8 << 10);
+    int r = db_old_numbers(st->db, &arch, &stats);
+    CLEANUP(freep)
+    char *sql = r < 0 ? NULL
+                      : path_fmt("INSERT INTO t_row SELECT sweep,idx,status,%s,%s,trace,near,by,"
+                                 "epoch,n,task,reg,engine,threads,started_ms,duration_us,error,"
+                                 "point FROM t_row_old ORDER BY sweep, idx;"
+                                 "DROP TABLE t_row_old",
+                                 (char *)stats.data, (char *)arch.data);
+    if (!sql)
+        return err_sys(e, ENOMEM, "%s: rows", st->path);
+    r = db_exec(st,
+                "DROP VIEW IF EXISTS results;" /* it names columns that go; made again at the end */
+                "ALTER TABLE t_row RENAME TO t_row_old;"
+                "CREATE TABLE t_row(sweep INTEGER NOT NULL, idx INTEGER NOT NULL,"
+                " status INTEGER NOT NULL, stats BLOB, arch BLOB, trace INTEGER, near INTEGER,"
+                " by INTEGER NOT NULL, epoch INTEGER, n INTEGER, task INTEGER, reg INTEGER,"
+                " engine INTEGER, threads INTEGER, started_ms INTEGER, duration_us INTEGER,"
+                " error TEXT, point BLOB, PRIMARY KEY(sweep, idx)) STRICT, WITHOUT ROWID",
+                e, "rows");
+    if (r >= 0)
+        r = db_exec(st, sql, e, "rows");
+    return r < 0 ? r : db_fill_near(st, e);
+}

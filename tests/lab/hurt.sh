@@ -170,6 +170,18 @@ f = open(sys.argv[1], "r+b")
 for at in range(4096, os.fstat(f.fileno()).st_size, 4096):
     f.seek(at); b = f.read(1)[0]; f.seek(at); f.write(bytes([b ^ 16]))' "$1"
 }
+flip_result() { # flip_result FILE: one bit in a page of results of a store that nobody has open
+  python3 -c 'import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+page = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", ("t_row",)).fetchone()[0]
+size = db.execute("PRAGMA page_size").fetchone()[0]
+db.close()
+f = open(sys.argv[1], "r+b")
+f.seek(page * size - 300); b = f.read(1)[0]; f.seek(page * size - 300); f.write(bytes([b ^ 16]))' "$1"
+}
+repaired() { # a part of the store is gone for good
+  "$lab_bin" fsck --data "$lab_dir/c" --repair --json >"$lab_dir/repair.json" && "$lab_bin" fsck --data "$lab_dir/c"
+}
 # put_by: a backup of a stopped coordinator's store; put_back
 put_by() { cp -p "$lab_dir/c/store.db" "$lab_dir/kept"; }
 put_back() { cp -p "$lab_dir/kept" "$lab_dir/c/store.db"; }

@@ -36,7 +36,8 @@ enum {
 
 struct seen { /* a sweep that rows came for */
     struct id id;
-    uint8_t acked[PLAN_POINTS_MAX / 8];
+    /* by the lowest bit of the result's time: a wrong host turns it */
+    uint8_t acked[2][PLAN_POINTS_MAX / 8];
 };
 
 struct attempt {
@@ -50,7 +51,7 @@ struct batch {
     size_t n_rows;
     struct {
         uint32_t index;
-        bool done;
+        bool done, odd;
     } row[64];
 };
 
@@ -85,6 +86,7 @@ void check_begin(void)
         abort();
     memset(check.attempt, 0, ATTEMPTS * sizeof(*a));
     memset(check.batch, 0, BATCHES * sizeof(*b));
+    check_obey_begin();
 }
 
 void check_clear(void)
@@ -185,19 +187,49 @@ static struct batch *find_batch(uint64_t task, uint64_t epoch, uint64_t n, uint6
     return NULL;
 }
 
+static bool is_canary(uint64_t task)
+{
+    for (const struct hub_agent *a = check.hub ? check.hub->agents : NULL; a; a = a->next)
+        if (a->canary.task == task)
+            return true;
+    return false;
+}
+
+static bool is_odd(const struct wire_row *w)
+{
+    struct row_stats s;
+    return row_stats_unpack(w->stats, w->stats_len, &s, NULL) == 0 && s.time_ps & 1;
+}
+
+static bool acked(const struct seen *s, uint64_t index, bool odd)
+{
+    return index < PLAN_POINTS_MAX && (s->acked[odd][index / 8] >> index % 8 & 1);
+}
+
 void __real_hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m);
 void __wrap_hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m);
 void __wrap_hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
 {
     struct seen *s = seen(&m->sweep);
+    if (s && is_canary(m->task)) {
+        for (size_t i = 0; i < m->n_rows; i++)
+            if (m->rows[i].status == ROW_DONE && acked(s, m->rows[i].index, !is_odd(&m->rows[i])) &&
+                !acked(s, m->rows[i].index, is_odd(&m->rows[i])))
+                check_canary_differs(p->addr, m->task);
+        s = NULL;
+    }
     for (size_t at = 0; s && at < m->n_rows; at += 64) {
         struct batch *b = &check.batch[check.next_batch++ % BATCHES];
         *b = (struct batch){ m->task, m->epoch, m->n, m->seq, .sweep = s };
         for (size_t i = at; i < m->n_rows && i < at + 64; i++) {
             b->row[b->n_rows].index = (uint32_t)m->rows[i].index;
+            b->row[b->n_rows].odd = is_odd(&m->rows[i]);
             b->row[b->n_rows++].done = m->rows[i].status == ROW_DONE;
         }
     }
+    for (size_t i = 0; mutant("differing-silent") && s && i < m->n_rows; i++)
+        if (acked(s, m->rows[i].index, !is_odd(&m->rows[i])))
+            *(uint8_t *)m->rows[i].stats ^= 1;
     __real_hub_rows(h, p, m);
 }
 
@@ -237,6 +269,7 @@ void check_sent(struct part *from, unsigned to, const struct msg *m)
         break;
     case M_GRANT:
         check_grant(&m->grant, to);
+        check_obey_grant(to, &m->grant, is_canary(m->grant.task));
         check_durable("grant");
         break;
     case M_ROWS_ACK:
@@ -244,7 +277,8 @@ void check_sent(struct part *from, unsigned to, const struct msg *m)
         b = find_batch(m->rows_ack.task, m->rows_ack.epoch, m->rows_ack.n, m->rows_ack.seq);
         for (size_t i = 0; b && i < b->n_rows; i++)
             if (b->row[i].done && b->row[i].index < PLAN_POINTS_MAX)
-                b->sweep->acked[b->row[i].index / 8] |= (uint8_t)(1u << b->row[i].index % 8);
+                b->sweep->acked[b->row[i].odd][b->row[i].index / 8] |=
+                    (uint8_t)(1u << b->row[i].index % 8);
         break;
     case M_PUT_HAVE:
         check_durable("put_have");
@@ -255,6 +289,7 @@ void check_sent(struct part *from, unsigned to, const struct msg *m)
         break;
     case M_END_ACK:
         check_durable("end_ack");
+        check_canary_over(to, m->end_ack.task);
         break;
     case M_SUBMITTED:
         check_durable("submitted");
@@ -288,10 +323,16 @@ int __wrap_sched_step(struct sched *s, const struct sched_event *ev, uint64_t no
 {
     struct err why = { 0 };
     int type = (int)ev->type;
+    size_t orphans = 0;
     if (mutant_event(s, ev, now_ms))
         return 0;
+    if (ev->type == EV_TICK && now_ms <= s->start_ms + s->cfg.lease_ms)
+        orphans = check_orphans(s);
     int r = __real_sched_step(s, ev, now_ms, out, e);
     mutant_actions(out);
+    if (orphans && check_orphans(s) < orphans)
+        sim_fail("what an agent may still claim was given up %d ms after the start",
+                 (int)(now_ms - s->start_ms));
     if (sched_check(s, &why) < 0)
         sim_fail("scheduler, after event %d: %s", type, why.text);
     if (s->bad_moves)
@@ -308,6 +349,10 @@ void __wrap_core_step(struct core *c, const struct core_event *ev, uint64_t now_
 {
     struct core_task was[CORE_TASKS_MAX];
     memcpy(was, c->t, sizeof(was));
+    if (mutant("cancel-unheard") && (ev->kind == CORE_CANCEL || ev->kind == CORE_DROPPED)) {
+        out->n = 0;
+        return;
+    }
     __real_core_step(c, ev, now_ms, out);
     const char *why = core_check(c);
     if (why)
@@ -414,6 +459,7 @@ static const char *text(struct db *d, int col)
 struct sweep_rows {
     uint64_t rows, done;
     char state[16];
+    bool differs;
     uint8_t have[PLAN_POINTS_MAX / 8];
     bool found;
 };
@@ -540,7 +586,8 @@ static void check_store(bool final)
         states[no].found = true;
         id_parse(text(&d, 1), &ids[no], NULL);
         snprintf(states[no].state, sizeof(states[no].state), "%s", text(&d, 2));
-        if (sqlite3_column_int64(d.s, 3) && !may(PLAN_wrong, PLAN_wrong))
+        states[no].differs = sqlite3_column_int64(d.s, 3) > 0;
+        if (states[no].differs && !may(PLAN_wrong, PLAN_wrong))
             sim_fail("sweep %s has differing results", text(&d, 0));
     }
     ok = ok && db_ask(&d, "SELECT name, \"index\", status, time_ps, error FROM results");
@@ -551,8 +598,14 @@ static void check_store(bool final)
         unsigned no = 0;
         while (no < world.plan->n_sweeps && !id_eq(&ids[no], &check.seen[i].id))
             no++;
+        for (uint64_t k = 0; k < PLAN_POINTS_MAX && no < world.plan->n_sweeps; k++)
+            if (acked(&check.seen[i], k, false) && acked(&check.seen[i], k, true) &&
+                !states[no].differs) {
+                sim_fail("s%u, point %" PRIu64 ": two different results, and no alarm", no, k);
+                break;
+            }
         for (uint64_t k = 0; k < PLAN_POINTS_MAX; k++)
-            if ((check.seen[i].acked[k / 8] >> k % 8 & 1) &&
+            if ((acked(&check.seen[i], k, false) || acked(&check.seen[i], k, true)) &&
                 (no == world.plan->n_sweeps || !(states[no].have[k / 8] >> k % 8 & 1))) {
                 if (no == world.plan->n_sweeps)
                     sim_fail("a sweep is lost with results that were acknowledged");

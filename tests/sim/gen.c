@@ -236,6 +236,9 @@ void plan_generate(uint64_t seed, struct plan *p)
                 (int64_t)rng_below(&r, 1000000), 0, 0);
         return;
     }
+    struct rng own = { seed * 0x2545f4914f6cdd1du }; /* the others stay as they were */
+    if (one_in(&own, 6))
+        add(p, between(&own, 1000, 90000), PLAN_canceljob, 0, 0, 0, 0);
     uint64_t n = one_in(&r, 20) ? 0 : between(&r, 1, 14);
     uint64_t more = p->bulk || p->stream_b ? between(&r, 2, 8) : 0;
     for (uint64_t i = 0; i < n + more; i++) {

@@ -7,6 +7,11 @@
  *   lease-forever     silent agents keep their tasks
  *   attempt-reused    every try of a task has the number 1
  *   cancel-forgotten  a cancelled sweep goes on
+ *   cancel-unheard    an agent does not end what is cancelled, though a cancel and each beat's answer say so (check.c)
+ *   hold-unheard, drain-unheard   a hold, a drain changes nothing
+ *   orphans-early     what agents may still claim after a start is given to others
+ *   canary-unheard    an agent gets work whatever its canary said
+ *   differing-silent  a result that differs is taken for an equal one (check.c)
  *   stream-early      what has come of a log that grows is called durable before it is synced
  *   chunk-wrong       other bytes are written than were verified
  *   chunk-forgotten   a chunk that was written is not remembered, once a transfer
@@ -103,12 +108,25 @@ bool mutant_transfer(const struct xfer_recv *x, const struct xfer_event *ev)
 
 bool mutant_event(struct sched *s, const struct sched_event *ev, uint64_t now_ms)
 {
-    if (mutant("cancel-forgotten") && ev->type == EV_CANCEL_SWEEP)
+    if ((mutant("cancel-forgotten") && ev->type == EV_CANCEL_SWEEP) ||
+        (mutant("hold-unheard") && ev->type == EV_HOLD) ||
+        (mutant("drain-unheard") && ev->type == EV_DRAIN))
         return true;
+    if (mutant("canary-unheard") && ev->type == EV_CANARY_OVER) {
+        struct sched_agent *a = sched_agent(s, ev->agent.install);
+        if (a)
+            a->canary = 0;
+        return true;
+    }
     for (uint64_t num = 1; mutant("lease-forever") && num < s->cfg.next_task; num++) {
         struct sched_task *t = sched_task(s, num);
         if (t && t->state == TASK_LEASED)
             t->lease_ms = now_ms + 60000;
+    }
+    for (uint64_t num = 1; mutant("orphans-early") && num < s->cfg.next_task; num++) {
+        struct sched_task *t = sched_task(s, num);
+        if (t && t->state == TASK_ORPHAN)
+            t->lease_ms = 0;
     }
     return false;
 }

@@ -23,12 +23,14 @@ enum plan_verb {
     X(rot, "hn")                                                                                   \
     X(drain, "hn")                                                                                 \
     X(exec, "nnn")                                                                                 \
+    X(canceljob, "")                                                                               \
     X(kill, "hn")                                                                                  \
-    X(power, "hnn") X(stop, "hn") X(freeze, "hn") X(slow, "hnn") X(clock, "hi") X(cut, "hhn")      \
-        X(loss, "hhn") X(dup, "hhnn") X(delay, "hhnn") X(reset, "h") X(enospc, "hnn")              \
-            X(eio, "hnn") X(torn, "hnn") X(nosync, "hnn") X(killop, "hnn") X(powerop, "hnn")       \
-                X(full, "hn") X(killtask, "h") X(hang, "hn") X(bad, "hn") X(wrong, "hn")           \
-                    X(poison, "nnw")
+    X(power, "hnn")                                                                                \
+    X(stop, "hn")                                                                                  \
+    X(freeze, "hn") X(slow, "hnn") X(clock, "hi") X(cut, "hhn") X(loss, "hhn") X(dup, "hhnn")      \
+        X(delay, "hhnn") X(reset, "h") X(enospc, "hnn") X(eio, "hnn") X(torn, "hnn")               \
+            X(nosync, "hnn") X(killop, "hnn") X(powerop, "hnn") X(full, "hn") X(killtask, "h")     \
+                X(hang, "hn") X(bad, "hn") X(wrong, "hn") X(poison, "nnw")
 #define X(name, args) PLAN_##name,
     PLAN_VERBS(X)
 #undef X

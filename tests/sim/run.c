@@ -250,6 +250,7 @@ static void apply(void *arg, uint64_t n)
     case PLAN_collect:
     case PLAN_drain:
     case PLAN_exec:
+    case PLAN_canceljob:
         user_command(ev);
         break;
     case PLAN_kill:

@@ -170,6 +170,21 @@ struct row_stats;
 void check_result(uint64_t seed, uint64_t gbps,
                   struct row_stats *ret); /* the right statistics of a point */
 
+/* ---- rules of what is asked for (check_obey.c) */
+
+struct msg_grant;
+struct sched;
+void check_obey_begin(void);
+/* A command of a user is about to be sent; it was answered. arg: as in its event; id: what it is about. */
+void check_asked(enum plan_verb verb, int64_t arg, const char *id, bool undo);
+void check_answered(enum plan_verb verb, int64_t arg, const char *id, bool undo, const char *text);
+/* A canary of the agent at addr gave another result than the accepted one; its end was acknowledged. */
+void check_canary_differs(const char *addr, uint64_t task);
+void check_canary_over(unsigned host, uint64_t task);
+void check_obey_grant(unsigned host, const struct msg_grant *m, bool canary);
+void check_works(const char *dir, unsigned host); /* a task does */
+size_t check_orphans(const struct sched *s);
+
 /* ---- rules of what is moved (check_move.c) */
 
 void check_move_begin(void);

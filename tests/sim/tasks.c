@@ -218,6 +218,7 @@ int task_work(uint64_t ms)
             to = t->deadline_ms;
         if (world.now_ms < to && part_wait(to) < 0)
             return -ECANCELED;
+        check_works(p->dir, p->host);
         if (p->signals) {
             t->cause = "cancelled";
             return -ECANCELED;

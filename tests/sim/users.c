@@ -29,6 +29,7 @@ static struct {
     struct sweep *sweep[PLAN_SWEEPS_MAX];
     char *json[PLAN_SWEEPS_MAX];
     char id[PLAN_SWEEPS_MAX][ID_HEX_LEN]; /* once submitted */
+    char job[ID_HEX_LEN];                 /* the newest one; "" = none yet */
     unsigned running, commands;
 } users;
 
@@ -204,17 +205,25 @@ static int control(struct client *c, struct command *cmd, struct err *e)
     } verbs[] = { [PLAN_cancel] = { "cancel", NULL },
                   [PLAN_hold] = { "hold", "release" },
                   [PLAN_retry] = { "retry-failed", NULL },
-                  [PLAN_drain] = { "drain", "undrain" } };
-    const char *target = cmd->verb == PLAN_drain ? world.host[cmd->arg].name : users.id[cmd->arg];
+                  [PLAN_drain] = { "drain", "undrain" },
+                  [PLAN_canceljob] = { "cancel", NULL } };
+    if (cmd->verb == PLAN_canceljob && !*cmd->job)
+        snprintf(cmd->job, sizeof(cmd->job), "%s", users.job);
+    const char *target = cmd->verb == PLAN_drain       ? world.host[cmd->arg].name
+                         : cmd->verb == PLAN_canceljob ? cmd->job
+                                                       : users.id[cmd->arg];
     if (!*target) /* not submitted: a while is waited for that */
         return world.now_ms - cmd->since_ms > PATIENCE_MS ? 0 : -EAGAIN;
     char text[1001];
     bool undo = !cmd->undo_ms;
+    check_asked(cmd->verb, cmd->arg, target, undo);
     int r = client_control(
         c, undo && verbs[cmd->verb].undo ? verbs[cmd->verb].undo : verbs[cmd->verb].verb, target,
         text, e);
     if (r >= 0 && cmd->verb == PLAN_cancel && strstr(text, ": cancelled"))
         check_cancelled((unsigned)cmd->arg, true);
+    if (r >= 0)
+        check_answered(cmd->verb, cmd->arg, target, undo, text);
     if (cmd->verb == PLAN_retry) /* whether or not its answer came */
         check_cancelled((unsigned)cmd->arg, false);
     /* "it is over already", "no such agent yet": an answer is an answer; a disk in trouble is none */
@@ -244,6 +253,7 @@ static int exec(struct client *c, struct command *cmd, struct err *e)
                        ? 0
                        : r;
         id_hex(&m.sweep, cmd->job);
+        snprintf(users.job, sizeof(users.job), "%s", cmd->job);
     }
     CLEANUP(json_decrefp) json_t *args = json_pack("{s:s}", "id", cmd->job), *doc = NULL;
     int r = client_ask_one(c, "job", args, &doc, e);

@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "deploy/known.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
@@ -162,49 +164,84 @@ static void fingerprint(struct ssh *s, char out[64])
     *o = '\0';
 }
 
-/* libssh2 1.10 takes the markers @revoked and @cert-authority for host names: such lines are
- * handled here and never shown to it. Returns 0, or what the marked line means for this host's key.
- */
-static int marked_line(struct ssh *s, const char *line, const struct ssh_target *t, const char *key,
-                       size_t key_n, struct err *e)
+/* What a collection of known_hosts' lines says of the host's key. */
+static int match_key(LIBSSH2_KNOWNHOSTS *kh, const struct ssh_target *t, const char *key,
+                     size_t key_n)
 {
-    const char *rest = strpbrk(line, " \t");
-    if (!rest)
-        return 0;
-    rest += strspn(rest, " \t");
-    bool revoked = !strncmp(line, "@revoked", 8);
-    if (!revoked && strncmp(line, "@cert-authority", 15) != 0)
-        return 0;
-    LIBSSH2_KNOWNHOSTS *one = libssh2_knownhost_init(s->session);
-    int match = LIBSSH2_KNOWNHOST_CHECK_NOTFOUND;
-    if (one &&
-        libssh2_knownhost_readline(one, rest, strlen(rest), LIBSSH2_KNOWNHOST_FILE_OPENSSH) == 0)
-        match = libssh2_knownhost_checkp(
-            one, t->address, (int)t->port, key, key_n,
-            LIBSSH2_KNOWNHOST_TYPE_PLAIN | LIBSSH2_KNOWNHOST_KEYENC_RAW, NULL);
-    if (one)
-        libssh2_knownhost_free(one);
-    if (revoked && match == LIBSSH2_KNOWNHOST_CHECK_MATCH)
-        return err_set(e, SF_EREFUSED, "%s: its host key is marked @revoked in known_hosts",
-                       t->name);
+    return libssh2_knownhost_checkp(kh, t->address, (int)t->port, key, key_n,
+                                    LIBSSH2_KNOWNHOST_TYPE_PLAIN | LIBSSH2_KNOWNHOST_KEYENC_RAW,
+                                    NULL);
+}
+
+/* The lines that may name this host, each kind in a collection of its own. What libssh2 would misread is written for it as a
+ * plain line of the host. */
+enum { SAME_KIND, OTHER_KIND, REVOKED, COLLECTIONS };
+
+static int collect_lines(char *text, const struct ssh_target *t, const char *key, size_t key_n,
+                         LIBSSH2_KNOWNHOSTS *const kh[], bool *ret_authority)
+{
+    char *save = NULL;
+    for (char *line = strtok_r(text, "\r\n", &save); line; line = strtok_r(NULL, "\r\n", &save)) {
+        struct known_line k;
+        if (!known_parse(line, &k) || (!known_hashed(&k) && !known_names(&k, t->address, t->port)))
+            continue;
+        if (k.mark == KNOWN_AUTHORITY) {
+            *ret_authority = true;
+            continue;
+        }
+        CLEANUP(freep)
+        char *plain = known_hashed(&k) ? strdup(k.hosts) : path_fmt("%s %s", t->address, k.key);
+        if (!plain)
+            return -ENOMEM;
+        libssh2_knownhost_readline(kh[k.mark == KNOWN_REVOKED           ? REVOKED
+                                      : known_same_kind(&k, key, key_n) ? SAME_KIND
+                                                                        : OTHER_KIND],
+                                   plain, strlen(plain), LIBSSH2_KNOWNHOST_FILE_OPENSSH);
+    }
     return 0;
 }
 
-static int check_hostkey(struct ssh *s, const struct ssh_target *t, struct err *e)
+static int judge_key(struct ssh *s, const struct ssh_target *t, char *text, const char *path,
+                     LIBSSH2_KNOWNHOSTS *const kh[], struct err *e)
 {
     char print[64];
     fingerprint(s, print);
-    if (t->hostkey) {
-        if (!strcmp(t->hostkey, print))
-            return 0;
-        return err_set(e, SF_EREFUSED, "%s: host key is %s, pinned is %s", t->name, print,
-                       t->hostkey);
-    }
     size_t key_n;
     int type;
     const char *key = libssh2_session_hostkey(s->session, &key_n, &type);
     if (!key)
         return err_set(e, SF_EREFUSED, "%s: shows no host key", t->name);
+    bool authority = false;
+    if (text && collect_lines(text, t, key, key_n, kh, &authority) < 0)
+        return err_sys(e, ENOMEM, "%s", t->name);
+    if (match_key(kh[REVOKED], t, key, key_n) == LIBSSH2_KNOWNHOST_CHECK_MATCH)
+        return err_set(e, SF_EREFUSED, "%s: its host key is marked @revoked in %s", t->name, path);
+    int match = match_key(kh[SAME_KIND], t, key, key_n);
+    if (match == LIBSSH2_KNOWNHOST_CHECK_MATCH)
+        return 0;
+    if (match == LIBSSH2_KNOWNHOST_CHECK_MISMATCH)
+        return err_set(e, SF_EREFUSED, "%s: host key %s differs from the one in %s", t->name, print,
+                       path);
+    bool other = match_key(kh[OTHER_KIND], t, key, key_n) != LIBSSH2_KNOWNHOST_CHECK_NOTFOUND;
+    return err_set(e, SF_EREFUSED,
+                   "%s: host key %s is not known%s; check it, then: ssh-keyscan -p %u %s >> %s",
+                   t->name, print,
+                   authority ? " (certificate authorities are not supported)"
+                   : other   ? " (only another kind of key is)"
+                             : "",
+                   (unsigned)t->port, t->address, path);
+}
+
+static int check_hostkey(struct ssh *s, const struct ssh_target *t, struct err *e)
+{
+    if (t->hostkey) {
+        char print[64];
+        fingerprint(s, print);
+        if (!strcmp(t->hostkey, print))
+            return 0;
+        return err_set(e, SF_EREFUSED, "%s: host key is %s, pinned is %s", t->name, print,
+                       t->hostkey);
+    }
     CLEANUP(freep)
     char *path = t->known_hosts
                      ? strdup(t->known_hosts)
@@ -216,36 +253,16 @@ static int check_hostkey(struct ssh *s, const struct ssh_target *t, struct err *
     int r = file_read(path, &text, &fe);
     if (r < 0 && r != -ENOENT)
         return err_set(e, -r, "%s: %s", t->name, fe.text);
-    LIBSSH2_KNOWNHOSTS *kh = libssh2_knownhost_init(s->session);
-    if (!kh)
-        return err_sys(e, ENOMEM, "%s", t->name);
+    LIBSSH2_KNOWNHOSTS *kh[COLLECTIONS] = { NULL };
     r = 0;
-    bool authority = false;
-    char *save = NULL;
-    for (char *line = text.len ? strtok_r((char *)text.data, "\r\n", &save) : NULL; line && r == 0;
-         line = strtok_r(NULL, "\r\n", &save)) {
-        if (line[0] == '@') {
-            authority |= !strncmp(line, "@cert-authority", 15);
-            r = marked_line(s, line, t, key, key_n, e);
-        } else {
-            libssh2_knownhost_readline(kh, line, strlen(line), LIBSSH2_KNOWNHOST_FILE_OPENSSH);
-        }
-    }
-    if (r == 0) {
-        int match = libssh2_knownhost_checkp(
-            kh, t->address, (int)t->port, key, key_n,
-            LIBSSH2_KNOWNHOST_TYPE_PLAIN | LIBSSH2_KNOWNHOST_KEYENC_RAW, NULL);
-        if (match == LIBSSH2_KNOWNHOST_CHECK_MISMATCH)
-            r = err_set(e, SF_EREFUSED, "%s: host key %s differs from the one in %s", t->name,
-                        print, path);
-        else if (match != LIBSSH2_KNOWNHOST_CHECK_MATCH)
-            r = err_set(
-                e, SF_EREFUSED,
-                "%s: host key %s is not known%s; check it, then: ssh-keyscan -p %u %s >> %s",
-                t->name, print, authority ? " (certificate authorities are not supported)" : "",
-                (unsigned)t->port, t->address, path);
-    }
-    libssh2_knownhost_free(kh);
+    for (size_t i = 0; i < COLLECTIONS; i++)
+        if (!(kh[i] = libssh2_knownhost_init(s->session)))
+            r = err_sys(e, ENOMEM, "%s", t->name);
+    if (r == 0)
+        r = judge_key(s, t, text.len ? (char *)text.data : NULL, path, kh, e);
+    for (size_t i = 0; i < COLLECTIONS; i++)
+        if (kh[i])
+            libssh2_knownhost_free(kh[i]);
     return r;
 }
 
@@ -279,6 +296,25 @@ static bool is_rsa(const char *path)
     buf_reset(&b);
     return file_read(path, &b, NULL) == 0 && b.len &&
            strstr((char *)b.data, "BEGIN RSA PRIVATE KEY");
+}
+
+/* What ssh itself would not use either: a key that others may read, or that is none. */
+static int key_file_ok(const char *path, const struct ssh_target *t, struct err *e)
+{
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(65536);
+    struct err fe = { 0 };
+    if (file_read(path, &b, &fe) < 0)
+        return err_set(e, SF_EREFUSED, "%s: no key to log in with: %s", t->name, fe.text);
+    if (b.len && (!strncmp((char *)b.data, "ssh-", 4) || !strncmp((char *)b.data, "ecdsa-", 6)))
+        return err_set(e, SF_EREFUSED, "%s: %s is a public key: name the private one beside it",
+                       t->name, path);
+    if (b.len)
+        explicit_bzero(b.data, b.len);
+    struct stat st;
+    if (stat(path, &st) == 0 && st.st_uid == getuid() && st.st_mode & 077)
+        return err_set(e, SF_EREFUSED, "%s: key %s is open to others (mode %o): chmod 600 it",
+                       t->name, path, st.st_mode & 0777);
+    return 0;
 }
 
 /* Whether a private key is encrypted: OpenSSH's own format names the cipher at its start ("none" in base64), PEM says so.
@@ -325,11 +361,14 @@ static int login(struct ssh *s, const struct ssh_target *t, struct err *e)
                        agent && !t->identity ? ", and ssh-agent has none that is let in"
                        : t->identity         ? ""
                                              : ", and there is no ssh-agent");
+    int r = key_file_ok(path, t, e);
+    if (r < 0)
+        return r;
     CLEANUP(freep) char *pub = path_fmt("%s.pub", path);
     if (!pub)
         return err_sys(e, ENOMEM, "%s", t->name);
-    int r = libssh2_userauth_publickey_fromfile(s->session, t->user,
-                                                access(pub, R_OK) == 0 ? pub : NULL, path, NULL);
+    r = libssh2_userauth_publickey_fromfile(s->session, t->user,
+                                            access(pub, R_OK) == 0 ? pub : NULL, path, NULL);
     /* a key with a passphrase may be in the agent */
     if (r == 0 ||
         (t->identity && agent && r != LIBSSH2_ERROR_SOCKET_DISCONNECT && login_agent(s, t) == 0))
@@ -492,6 +531,9 @@ static int pump(struct ssh *s, LIBSSH2_CHANNEL *ch, ssh_source in, void *in_user
                 at += (size_t)w;
                 s->sent_b += (uint64_t)w;
                 progress = true;
+            } else if (w == LIBSSH2_ERROR_CHANNEL_CLOSED || w == LIBSSH2_ERROR_CHANNEL_EOF_SENT) {
+                in_done = eof_sent = true; /* the command ended without wanting the rest */
+                at = have;
             } else if (w < 0 && w != LIBSSH2_ERROR_EAGAIN) {
                 broken = 1;
             }
@@ -504,6 +546,9 @@ static int pump(struct ssh *s, LIBSSH2_CHANNEL *ch, ssh_source in, void *in_user
         }
         drain(ch, 0, &ret->out, &ret->cut, &progress, &broken);
         drain(ch, SSH_EXTENDED_DATA_STDERR, &ret->err, &ret->cut, &progress, &broken);
+        /* reading the one also takes the other's packets from the socket, which then has nothing to wait for */
+        if (libssh2_poll_channel_read(ch, 0))
+            progress = true;
         if (broken)
             return err_set(e, ECONNRESET, "%s: connection broke: %s", s->name, why(s));
         if (progress)

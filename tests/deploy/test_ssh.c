@@ -129,6 +129,15 @@ int main(void)
        port, dir, dir, dir);
     sh("echo \"@cert-authority [127.0.0.1]:%u $(cut -d' ' -f1,2 %s/host.pub)\" > %s/authority",
        port, dir, dir);
+    sh("(echo \"@revoked * $(cut -d' ' -f1,2 %s/host.pub)\"; cat %s/known) > %s/revoked-all", dir,
+       dir, dir);
+    sh("(echo \" @revoked [127.*]:%u $(cut -d' ' -f1,2 %s/host.pub)\"; cat %s/hashed) > "
+       "%s/revoked-some",
+       port, dir, dir, dir);
+    sh("echo \"*,!10.* $(cut -d' ' -f1,2 %s/host.pub)\" > %s/pattern", dir, dir);
+    sh("echo \"*,!127.* $(cut -d' ' -f1,2 %s/host.pub)\" > %s/not", dir, dir);
+    sh("echo \"[127.0.0.1]:%u $(cut -d' ' -f1,2 %s/rsa.pub)\" > %s/kind", port, dir, dir);
+    sh("cp %s/user %s/open && chmod 644 %s/open", dir, dir, dir);
     pid_t sshd = sshd_start(port);
 
     char key[300], known[300];
@@ -152,7 +161,12 @@ int main(void)
                      { "hashed", true, "" },
                      { "wrong", false, "differs" },
                      { "none", false, "ssh-keyscan" },
+                     { "pattern", true, "" },
+                     { "not", false, "is not known; check it" },
+                     { "kind", false, "not known (only another kind of key is)" },
                      { "revoked", false, "@revoked" },
+                     { "revoked-all", false, "@revoked" },
+                     { "revoked-some", false, "@revoked" },
                      { "authority", false, "certificate authorities are not supported" } };
     for (size_t i = 0; i < ARRAY_LEN(hostkeys); i++) {
         CLEANUP(ssh_free) struct ssh *s = NULL;
@@ -195,6 +209,12 @@ int main(void)
         snprintf(other, sizeof(other), "%s/rsa", dir);
         CHECK(ssh_open(&o, 20000, &s, &step, &e) == -SF_EREFUSED && strstr(e.text, "ed25519"), "%s",
               e.text);
+        snprintf(other, sizeof(other), "%s/open", dir);
+        CHECK(ssh_open(&o, 20000, &s, &step, &e) == -SF_EREFUSED && strstr(e.text, "chmod 600"),
+              "%s", e.text);
+        snprintf(other, sizeof(other), "%s/user.pub", dir);
+        CHECK(ssh_open(&o, 20000, &s, &step, &e) == -SF_EREFUSED && strstr(e.text, "public key"),
+              "%s", e.text);
         snprintf(other, sizeof(other), "%s/missing", dir);
         CHECK(ssh_open(&o, 20000, &s, &step, &e) == -SF_EREFUSED && strstr(e.text, "missing"), "%s",
               e.text);
@@ -223,6 +243,29 @@ int main(void)
             CHECK(ssh_run(s, wc, zeros, &feed, 60000, &res, &e) == 0, "%s", e.text);
             CHECK(res.out.len && atol((char *)res.out.data) == 9l << 20, "9 MiB arrive");
             CHECK(ssh_sent_b(s) == 9u << 20, "payload is counted");
+            ssh_result_clear(&res);
+            /* the last packets of one stream may come while the other is read: nothing else will then wake who waits
+             * for the socket, for a second */
+            uint64_t took[20], least = UINT64_MAX;
+            unsigned waited = 0;
+            for (size_t i = 0; i < ARRAY_LEN(took); i++) {
+                uint64_t from = clock_mono_ms();
+                CHECK(ssh_script(s, "echo out; echo err >&2", NULL, NULL, NULL, 20000, &res, &e) ==
+                          0,
+                      "%s", e.text);
+                took[i] = clock_mono_ms() - from;
+                least = took[i] < least ? took[i] : least;
+                ssh_result_clear(&res);
+            }
+            for (size_t i = 0; i < ARRAY_LEN(took); i++)
+                waited += took[i] >= least + 950 && took[i] <= least + 1150;
+            CHECK(waited <= 4, "%u of %zu commands took a second more than the quickest", waited,
+                  ARRAY_LEN(took));
+            struct feed unread = { 64u << 20 };
+            CHECK(ssh_script(s, "head -c 10 >/dev/null; exit 3", NULL, zeros, &unread, 20000, &res,
+                             &e) == 0 &&
+                      res.status == 3,
+                  "a command that does not want all of its input: %s", e.text);
             ssh_result_clear(&res);
             const char *sleep_[] = { "sleep", "30", NULL };
             uint64_t t0 = clock_mono_ms();

@@ -34,9 +34,11 @@ int hosts_expand(const char *pattern, const char *place, int (*cb)(void *user, c
     if (num_u64(lo_s, 0, 99999999, place, &lo, e) < 0 ||
         num_u64(hi_s, 0, 99999999, place, &hi, e) < 0)
         return -SF_EUSAGE;
-    if (hi < lo || hi - lo >= HOSTS_MAX)
-        return err_set(e, SF_EUSAGE, "%s: range %s-%s is empty or has more than %d hosts", place,
-                       lo_s, hi_s, HOSTS_MAX);
+    if (hi < lo)
+        return err_set(e, SF_EUSAGE, "%s: range %s-%s runs backwards", place, lo_s, hi_s);
+    if (hi - lo >= HOSTS_MAX)
+        return err_set(e, SF_EUSAGE, "%s: range %s-%s has more than %d hosts", place, lo_s, hi_s,
+                       HOSTS_MAX);
     for (uint64_t i = lo; i <= hi; i++) {
         char name[300];
         int n = snprintf(name, sizeof(name), "%.*s%0*llu%s", (int)(open - pattern), pattern,
@@ -58,6 +60,12 @@ static bool address_ok(const char *s)
     return *s && *s != '-' && strlen(s) < 256 && strspn(s, LETTERS ".-:") == strlen(s);
 }
 
+/* Who logs in; stands in messages and units. */
+static bool user_ok(const char *s)
+{
+    return *s && *s != '-' && strlen(s) < 64 && strspn(s, LETTERS ".-@\\") == strlen(s);
+}
+
 bool hosts_name_ok(const char *s)
 {
     return *s && *s != '-' && *s != '.' && strlen(s) <= 64 && strspn(s, LETTERS ".-") == strlen(s);
@@ -66,7 +74,8 @@ bool hosts_name_ok(const char *s)
 /* A folder on the host. It is only ever quoted, but it stands alone on a line of several files. */
 static bool data_ok(const char *s)
 {
-    return (s[0] == '/' || !strncmp(s, "~/", 2)) && s[1] && strlen(s) < 1024;
+    size_t root = s[0] == '~'; /* a home is no folder for a fleet, nor is / */
+    return s[root] == '/' && s[root + strspn(s + root, "/.")] && strlen(s) < 1024;
 }
 
 char *hosts_local_path(const struct ini *ini, const char *value)
@@ -125,7 +134,8 @@ static int unknown(struct load *l, const struct ini_key *k, const char *where)
 static int load_data(struct load *l, const struct ini_key *k, char **ret)
 {
     if (!data_ok(k->value))
-        return err_set(l->e, SF_EUSAGE, "%s: data= is a folder on the host, from / or ~/ on",
+        return err_set(l->e, SF_EUSAGE,
+                       "%s: data= is a folder of its own on the host, from / or ~/ on",
                        ini_place(l->ini, k->line));
     return set_str(ret, k->value);
 }
@@ -192,6 +202,8 @@ static int load_setup(struct load *l, struct host_class *c, const struct ini_key
         return err_set(l->e, SF_EUSAGE, "%s: '%s' names no step", place, k->name);
     struct setup_step *s = step_named(c, name, n);
     if (!dot) {
+        if (!*k->value)
+            return err_set(l->e, SF_EUSAGE, "%s: '%s' has no command", place, k->name);
         struct setup_step *v = realloc(c->steps, (c->n_steps + 1) * sizeof(*v));
         if (!v)
             return err_sys(l->e, ENOMEM, "%s", place);
@@ -250,6 +262,9 @@ static int load_class(struct load *l, const struct ini_section *s)
             r = num_u64(k->value, 0, 4096, place, &c->cores, l->e);
         } else if (!strcmp(k->name, "memory")) {
             r = num_size(k->value, place, &c->memory_mib, l->e);
+            if (r == 0 && c->memory_mib && c->memory_mib < 1 << 20)
+                return err_set(l->e, SF_EUSAGE, "%s: memory=%s is less than 1M (64G, 512M)", place,
+                               k->value);
             c->memory_mib >>= 20;
         } else if (!strcmp(k->name, "bulk_rate")) {
             r = num_size(k->value, place, &c->bulk_rate_b, l->e);
@@ -268,6 +283,26 @@ static int load_class(struct load *l, const struct ini_section *s)
     return 0;
 }
 
+static int bad_user(struct load *l, const struct ini_key *k)
+{
+    return err_set(l->e, SF_EUSAGE, "%s: '%.100s' is no user's name", ini_place(l->ini, k->line),
+                   k->value);
+}
+
+static int load_coordinator(struct load *l, const struct ini_key *k)
+{
+    struct hosts *h = l->h;
+    char host[256], port[8];
+    uint64_t n;
+    int r = set_str(&h->coordinator, k->value);
+    if (r == 0 && (!hosts_endpoint(h, host, port) || !*host || !strcmp(host, "*") ||
+                   num_u64(port, 1, 65535, "", &n, NULL) < 0))
+        r = err_set(l->e, SF_EUSAGE,
+                    "%s: coordinator=%.100s is not tcp://HOST:PORT, where agents connect to",
+                    ini_place(l->ini, k->line), k->value);
+    return r;
+}
+
 static int load_fleet(struct load *l, const struct ini_section *s)
 {
     struct hosts *h = l->h;
@@ -276,7 +311,7 @@ static int load_fleet(struct load *l, const struct ini_section *s)
         const char *place = ini_place(l->ini, k->line);
         int r = 0;
         if (!strcmp(k->name, "coordinator"))
-            r = set_str(&h->coordinator, k->value);
+            r = load_coordinator(l, k);
         else if (!strcmp(k->name, "server_key"))
             r = (h->server_key = hosts_local_path(l->ini, k->value)) ? 0 : -ENOMEM;
         else if (!strcmp(k->name, "identity"))
@@ -284,7 +319,7 @@ static int load_fleet(struct load *l, const struct ini_section *s)
         else if (!strcmp(k->name, "known_hosts"))
             r = (h->known_hosts = hosts_local_path(l->ini, k->value)) ? 0 : -ENOMEM;
         else if (!strcmp(k->name, "user"))
-            l->defaults.user = k->value;
+            r = user_ok(k->value) ? (l->defaults.user = k->value, 0) : bad_user(l, k);
         else if (!strcmp(k->name, "data"))
             r = data_ok(k->value) ? (l->defaults.data = k->value, 0) : load_data(l, k, NULL);
         else if (!strcmp(k->name, "port"))
@@ -336,7 +371,7 @@ static int add_host(void *user, const char *name)
         } else if (!strcmp(k->name, "port")) {
             r = num_u64(k->value, 1, 65535, place, &o->port, l->e);
         } else if (!strcmp(k->name, "user")) {
-            r = set_str(&o->user, k->value);
+            r = user_ok(k->value) ? set_str(&o->user, k->value) : bad_user(l, k);
         } else if (!strcmp(k->name, "data")) {
             r = load_data(l, k, &o->data);
         } else if (!strcmp(k->name, "hostkey")) {
@@ -360,9 +395,16 @@ static int add_host(void *user, const char *name)
         if (r < 0)
             return r;
     }
+    where = ini_place(l->ini, s->line); /* its text is that of the newest call */
     if (o->hostkey && strchr(s->arg, '['))
         return err_set(l->e, SF_EUSAGE, "%s: one hostkey cannot be that of a range of hosts",
                        where);
+    for (const struct host *p = h->host; p < o; p++)
+        if (p->port == o->port && !strcmp(p->address, o->address) && !strcmp(p->user, o->user) &&
+            !strcmp(p->data, o->data))
+            return err_set(l->e, SF_EUSAGE,
+                           "%s: '%s' is the same place as '%s': address, port, user and data",
+                           where, o->name, p->name);
     return 0;
 }
 

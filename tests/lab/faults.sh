@@ -91,8 +91,8 @@ s = socket.create_server(("0.0.0.0", 2222)); open("'"$lab_dir"'/mute", "w"); tim
 lab_until 30 test -e "$lab_dir/mute"
 {
   cat "$ini"
-  for i in 1 2 3 4 5 6 7 8 9 10; do printf '[host mute%d]\naddress = %s\nport = 2222\n' $i "$(lab_ip 2)"; done
-  printf '[class late]\n[host gone]\nclass = late\naddress = %s\n[host off]\nclass = late\naddress = 10.77.9.9\n' "$(lab_ip 3)"
+  for i in 1 2 3 4 5 6 7 8 9 10; do printf '[host mute%d]\naddress = %s\nport = 2222\ndata = /srv/m%d\n' $i "$(lab_ip 2)" $i; done
+  printf '[class late]\n[host gone]\nclass = late\ndata = /srv/gone\naddress = %s\n[host off]\nclass = late\naddress = 10.77.9.9\n' "$(lab_ip 3)"
 } >"$lab_dir/mute.ini"
 lab_sshd_stop 3
 t=$(date +%s)

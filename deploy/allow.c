@@ -96,6 +96,15 @@ static int call(struct allow *a, const struct words *w, struct ssh_result *res, 
     return r < 0 ? remote_failed(a, r, e) : 0;
 }
 
+/* Where the key stands in the list; a->n = nowhere. */
+static size_t find(const struct allow *a, const struct key_pub *pub)
+{
+    size_t i = 0;
+    while (i < a->n && (strcmp(a->list[i].name, pub->name) || strcmp(a->list[i].z85, pub->z85)))
+        i++;
+    return i;
+}
+
 static int add(struct allow *a, const struct key_pub *pub)
 {
     struct key_pub *v = realloc(a->list, (a->n + 1) * sizeof(*v));
@@ -141,9 +150,8 @@ static int allow_locked(struct allow *a, const struct key_pub *pub, struct err *
     int r = learn(a, e);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < a->n; i++)
-        if (!strcmp(a->list[i].name, pub->name) && !strcmp(a->list[i].z85, pub->z85))
-            return 0;
+    if (find(a, pub) < a->n)
+        return 0;
     if (a->remote) {
         char line[256];
         snprintf(line, sizeof(line), "siofleet-key 1 %s %s %s", role_name(pub->role), pub->name,
@@ -167,22 +175,20 @@ int allow_add(struct allow *a, const struct key_pub *pub, struct err *e)
     return r;
 }
 
-static int remove_locked(struct allow *a, const char *name, struct err *e)
+static int remove_locked(struct allow *a, const struct key_pub *pub, struct err *e)
 {
     int r = learn(a, e);
     if (r < 0)
         return r;
-    size_t i = 0;
-    while (i < a->n && strcmp(a->list[i].name, name) != 0)
-        i++;
+    size_t i = find(a, pub);
     if (i == a->n)
         return 0;
     if (a->remote) {
         struct words w = { .n = 0 };
-        words_add(&w, "revoke", name, NULL);
+        words_add(&w, "revoke", pub->name, NULL);
         r = call(a, &w, NULL, e);
     } else {
-        r = keys_revoke(a->data, name, e);
+        r = keys_revoke(a->data, pub->name, e);
     }
     if (r < 0 && r != -ENOENT)
         return r;
@@ -190,10 +196,10 @@ static int remove_locked(struct allow *a, const char *name, struct err *e)
     return 1;
 }
 
-int allow_remove(struct allow *a, const char *name, struct err *e)
+int allow_remove(struct allow *a, const struct key_pub *pub, struct err *e)
 {
     pthread_mutex_lock(&a->lock);
-    int r = remove_locked(a, name, e);
+    int r = remove_locked(a, pub, e);
     pthread_mutex_unlock(&a->lock);
     return r;
 }

@@ -18,5 +18,6 @@ void allow_free(struct allow **a);
 
 /* Let the key in. 1 = done, 0 = it was in already. Errors as of keys_allow(). */
 int allow_add(struct allow *a, const struct key_pub *pub, struct err *e);
-/* No key of that name any more. 1 = done, 0 = there was none. */
-int allow_remove(struct allow *a, const char *name, struct err *e);
+/* Not that key any more; another one of its name stays, as the host that shows a key may say any name. 1 = done, 0 = it was
+ * not in. */
+int allow_remove(struct allow *a, const struct key_pub *pub, struct err *e);

@@ -84,6 +84,8 @@ static int send_pack(struct job *j, const char *kind, const struct pack *k, cons
             r = job_probe(j, PLACE_UP);
         if (r < 0)
             return r;
+        if (job_fact_has(j, "have", k->id)) /* somebody else brought it */
+            return 0;
         uint64_t now = part_there(j, k);
         stuck = now > at ? 0 : stuck + 1;
         if (stuck == COPY_TRIES)
@@ -223,17 +225,23 @@ static int start(struct job *j, struct words *w)
     return r;
 }
 
-/* The new release does not come up: the one before it does its work again; the failure stays the host's result. */
-static void roll_back(struct job *j)
+/* The new release does not come up: the one before does its work again, with the settings that it had; the failure stays
+ * the host's result. */
+static void roll_back(struct job *j, const char *id)
 {
     struct place_result was = *j->ret;
+    size_t n = strlen(was.message);
     struct words w = { .n = 0 };
-    words_add(&w, "rollback", NULL);
+    words_add(&w, "rollback", id, NULL);
     job_forgive(j);
-    if (start(j, &w) == 0) {
+    if (!j->ssh) /* the connection broke, too */
+        job_connect(j);
+    if (j->ssh && start(j, &w) == 0) {
         json_array_append_new(was.actions, json_str("roll back to the release before"));
-        snprintf(was.message + strlen(was.message), sizeof(was.message) - strlen(was.message),
-                 " (release %.16s is back at work)", was.version);
+        snprintf(was.message + n, sizeof(was.message) - n, " (release %.16s is back at work)", id);
+    } else {
+        snprintf(was.message + n, sizeof(was.message) - n,
+                 " (nor does release %.16s come back: %.200s)", id, j->ret->message);
     }
     was.bytes_sent = j->ret->bytes_sent;
     was.facts = j->ret->facts;
@@ -267,7 +275,7 @@ static int install_args(struct job *j, const char *args)
         return 0;
     int r = start(j, &w);
     if (r < 0 && was[0] && strcmp(was, id) != 0)
-        roll_back(j);
+        roll_back(j, was);
     return r;
 }
 
@@ -332,28 +340,41 @@ int install_coordinator(struct job *j)
     return finish(j, "coordinator", r);
 }
 
+/* The key that the host shows must not get in any more: before its files go, so that a `down` that fails here can be
+ * repeated, and after the agent's end, which gives its tasks back. */
+static int revoke_key(struct job *j)
+{
+    struct key_pub pub;
+    struct err e = { 0 };
+    const char *line = job_fact(j, "pub");
+    if (j->p->keep_data || !j->p->allow ||
+        key_parse_pub(line, strlen(line), "key", &pub, NULL) < 0 || pub.role != ROLE_AGENT)
+        return 0;
+    struct words w = { .n = 0 };
+    words_add(&w, "stop", NULL);
+    int r = job_call(j, &w, NULL, NULL, j->p->timeout_ms + 60000, NULL);
+    if (r < 0)
+        return r;
+    r = allow_remove(j->p->allow, &pub, &e);
+    if (r > 0)
+        job_action(j, "revoke the key '%s'", pub.name);
+    return r < 0 ? job_fail(j, "revoke", &e, "down again goes on") : 0;
+}
+
 int remove_agent(struct job *j)
 {
-    bool there = job_fact(j, "release")[0] || (job_fact(j, "pub")[0] && !j->p->keep_data) ||
-                 json_object_get(j->ret->facts, "step") || json_object_get(j->ret->facts, "part") ||
-                 json_object_get(j->ret->facts, "have");
+    bool there =
+        job_fact(j, "service_files")[0] || (job_fact(j, "data_files")[0] && !j->p->keep_data);
     if (there && job_action(j, "stop it and remove what was made in %s", j->data)) {
-        struct words w = { .n = 0 };
-        words_add(&w, "remove", j->p->keep_data ? "yes" : "no", NULL);
-        int r = job_call(j, &w, NULL, NULL, j->p->timeout_ms + 60000, NULL);
+        int r = revoke_key(j);
         if (r < 0)
             return r;
-    }
-    struct key_pub pub;
-    const char *line = job_fact(j, "pub");
-    if (there && !j->p->keep_data && j->p->allow && !j->p->dry_run &&
-        key_parse_pub(line, strlen(line), "key", &pub, NULL) == 0) {
-        struct err e = { 0 };
-        int r = allow_remove(j->p->allow, pub.name, &e);
-        if (r > 0)
-            job_action(j, "revoke the key '%s'", pub.name);
+        struct words w = { .n = 0 };
+        words_add(&w, "remove", j->p->keep_data ? "yes" : "no",
+                  j->p->listen ? "coordinator" : "agent", NULL);
+        r = job_call(j, &w, NULL, NULL, j->p->timeout_ms + 60000, NULL);
         if (r < 0)
-            return job_fail(j, "revoke", &e, NULL);
+            return r;
     }
     j->ret->step = "down";
     j->ret->status = json_array_size(j->ret->actions) ? PLACE_CHANGED : PLACE_OK;

@@ -221,6 +221,9 @@ static int judge(const char *said, const char **ret_fix)
         { "Disk quota exceeded", EDQUOT, "raise the quota, or choose another data=" },
         { "Read-only file system", EROFS, "mount it writable, or choose another data=" },
         { "Permission denied", EACCES, "give the user that folder, or choose another data=" },
+        { " is shared with the host ", EEXIST,
+          "give each host a data= of its own (was the machine renamed: remove .siofleet there)" },
+        { "another siofleet deploy is at work", EWOULDBLOCK, "wait for it, then run this again" },
     };
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (strstr(said, known[i].text)) {
@@ -329,6 +332,7 @@ int job_probe(struct job *j, enum place_verb verb)
     } else if (verb == PLACE_STATUS) {
         words_add(&w, "status", NULL);
     }
+    words_add(&w, "clock", NULL);
     uint64_t t0 = clock_wall_ms();
     int r = job_call(j, &w, NULL, NULL, j->p->timeout_ms, &res);
     if (r < 0)
@@ -345,8 +349,9 @@ int job_probe(struct job *j, enum place_verb verb)
                          "its shell does not answer as expected");
     free(j->data);
     j->data = strdup(job_fact(j, "data"));
-    /* offset of its clock against ours: middle of the round trip */
-    uint64_t there = job_fact_u64(j, "clock_ms"), here = t0 + (t1 - t0) / 2;
+    /* offset of its clock against ours: the middles of what both saw of the call */
+    uint64_t there = (job_fact_u64(j, "clock_ms") + job_fact_u64(j, "clock_end_ms")) / 2,
+             here = t0 + (t1 - t0) / 2;
     char offset[32];
     snprintf(offset, sizeof(offset), "%lld", (long long)(there - here));
     json_object_set_new(j->ret->facts, "clock_offset_ms", json_str(offset));

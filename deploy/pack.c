@@ -246,6 +246,11 @@ static int archive(const struct pack_list *l, const char *cache, const char *pat
         r = tool(tar_argv, tar, e);
     if (r == 0)
         r = tool(gzip_argv, tgz, e);
+    if (r == 0) { /* later calls take it from the cache as it is */
+        CLEANUP(closep) int fd = open(tgz, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || fsync(fd) < 0)
+            r = err_sys(e, errno, "%s", tgz);
+    }
     if (r == 0 && rename(tgz, path) < 0)
         r = err_sys(e, errno, "%s", path);
     dir_remove(dir, NULL);

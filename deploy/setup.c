@@ -137,13 +137,16 @@ static int run_step(struct job *j, const struct setup_step *s, const char *mark)
     if (!s->reboot)
         words_add(&w, "mark", mark, NULL);
     job_note(j, "set-up step '%s'", s->name);
-    r = job_call(j, &w, feed, &f, s->timeout_ms + 10000, NULL);
+    /* it may wait for its turn, and a command that ignores SIGTERM has some more */
+    r = job_call(j, &w, feed, &f, s->timeout_ms + 40000, NULL);
     if (lines.len)
         explicit_bzero(lines.data, lines.len);
     if (r < 0) {
         char text[sizeof(j->ret->message)];
         snprintf(text, sizeof(text), "set-up step '%s': %.400s", s->name, j->ret->message);
         snprintf(j->ret->message, sizeof(j->ret->message), "%s", text);
+        if (j->ret->code == EWOULDBLOCK || j->ret->code == EEXIST)
+            return r; /* it did not run at all */
         snprintf(j->ret->fix, sizeof(j->ret->fix),
                  "its output is in %.200s/steps/%s.log there; run up again to go on with it",
                  j->data, mark);

@@ -104,7 +104,13 @@ int slurm_forget_key(struct slurm_provider *p, size_t place, struct err *e)
         return err_sys(e, ENOMEM, "%s", l->dir);
     if (access(path, F_OK) < 0)
         return 0;
-    int r = allow_remove(p->allow, l->name, e);
+    struct key_pair pair;
+    int r = key_load(path, &pair, e);
+    if (r < 0)
+        return r;
+    const struct key_pub mine = pair.pub;
+    key_clear(&pair);
+    r = allow_remove(p->allow, &mine, e);
     if (r < 0)
         return r;
     return unlink(path) < 0 || unlink(pub) < 0 ? err_sys(e, errno, "%s", path) : 0;

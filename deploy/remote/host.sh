@@ -1,6 +1,7 @@
 # What `siofleet deploy` does on a host: sh -c "$(this file)" sh DATA [VERB N ARG...]... runs one verb after the other, each
-# with its N arguments, and says `verb NAME` as the last line of stderr when one fails. POSIX sh and coreutils only.
-# Everything lives in DATA; the folders that had to be made above it are noted in DATA/.made, so that `down` leaves nothing.
+# with its N arguments, and says `verb NAME` as the last line of stderr when one fails. POSIX sh and coreutils only, and flock
+# where it is. Everything lives in DATA, which DATA/.siofleet marks as ours; the folders that had to be made above it are
+# noted in DATA/.made, so that `down` leaves nothing.
 # shellcheck shell=sh
 set -eu
 umask 077
@@ -117,6 +118,59 @@ unmake() {
     done
 }
 
+# What this script makes in DATA: what the service needs, and what outlives it under --keep-data.
+of_service="releases packs pack cache cache.new incoming run log steps current previous args args.previous server.pub .linger"
+of_data="agent agent.key agent.key.pub store"
+ours() { # whether DATA is a folder that an `up` made or took, also one of before it was marked
+    [ -e "$data/.siofleet" ] || [ -e "$data/.made" ] || [ -L "$data/current" ] || grep -qs '^siofleet-key ' "$data/agent.key.pub"
+}
+here() { # here NAME...: the first of them that is in DATA
+    for f in "$@"; do
+        if [ -e "$data/$f" ] || [ -L "$data/$f" ]; then
+            echo "$f"
+            break
+        fi
+    done
+}
+
+# ---- taking turns
+
+# A call that changes something waits for another one at work here, and then keeps the others out until it ends. One whose
+# copy gets no byte is not waited for: its connection is dead, and only its sshd does not know it. The mark's first line
+# names the machine: on a home that many share each needs a folder of its own.
+# shellcheck disable=SC3013 # -ef, as above
+turn() {
+    [ -z "$turn" ] || return 0
+    turn=yes
+    while :; do
+        make_dir "$data"
+        exec 9>>"$data/.siofleet"
+        command -v flock >/dev/null || break
+        n=0
+        while :; do
+            r=0
+            flock -w 1 9 || r=$?
+            [ "$r" = 1 ] || break # it is ours, or this file system has no locks
+            n=$((n + 1))
+            for f in "$data"/incoming/*.part; do
+                if [ "$n" -ge 5 ] && [ -s "$f.pid" ] && [ $(($(date +%s) - $(stat -c %Y "$f"))) -ge 5 ] &&
+                    [ "/proc/$(cat "$f.pid")/fd/1" -ef "$f" ]; then tell TERM "$f.pid"; fi
+            done
+            if [ "$n" -ge 20 ]; then
+                echo "another siofleet deploy is at work on this host ($(sed -n 2p "$data/.siofleet"))" >&2
+                exit 1
+            fi
+        done
+        if [ "$data/.siofleet" -ef /proc/self/fd/9 ]; then break; fi # else a `down` took it away
+    done
+    owner=$(sed -n 1p "$data/.siofleet")
+    if [ -n "$owner" ] && [ "$owner" != "$(uname -n)" ]; then
+        echo "'$data' is shared with the host '$owner'" >&2
+        exit 1
+    fi
+    printf '%s\nfrom %s, since %s\n' "$(uname -n)" "${SSH_CONNECTION%% *}" "$(date +%H:%M:%S)" >"$data/.siofleet" || true
+}
+
 # ---- verbs
 
 verb_probe() { # facts, one `key value` a line
@@ -178,6 +232,17 @@ verb_probe() { # facts, one `key value` a line
     done
     if service_up; then echo "agent up"; else echo "agent down"; fi
     if [ -f "$data/run/ready" ]; then echo "ready $(tr -d '\n' <"$data/run/ready")"; fi
+    # shellcheck disable=SC2086 # lists of plain names
+    if ours; then
+        echo "service_files $(here $of_service)"
+        echo "data_files $(here $of_data .siofleet .made)"
+    else
+        echo "foreign $(here $of_service $of_data)"
+    fi
+}
+verb_clock() { # the same as at the start of the probe: the middle of both is compared with the middle of the call
+    stamp=$(date +%s%N)
+    echo "clock_end_ms ${stamp%??????}"
 }
 
 try_port() { # try_port NAME HOST PORT: one fact; "" = do not try
@@ -217,12 +282,14 @@ verb_look() { # look HOST PORT BULK_PORT KVM_PROBE: can it do what an agent does
 # put KIND ID OFFSET SHA256: standard input goes behind OFFSET of what is there of the pack; a whole one is checked and
 # unpacked, and only then seen under KIND/
 verb_put() {
-    make_dir "$data"
+    if [ -f "$data/$1/$2/.complete" ]; then return 0; fi # came meanwhile, from somebody else
     mkdir -p "$data/incoming" "$data/$1"
     part=$data/incoming/$2.part
     [ -f "$part" ] || : >"$part"
     truncate -s "$3" "$part"
-    cat >>"$part"
+    # shellcheck disable=SC2016 # for the inner shell
+    sh -c 'echo $$ >"$0.pid"; exec cat >>"$0"' "$part" 9>&- || [ $? -gt 128 ]
+    rm -f "$part.pid"
     sum=$(sha256sum <"$part")
     if [ "${sum%% *}" != "$4" ]; then
         # a broken connection ends the input, too: what is there stays for the next try
@@ -235,7 +302,7 @@ verb_put() {
     (cd "$data/incoming/$2.d" && tar -xzf -) <"$part"
     sync "$data/incoming/$2.d" 2>/dev/null || true
     : >"$data/incoming/$2.d/.complete"
-    rm -rf "${data:?}/$1/$2"
+    rm -rf "${data:?}/$1/$2" # one that was not complete
     mv "$data/incoming/$2.d" "$data/$1/$2"
     rm -f "$part"
 }
@@ -284,6 +351,8 @@ verb_configure() { # configure ID ARGS SERVER_KEY_LINE: what the service is star
         printf '%s' "$3" >"$data/server.pub.new"
         mv "$data/server.pub.new" "$data/server.pub"
     fi
+    rm -f "$data/args.previous"
+    if [ -f "$data/args" ]; then cp "$data/args" "$data/args.previous"; fi
     printf '%s' "$2" >"$data/args.new"
     mv "$data/args.new" "$data/args"
     if [ -L "$data/current" ]; then
@@ -313,7 +382,7 @@ verb_start() {
         ctl -q enable "$name"
         ctl restart "$name"
     else
-        setsid sh "$data/current/supervise.sh" "$data" >/dev/null 2>&1 </dev/null &
+        setsid sh "$data/current/supervise.sh" "$data" >/dev/null 2>&1 </dev/null 9>&- &
     fi
 }
 
@@ -333,10 +402,10 @@ verb_ready() { # ready SECONDS: until the service is at work; prints its ready f
     printf 'ready %s\n' "$(tr -d '\n' <"$data/run/ready")"
 }
 
-verb_rollback() { # back to the release before this one; its settings stay
-    keep=$(cat "$data/previous")
-    [ -f "$data/releases/$keep/.complete" ]
-    ln -sfn "releases/$keep" "$data/current.new"
+verb_rollback() { # rollback ID: back to that release, and to the settings it had
+    [ -f "$data/releases/$1/.complete" ] || { echo "release $1 is not whole" >&2; exit 1; }
+    if [ -f "$data/args.previous" ]; then mv "$data/args.previous" "$data/args"; fi
+    ln -sfn "releases/$1" "$data/current.new"
     mv -T "$data/current.new" "$data/current"
 }
 
@@ -349,7 +418,7 @@ verb_prune() { # prune ID: releases that are neither this one nor the one before
     for r in "$data"/packs/*; do
         case ${r##*/} in "${pack##*/}") ;; *) rm -rf "$r" ;; esac
     done
-    rm -rf "$data/incoming"
+    rm -rf "$data/incoming" "$data/args.previous"
 }
 
 # ---- set-up steps
@@ -361,7 +430,7 @@ verb_reboot() { # reboot SUDO: a moment later, so that this connection still end
     # shellcheck disable=SC2016 # for the inner shell
     if [ "$1" = yes ] && [ "$uid" != 0 ]; then set -- sudo -n reboot; else set -- reboot; fi
     command -v "$1" >/dev/null || { echo "no $1 in PATH" >&2; exit 127; }
-    setsid sh -c 'sleep 1; exec "$@"' sh "$@" >/dev/null 2>&1 </dev/null &
+    setsid sh -c 'sleep 1; exec "$@"' sh "$@" >/dev/null 2>&1 </dev/null 9>&- &
 }
 verb_mark() { # mark MARK: a step is done, its reboot included
     : >"$data/steps/$1.done"
@@ -402,18 +471,27 @@ status=$({ { sh -c "$0" 2>&1 4>&- 3>&-; echo $? >&3; } | SIOFLEET_NAMES=$names a
 exit "$status"'
 
 verb_step() { # step MARK TIMEOUT SUDO COMMAND: one set-up command; its output is kept
-    make_dir "$data"
     mkdir -p "$data/steps"
+    if [ -f "$data/steps/$1.done" ]; then return 0; fi # run meanwhile, by somebody else
     log=$data/steps/$1.log
     status=0
-    if [ "$3" = yes ] && [ "$uid" != 0 ]; then
-        # shellcheck disable=SC2024 # the log is to be the user's
-        sudo -n timeout "$2" sh -c "$with_secrets" "$4" >"$log" 2>&1 || status=$?
-    else
-        timeout "$2" sh -c "$with_secrets" "$4" >"$log" 2>&1 || status=$?
-    fi
+    start=$(date +%s)
+    sudo=
+    if [ "$3" = yes ] && [ "$uid" != 0 ]; then sudo="sudo -n"; fi
+    # the shell's own word about a killed child is no line of ours; what a step leaves running keeps no turn
+    # shellcheck disable=SC2024,SC2086 # the log is to be the user's; two words or none
+    { $sudo timeout -k 3 "$2" sh -c "$with_secrets" "$4" >"$log" 2>&1 9>&- || status=$?; } 2>/dev/null
     if [ "$status" -ne 0 ]; then
-        if [ "$status" = 124 ]; then echo "stopped at its timeout of $2 s" >&2; else tail -n 1 "$log" >&2; fi
+        case $status in
+        124 | 137)
+            if [ $(($(date +%s) - start)) -ge "$2" ]; then
+                echo "stopped at its timeout of $2 s" >&2
+                exit "$status"
+            fi
+            ;;
+        esac
+        said=$(tail -n 1 "$log")
+        echo "ended with status $status${said:+: $said}" >&2
         exit "$status"
     fi
 }
@@ -443,7 +521,7 @@ verb_status() { # more facts, of a service that runs
 
 verb_logs() { words "$1"; } # logs LINES
 
-# remove KEEP: all that was made here and nothing else; KEEP = yes leaves the key and the data of the agent, or the store
+# remove KEEP KIND: all that was made here and nothing else; KEEP = yes leaves the key and the data of the agent, or the store
 # of the coordinator
 verb_remove() {
     stop_service
@@ -454,12 +532,12 @@ verb_remove() {
         rmdir "$(dirname "$unit")/default.target.wants" 2>/dev/null || true
     fi
     if [ -f "$data/.linger" ]; then loginctl disable-linger "$(id -un)" || true; fi
-    rm -rf "$data/releases" "$data/packs" "$data/cache" "$data/incoming" "$data/run" "$data/log" "$data/steps"
-    rm -f "$data/current" "$data/previous" "$data/pack" "$data/args" "$data/server.pub" "$data/.linger"
+    for f in $of_service current.new pack.new args.new server.pub.new; do rm -rf "${data:?}/$f"; done
     [ "$1" != yes ] || return 0
-    rm -rf "$data/agent" "$data/store" "$data/agent.key" "$data/agent.key.pub"
+    if [ "$2" = agent ]; then rm -rf "$data/agent" "$data/agent.key" "$data/agent.key.pub"; else rm -rf "$data/store"; fi
     made=$(cat "$data/.made" 2>/dev/null || true)
-    rm -f "$data/.made"
+    exec 9>&- # an open file would keep its folder, on NFS
+    rm -f "$data/.made" "$data/.siofleet"
     printf '%s\n' "$made" | while IFS= read -r top && IFS= read -r d; do unmake "$top" "$d"; done
 }
 
@@ -484,10 +562,12 @@ verb_pub() { # the coordinator's public key
     echo "pub $(cat "$data/store/keys/coordinator.pub")"
 }
 
+turn=
 while [ $# -gt 0 ]; do
     now=$1
     args=$2
     shift 2
+    case $now in put | forget | pack | key | configure | start | stop | rollback | prune | reboot | step | mark | remove) turn ;; esac
     "verb_$now" "$@"
     shift "$args"
 done

@@ -163,13 +163,16 @@ LC_ALL=C sed 's/siofleet-secret/siofleet-sekret/g' "$SIOFLEET_BIN/siofleet" >"$l
 cp "$SIOFLEET_BIN/siofleet-shim" "$lab_dir/bad/"
 chmod 755 "$lab_dir/bad/siofleet"
 good=$(readlink "$(share 1)/current")
-lab_bin=$lab_dir/bad/siofleet deploy upgrade "$ini"
+args=$(cat "$(share 1)/args")
+sed 's/room=1/room=2/' "$ini" >"$lab_dir/moved.ini"
+lab_bin=$lab_dir/bad/siofleet deploy upgrade "$lab_dir/moved.ini"
 rc=$?
 ok "an upgrade stops at the first host whose agent does not come up" lab_is '[.failed, .changed, [.hosts[].status] == ["failed","skipped","skipped","skipped","skipped"]]' '[1,0,true]'
 ok "says why, and that it went back" lab_is '.hosts[0] | [(.message | test("agent.key.*back at work")), (.actions[-1] | test("^roll back"))]' '[true,true]'
 ok "with status 1" test $rc = 1
 ok "and how many were left alone" grep -q '^siofleet: upgrade: stopped after 1 failures, 4 hosts are as they were' "$lab_dir/err"
 ok "on the release of before" test "$(readlink "$(share 1)/current")" = "$good"
+ok "and with the settings of before" test "$(cat "$(share 1)/args")" = "$args"
 ok "whose agents are all there" lab_until 30 registered $hosts
 
 # ---- down

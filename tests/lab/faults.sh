@@ -118,9 +118,23 @@ cp "$lab_dir/break.json" "$lab_dir/out.json"
 cp "$lab_dir/break.err" "$lab_dir/err"
 ok "sshd dies in mid-copy: the copy goes on where it stopped" lab_is '[.failed, .changed]' '[0,1]'
 ok "not from the beginning" grep -q 'goes on with the copy at [1-9]' "$lab_dir/err"
+# the same with nobody told: a client that stands still is one whose connection is dead without a word to the host's sshd
+deploy down "$ini" --host h1
+lab_sf deploy up "$ini" --host h1 --json >"$lab_dir/still.json" 2>"$lab_dir/still.err" &
+broken=$!
+ok "another copy is under way" lab_until 60 part 700000
+still=$(for p in $(ip netns pids "$(lab_ns 0)"); do tr '\0' ' ' <"/proc/$p/cmdline" | grep -q 'deploy up.*--host h1 ' && echo "$p"; done)
+kill -STOP $still
+deploy up "$ini" --host h1
+ok "somebody else takes over a copy that stands still" lab_is '[.failed, .changed]' '[0,1]'
+ok "from where it is" lab_is '.bytes_sent < 8500000' true
+kill -CONT $still
+wait $broken
+ok "and the first one finds it done" test "$(jq .failed "$lab_dir/still.json")" = 0
 lab_in 0 tc qdisc del dev v1 root
 id=$(basename "$(readlink "$(share 1)/current")")
 mkdir -p "$(share 2)/incoming"
+: >"$(share 2)/.siofleet"
 head -c 100000 /dev/urandom >"$(share 2)/incoming/$id.part"
 deploy up "$ini" --host h2
 ok "what is damaged of an old copy is sent again" lab_is '[.failed, .changed]' '[0,1]'
@@ -140,6 +154,32 @@ deploy up "$ini" --host h3
 ok "once there is room it goes on" lab_is '[.failed, .changed]' '[0,1]'
 deploy down "$ini" --host h3
 lab_mnt 3 umount /root/.local
+
+# ---- two at once
+lab_sf deploy up "$ini" --host h3 --host h4 --json >"$lab_dir/other.json" 2>"$lab_dir/other.err" &
+other=$!
+deploy up "$ini" --host h3 --host h4
+wait $other
+ok "two ups at the same time take turns" lab_is .failed 0
+ok "both of them" test "$(jq .failed "$lab_dir/other.json")" = 0
+deploy up "$ini" --host h3 --host h4
+ok "and leave nothing to do" lab_is '[.failed, .changed, .bytes_sent]' '[0,0,0]'
+sed -i 's/.*/other-machine/' "$(share 3)/.siofleet"
+printf 'labels = x=1\n' | sed 's|^|[class l]\n|' | cat "$ini" - | sed 's/^\[host h3\]/&\nclass = l/' >"$lab_dir/shared.ini"
+deploy up "$lab_dir/shared.ini" --host h3
+ok "a folder that another machine uses, too, is refused" failed "shared with the host 'other-machine'" 'each host a data=' configure EXISTS
+rm "$(share 3)/.siofleet"
+deploy down "$ini" --host h3 --host h4
+
+# ---- a folder with other people's files
+mkdir -p "$(lab_home 4)/project/log"
+echo mine >"$(lab_home 4)/project/log/mine"
+{ sed -n '1,/^known_hosts/p' "$ini"; printf '[host h4]\naddress = %s\ndata = /root/project\n' "$(lab_ip 4)"; } >"$lab_dir/project.ini"
+deploy up "$lab_dir/project.ini"
+ok "a folder that holds what we would make is refused" failed "holds .log., which no deploy made" 'data= of its own' folder FAILED
+deploy down "$lab_dir/project.ini"
+ok "and down leaves it alone" test "$(jq .changed "$lab_dir/out.json") $(cat "$(lab_home 4)/project/log/mine")" = "0 mine"
+rm -r "$(lab_home 4)/project"
 
 # ---- names that a shell would read
 odd="/root/my lab \$(touch pwned) \`touch pwned\` 'a' \"b\" & | %i \\\\ * end"

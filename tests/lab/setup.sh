@@ -39,6 +39,38 @@ deploy up "$ini" --host h1
 ok "a step is stopped at its timeout" lab_is '.hosts[0] | [.status, (.message | test("stopped at its timeout of 1 s"))]' '["failed",true]'
 left() { ip netns pids "$(lab_ns 1)" | xargs -r ps -o args= -p | grep -c 'sleep 60'; }
 ok "and leaves nothing running" test "$(left)" = 0
+fleet 'setup.deaf = trap "" TERM; sleep 60; true
+setup.deaf.timeout = 1s' >"$ini"
+deploy up "$ini" --host h1
+ok "one that does not listen, too" lab_is '.hosts[0] | [.status, (.message | test("stopped at its timeout of 1 s"))]' '["failed",true]'
+ok "and leaves nothing running, either" test "$(left)" = 0
+rm -f "$(lab_home 1)/order" "$(lab_home 1)/go"
+deploy down "$ini" --host h1
+
+# ---- a host that never joined
+fleet 'setup.no = echo because; exit 3' >"$ini"
+deploy up "$ini" --host h1
+ok "a failing step is told with its status and last line" lab_is '.hosts[0].message' "set-up step 'no': ended with status 3: because"
+deploy down "$ini" --host h1
+ok "down takes away what is there of a host that never joined" test "$(jq .changed "$lab_dir/out.json") $(ls -A "$(lab_home 1)")" = "1 "
+
+# ---- whose keys `down` revokes
+fleet '' >"$ini"
+deploy up "$ini"
+keys() { lab_sf keys ls --data "$head" --json | jq -c '[.. | objects | select(.role? == "agent") | .name]'; }
+mount --bind "$head/keys/allowed" "$head/keys/allowed"
+mount -o remount,bind,ro "$head/keys/allowed"
+deploy down "$ini" --host h1
+ok "a down that cannot revoke the key says so" lab_is '.hosts[0] | [.status, .step]' '["failed","revoke"]'
+umount "$head/keys/allowed"
+deploy down "$ini" --host h1
+ok "and goes on when it is called again" test "$(jq -c '[.failed, .changed]' "$lab_dir/out.json") $(keys)" = '[0,1] ["h2"]'
+deploy up "$ini" --host h1
+sed -i 's/ h1 / h2 /' "$share/agent.key.pub"
+deploy down "$ini" --host h1
+ok "a host that shows somebody else's name revokes nobody" test "$(keys)" = '["h1","h2"]'
+lab_sf keys revoke --data "$head" h1
+deploy down "$ini"
 
 # ---- secrets: seen by the command, and by nobody else
 secret="s3cret-$RANDOM$RANDOM-value"

@@ -47,6 +47,18 @@ static void advise(struct fsck *f, const char *text)
     json_array_append_new(f->advice, json_string(text));
 }
 
+/* To change something it must belong to nobody. */
+static int lock_data(const char *dir, int *ret, struct err *e)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/lock", dir);
+    *ret = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (*ret < 0)
+        return err_sys(e, errno, "%s/lock", dir);
+    if (flock(*ret, LOCK_EX | LOCK_NB) < 0)
+        return err_set(e, EBUSY, "%s: a coordinator or agent runs on it; stop it first", dir);
+    return 0;
+}
+
 static int unlock_data(struct fsck *f)
 {
     closep(&f->lock);
@@ -186,12 +198,26 @@ static int add_sums(struct fsck *f, struct err *e)
     return r;
 }
 
+/* A store of an older version: first what a start does to it. */
+static int bring_forward(struct fsck *f, struct err *e)
+{
+    struct store *st = NULL;
+    int r = unlock_data(f);
+    if (r >= 0)
+        r = store_open(f->data, &st, e);
+    store_free(&st);
+    int locked = lock_data(f->data, &f->lock, r >= 0 ? e : NULL);
+    return r < 0 ? r : locked;
+}
+
 static int check_store(struct fsck *f, char *ret, size_t room, struct err *e)
 {
     struct err why = { 0 };
     struct store *st = NULL;
     int r = f->repair ? store_check_log(f->data, &why) : 0; /* we hold the lock */
     if (r >= 0)
+        r = store_open_ro(f->data, &st, &why);
+    if (r == -SF_EFORMAT && f->repair && (r = bring_forward(f, &why)) >= 0)
         r = store_open_ro(f->data, &st, &why);
     if (r >= 0)
         r = store_check(st, &why);
@@ -282,18 +308,6 @@ static bool exists(const char *dir, const char *name, int *ret_err)
     if (!path || errno != ENOENT)
         *ret_err = path ? errno : ENOMEM;
     return false;
-}
-
-/* To change something it must belong to nobody. */
-static int lock_data(const char *dir, int *ret, struct err *e)
-{
-    CLEANUP(freep) char *path = path_fmt("%s/lock", dir);
-    *ret = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
-    if (*ret < 0)
-        return err_sys(e, errno, "%s/lock", dir);
-    if (flock(*ret, LOCK_EX | LOCK_NB) < 0)
-        return err_set(e, EBUSY, "%s: a coordinator or agent runs on it; stop it first", dir);
-    return 0;
 }
 
 static void print_salvage(const json_t *s)

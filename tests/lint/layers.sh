@@ -42,14 +42,14 @@ home() {
   local hits
   hits=$(grep -lE "^ *# *include <$1>" -r proto perf collect agent coordinator deploy --include='*.[ch]' | grep -vE "^($2)$")
   [ -z "$hits" ] && return
-  echo "$hits" | sed "s|\$|: <$1> belongs in $2|"
+  echo "$hits" | sed "s#\$#: <$1> belongs in $2#"
   bad=1
 }
 home 'zmq\.h' 'proto/link/.*'
 home 'msgpack.*' 'proto/wire/.*'
 home 'sqlite3\.h' 'coordinator/store_in\.h'
 home 'libssh2.*' 'deploy/ssh\.c'
-home 'sodium.*' 'proto/lib/(hash|aead)\.c|proto/link/.*'
+home 'sodium.*' 'proto/lib/(hash|aead|locked)\.c|proto/link/.*'
 home 'openssl/.*' 'proto/lib/aead\.c'
 home 'zstd\.h' 'proto/lib/zio\.c'
 home 'ini\.h' 'proto/lib/ini\.c'

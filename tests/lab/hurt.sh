@@ -179,6 +179,18 @@ db.close()
 f = open(sys.argv[1], "r+b")
 f.seek(page * size - 300); b = f.read(1)[0]; f.seek(page * size - 300); f.write(bytes([b ^ 16]))' "$1"
 }
+cut_commit() { # cut_commit FILE: the last frame of a log that SQLite has not written back, and with it the last commit
+  python3 -c 'import os, sys
+f = open(sys.argv[1], "r+b")
+head = f.read(32)
+frame, n = 24 + int.from_bytes(head[8:12], "big"), 0
+while True:
+    f.seek(32 + n * frame)
+    if f.read(24)[8:16] != head[16:24]: break
+    n += 1
+if n < 2: sys.exit("an empty log")
+f.truncate(32 + (n - 1) * frame)' "$1"
+}
 repaired() { # a part of the store is gone for good
   "$lab_bin" fsck --data "$lab_dir/c" --repair --json >"$lab_dir/repair.json" && "$lab_bin" fsck --data "$lab_dir/c"
 }

@@ -67,7 +67,7 @@ row rows-flipped '' 'sig a1 KILL; flip $lab_dir/a1/tasks/*/rows' 'agent 1' 'true
 row store-halved '' 'ends c && put_by && halve $lab_dir/c/store.db && refused c 4 damaged && fsck_finds' 'put_back && coordinator' 'epoch_is 2'
 row store-flipped '' 'ends c && put_by && flip_page $lab_dir/c/store.db && fsck_finds' 'put_back && coordinator' 'epoch_is 2'
 row store-repaired '' 'ends c && flip_result $lab_dir/c/store.db && refused c 4 damaged && fsck_finds' 'repaired && coordinator' '! epoch_is 2'
-row store-log-cut '' 'sig c KILL; halve $lab_dir/c/store.db-wal; refused c 4 damaged && fsck_finds' 'repaired && coordinator' '! epoch_is 2'
+row store-log-cut '' 'sig c KILL && cut_commit $lab_dir/c/store.db-wal && refused c 4 damaged && fsck_finds' 'repaired && coordinator' '! epoch_is 2'
 
 row agent-older 'speaks[c]=2 speaks[a2]=2' '' '' 'says c "agent .a1. .*speaks protocol 1, this coordinator 2"'
 row agent-newer 'speaks[a1]=2' '' '' 'says c "agent .a1. .*speaks protocol 2" && says a1 "speaks protocol 1, this program 2"'

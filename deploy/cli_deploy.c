@@ -12,6 +12,7 @@
 #include "deploy/coordinator_host.h"
 #include "deploy/embed.h"
 #include "deploy/ssh_provider.h"
+#include "deploy/table.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
@@ -27,18 +28,20 @@ struct deploy_opts {
     struct client_opt fleet;
 };
 
+#define OPT_STEPS                                                                                  \
+    { "timeout", 0,                                                                                \
+      "T",       "longest a step may take without progress (30s)",                                 \
+      OPT_MS,    offsetof(struct deploy_opts, timeout),                                            \
+      0,         0 },                                                                              \
+    {                                                                                              \
+        "json", 0, NULL, "one siofleet.deploy/1 document on stdout", OPT_FLAG,                     \
+            offsetof(struct deploy_opts, json), 0, 0                                               \
+    }
 #define OPT_COMMON                                                                                   \
     { "host", 0, "N", "only this host", OPT_MULTI, offsetof(struct deploy_opts, host), 0, 0 },       \
         { "class", 0, "C", "only hosts of this class", OPT_STR, offsetof(struct deploy_opts, class), \
           0,       0 },                                                                              \
-        { "timeout", 0,                                                                              \
-          "T",       "longest a step may take without progress (30s)",                               \
-          OPT_MS,    offsetof(struct deploy_opts, timeout),                                          \
-          0,         0 },                                                                            \
-    {                                                                                                \
-        "json", 0, NULL, "one siofleet.deploy/1 document on stdout", OPT_FLAG,                       \
-            offsetof(struct deploy_opts, json), 0, 0                                                 \
-    }
+        OPT_STEPS
 #define OPT_DATA                                                                                   \
     {                                                                                              \
         "data", 0, "DIR",                                                                          \
@@ -72,7 +75,14 @@ static const struct opt upgrade_opts[] = {
     { 0 }
 };
 static const struct opt drain_opts[] = {
-    OPT_COMMON, OPT_DRY, OPT_DATA, CLIENT_OPTS(struct deploy_opts, fleet), { 0 }
+    OPT_COMMON,
+    OPT_DRY,
+    { "data", 0, "DIR",
+      "data folder of the coordinator on this machine, whose key keys/admin is used (default: the "
+      "one that server_key lies in)",
+      OPT_STR, offsetof(struct deploy_opts, data), 0, 0 },
+    CLIENT_OPTS(struct deploy_opts, fleet),
+    { 0 }
 };
 static const struct opt status_opts[] = { OPT_COMMON,
                                           { "watch", 0, NULL,
@@ -80,7 +90,7 @@ static const struct opt status_opts[] = { OPT_COMMON,
                                             OPT_FLAG, offsetof(struct deploy_opts, watch), 0, 0 },
                                           { 0 } };
 static const struct opt coordinator_opts[] = {
-    OPT_COMMON,
+    OPT_STEPS,
     OPT_DRY,
     { "remove", 0, NULL, "stop it and remove it from its host; its store stays", OPT_FLAG,
       offsetof(struct deploy_opts, remove), 0, 0 },
@@ -243,78 +253,6 @@ static int open_call(struct cli *c, const struct deploy_opts *o, const char *pat
 
 /* ---- what came of it */
 
-static const char *said(const struct place_result *r, const char *key)
-{
-    const char *s = json_string_value(json_object_get(r->facts, key));
-    return s ? s : "";
-}
-
-static void cell_time(struct table *t, const char *seconds)
-{
-    unsigned long s = strtoul(seconds, NULL, 10);
-    if (!*seconds)
-        table_cell(t, "%s", "");
-    else if (s < 7200)
-        table_cell(t, "%lu:%02lu", s / 60, s % 60);
-    else
-        table_cell(t, "%lu h", s / 3600);
-}
-
-static void cell_mib(struct table *t, const char *kib)
-{
-    if (*kib)
-        table_cell(t, "%lu MiB", strtoul(kib, NULL, 10) / 1024);
-    else
-        table_cell(t, "%s", "");
-}
-
-static void print_table(enum place_verb verb, const struct call *k)
-{
-    static const char *const checks[] = { "HOST",  "STATE", "CORES", "MEMORY", "FREE",
-                                          "GLIBC", "KVM",   "CLOCK", "AGENT",  "CAUSE" };
-    static const char *const states[] = { "HOST",  "STATE", "VERSION",    "UP",   "LOAD",
-                                          "TASKS", "FREE",  "LAST ERROR", "CAUSE" };
-    static const char *const names[] = {
-        "HOST", "STATE", "STEP", "VERSION", "SENT", "TIME", "CAUSE"
-    };
-    CLEANUP(table_free)
-    struct table *t = verb == PLACE_CHECK    ? table_new(checks, ARRAY_LEN(checks))
-                      : verb == PLACE_STATUS ? table_new(states, ARRAY_LEN(states))
-                                             : table_new(names, ARRAY_LEN(names));
-    for (size_t i = 0; t && i < k->n; i++) {
-        const struct place_result *r = &k->results[i];
-        table_cell(t, "%s", k->list[i]->name);
-        table_cell(t, "%s", place_status_name(r));
-        if (verb == PLACE_CHECK) {
-            table_cell(t, "%s", said(r, "cores"));
-            cell_mib(t, said(r, "memory_kib"));
-            cell_mib(t, said(r, "free_kib"));
-            table_cell(t, "%s", said(r, "glibc"));
-            table_cell(t, "%s", said(r, "kvm"));
-            table_cell(t, "%s%s", said(r, "clock_offset_ms"), r->facts ? " ms" : "");
-            table_cell(t, "%s", !r->facts ? "" : said(r, "release")[0] ? said(r, "agent") : "none");
-        } else if (verb == PLACE_STATUS) {
-            table_cell(t, "%s", r->version);
-            cell_time(t, said(r, "uptime_s"));
-            table_cell(t, "%s", said(r, "load"));
-            table_cell(t, "%s", said(r, "tasks"));
-            cell_mib(t, said(r, "free_kib"));
-            table_cell(t, "%s", said(r, "last_error"));
-        } else {
-            table_cell(t, "%s", r->step);
-            table_cell(t, "%s", r->version);
-            table_cell(t, "%llu", (unsigned long long)r->bytes_sent);
-            table_cell(t, "%llu ms", (unsigned long long)r->ms);
-        }
-        if (r->status == PLACE_FAILED)
-            table_cell(t, "%s%s%s", r->message, r->fix[0] ? " -- " : "", r->fix);
-        else
-            table_cell(t, "%s", "");
-    }
-    if (t)
-        table_print(t, stdout);
-}
-
 /* Print what came of it and give the exit status. */
 static int report(struct cli *c, const struct deploy_opts *o, enum place_verb verb,
                   const char *name, struct call *k, uint64_t start_ms)
@@ -334,7 +272,7 @@ static int report(struct cli *c, const struct deploy_opts *o, enum place_verb ve
                 printf("%s%s%s%s", k->n > 1 ? "== " : "", k->n > 1 ? k->list[i]->name : "",
                        k->n > 1 ? "\n" : "", k->results[i].text ? k->results[i].text : "");
         } else {
-            print_table(verb, k);
+            deploy_table(verb, k->list, k->results, k->n, stdout);
         }
         status = cli_flush(c);
         json_decref(doc);
@@ -353,34 +291,30 @@ static int report(struct cli *c, const struct deploy_opts *o, enum place_verb ve
 
 /* ---- verbs */
 
-static volatile sig_atomic_t watch_stop;
+/* The table changes nothing, so that there is nothing to wait for, such as a host that does not answer. */
 static void on_stop(int sig)
 {
     (void)sig;
-    watch_stop = 1;
+    _exit(5);
 }
 
-/* The status table again and again, until SIGINT. */
+/* The status table again and again, until SIGINT, or until nobody reads it. */
 static int watch(struct cli *c, const struct deploy_opts *o, struct call *k)
 {
     struct sigaction sa = { .sa_handler = on_stop };
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
-    while (!watch_stop) {
+    int status;
+    do {
         uint64_t start = clock_mono_ms();
         provider_run(&k->ssh.base, PLACE_STATUS, k->h->parallel, k->results);
-        if (watch_stop)
-            break;
-        if (isatty(STDOUT_FILENO))
-            fputs("\033[H\033[2J", stdout);
-        report(c, o, PLACE_STATUS, "status", k, start);
+        status = isatty(STDOUT_FILENO) ? deploy_screen(k->list, k->results, k->n)
+                                       : report(c, o, PLACE_STATUS, "status", k, start);
         for (size_t i = 0; i < k->n; i++)
             place_result_clear(&k->results[i]);
-        struct timespec nap = { 2, 0 };
-        if (!watch_stop)
-            nanosleep(&nap, NULL); /* a signal ends it */
-    }
-    return 5;
+        nanosleep(&(struct timespec){ 2, 0 }, NULL);
+    } while (!ferror(stdout));
+    return status;
 }
 
 static int deploy(struct cli *c, struct deploy_opts *o, const char *path, enum place_verb verb,
@@ -453,7 +387,7 @@ static int coordinator(struct cli *c, struct deploy_opts *o, const char *path)
     ssh_provider_init(&k.ssh, &k.plan, k.list, k.n);
     provider_run(&k.ssh.base, o->remove ? PLACE_DOWN : PLACE_UP, 1, k.results);
     struct place_result *r = k.results;
-    const char *line = said(r, "pub");
+    const char *line = deploy_fact(r, "pub");
     if (!o->remove && !o->dry_run && r->status != PLACE_FAILED && line[0]) {
         CLEANUP(freep) char *text = path_fmt("%s\n", line);
         size_t before = json_array_size(r->actions);

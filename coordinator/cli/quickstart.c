@@ -575,6 +575,11 @@ int run_quickstart(struct cli *c, void *opts, int argc, char **argv)
             printf("\n%" PRIu64 " points, %" PRIu64 " of them reused, %.1f s\n%s\n%s\n%s\n",
                    q.points, q.known, (double)ms / 1000, csv, svg, html);
             status = cli_flush(c);
+            if (status == 0)
+                fprintf(stderr,
+                        "next: look at report.html; then your own machines: %s deploy init > "
+                        "hosts.ini\n",
+                        q.self);
         }
         if (status == 0 && !o->offline && !q.live) {
             /* all the rest is there; what was asked for and is not makes the status */

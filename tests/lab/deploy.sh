@@ -62,7 +62,7 @@ ok "a release is below 30 MB a host" test "$(du -sm "$(share 1)/releases" | cut 
 foreign() { ldd "$(share 2)/current/siofleet" | grep -v -e linux-vdso -e ld-linux -e '/lib[cm]\.so' -e '/libresolv\.so' -e '/libpthread\.so' -e '/libasan' | grep -v -F "$(share 2)/current/lib/"; }
 ok "it brings all its libraries but glibc's" test -z "$(foreign)"
 ok "secrets are closed" test "$(stat -c %a "$(share 2)/agent.key" "$(share 2)" "$(share 2)/agent" | tr '\n' ' ')" = "600 700 700 "
-ok "the secret half never left its host" lab_fails grep -rqF "$(cut -d' ' -f6 "$(share 2)/agent.key")" "$lab_dir/config" "$lab_dir/cache" "$(lab_home 1)"
+ok "the secret half never left its host" lab_fails grep -rqF -e "$(cut -d' ' -f6 "$(share 2)/agent.key")" "$lab_dir/config" "$lab_dir/cache" "$(lab_home 1)"
 deploy up "$ini"
 ok "a second up changes nothing and sends nothing" lab_is '[.changed, .failed, .bytes_sent]' '[0,0,0]'
 ok "a set-up step ran once" test "$(wc -l <"$(lab_home 2)/setup-note")" = 1
@@ -79,6 +79,10 @@ ok "and again" lab_until 60 twice
 ip netns pids "$(lab_ns 0)" | while read -r p; do tr '\0' ' ' <"/proc/$p/cmdline" | grep -q 'deploy status' && kill -INT "$p"; done
 wait $watch
 ok "until it is interrupted" test $? = 5
+lab_bin=script lab_sf -qfc "stty cols 40 rows 6; exec $SIOFLEET_BIN/siofleet deploy status $ini --watch" "$lab_dir/screen" >/dev/null 2>&1 </dev/null &
+ok "on a small terminal it shows what fits" lab_until 60 grep -q "$hosts hosts, 0 failed (3 mor" "$lab_dir/screen"
+ip netns pids "$(lab_ns 0)" | while read -r p; do tr '\0' ' ' <"/proc/$p/cmdline" | grep -q '^[^ ]*siofleet deploy status' && kill -INT "$p"; done
+wait $!
 # shellcheck disable=SC2016 # eval expands
 ok "logs prints what the agents said" eval 'lab_sf deploy logs "$ini" --host h2 2>/dev/null | grep -q registered'
 # shellcheck disable=SC2016

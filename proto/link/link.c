@@ -187,9 +187,23 @@ static void service(struct link *l)
 }
 
 /* Is there something for link_recv()? */
-static bool pending(const struct link *l)
+static bool pending(struct link *l)
 {
-    return l->gone || l->say_up || l->say_refused || l->state == CLOSING || readable(l->sock);
+    if (l->gone || l->say_up || l->say_refused || l->state == CLOSING)
+        return true;
+    if (!l->server)
+        return readable(l->sock);
+    l->look_sock = l->look_sock && readable(l->sock);
+    return l->look_sock;
+}
+
+/* Thousands of agents send their beats one after the other. Each by itself would cost a turn of the caller's loop and a
+ * signal of the I/O thread. Anything else than beats is never waited for, nor where they are few. */
+static void gather(const struct link *l, struct pollfd extra[], size_t n_extra, int64_t timeout_ms)
+{
+    if (l->beats && !l->others && !l->gone && (timeout_ms < 0 || timeout_ms >= GATHER_MS) &&
+        clock_mono_ns() - l->polled_ns < GATHER_MS * 1000000u)
+        poll(extra, n_extra, GATHER_MS);
 }
 
 /* ms until service() has something to do of itself, at most max (-1 = for ever). */
@@ -216,18 +230,23 @@ int link_poll(struct link *l, struct pollfd extra[], size_t n_extra, int64_t tim
             return err_sys(e, ENOMEM, "link");
         p = big;
     }
+    if (l->server)
+        gather(l, extra, n_extra, timeout_ms);
     for (;;) {
         service(l);
         bool ready = pending(l);
         size_t n = 0;
         void *socks[] = { l->sock, l->mon, l->zap };
+        bool *look[] = { &l->look_sock, &l->look_mon, &l->look_zap }, *told[ARRAY_LEN(socks)];
         for (size_t i = 0; i < ARRAY_LEN(socks); i++) {
             int fd = -1;
             size_t len = sizeof(fd);
-            if (socks[i] && zmq_getsockopt(socks[i], ZMQ_FD, &fd, &len) == 0)
+            if (socks[i] && zmq_getsockopt(socks[i], ZMQ_FD, &fd, &len) == 0) {
+                told[n] = look[i];
                 p[n++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+            }
             /* libzmq's descriptors tell of changes only: what is there already must be asked for */
-            if (i > 0 && readable(socks[i]))
+            if (i > 0 && !l->server && readable(socks[i]))
                 ready = true;
         }
         if (n_extra)
@@ -239,15 +258,19 @@ int link_poll(struct link *l, struct pollfd extra[], size_t n_extra, int64_t tim
         if (r < 0 && errno != EINTR)
             return err_sys(e, errno, "poll");
         bool intr = r < 0, hit = false;
+        for (size_t i = 0; i < n; i++)
+            *told[i] = *told[i] || intr || p[i].revents;
         for (size_t i = 0; i < n_extra; i++) {
             extra[i].revents = intr ? 0 : p[n + i].revents;
             hit |= extra[i].revents != 0;
         }
         service(l);
-        if (pending(l))
-            return 1;
-        if (hit || intr || (timeout_ms >= 0 && clock_mono_ms() >= end))
-            return 0;
+        r = pending(l);
+        if (r || hit || intr || (timeout_ms >= 0 && clock_mono_ms() >= end)) {
+            l->polled_ns = clock_mono_ns();
+            l->beats = l->others = false;
+            return r;
+        }
     }
 }
 
@@ -265,6 +288,7 @@ static int send_to(struct link *l, struct conn *c, const void *p, size_t n)
             r = zmq_send(l->sock, c->rid, c->rid_len, ZMQ_SNDMORE | ZMQ_DONTWAIT);
         if (r >= 0)
             r = zmq_send(l->sock, p, n, ZMQ_DONTWAIT);
+        l->look_sock = true; /* libzmq may have taken notice of messages meanwhile */
         if (r >= 0) {
             l->stats.sent++;
             return 0;

@@ -13,9 +13,10 @@ enum {
     EXTRA_MAX = 1024,
     SERVER_RCVHWM = 32, /* messages of one peer that wait to be read; the rest waits in TCP */
     HANDSHAKE_MS = 10000,
-    IDLE_S = 5, /* without a word, until the kernel asks whether the other end is there: notices a dead TCP connection */
+    IDLE_S =
+        5, /* without a word, until the kernel asks whether the other end is there: notices a dead TCP connection */
     PROBE_S = 2,
-    DEAD_MS = 10000, /* what was sent or asked is not acknowledged for so long: closed */
+    DEAD_MS = 10000,      /* what was sent or asked is not acknowledged for so long: closed */
     ALLOW_CHECK_MS = 300, /* how soon a revoked key is dropped */
     RETRY_MIN_MS = 100,
     RETRY_MAX_MS = 2000,
@@ -27,6 +28,8 @@ enum {
     REFUSED_DROP = 1000, /* bad messages of one connection before it is closed */
     RECV_BUDGET = 64,    /* bad messages worked off in one link_recv() */
     GONE_AFTER = 1000,   /* messages that may pass before a LINK_GONE that waits */
+    GATHER_MS =
+        2, /* where beats alone come more often than this, they are waited for so long and taken together */
 };
 
 /* At most so many a second; counts what it kept back. */
@@ -78,7 +81,12 @@ struct link {
     unsigned since_gone;
     struct fd_info *fds;
     size_t n_fds, live_max;
-    int failed_event; /* HANDSHAKE_FAILED_* whose DISCONNECTED names the descriptor */
+    /* Whether a socket may have something that its descriptor does not tell: libzmq's descriptors tell of changes since a
+     * call found nothing, and each question costs two system calls. */
+    bool look_sock, look_mon, look_zap;
+    uint64_t polled_ns; /* when link_poll() returned */
+    bool beats, others; /* what came since */
+    int failed_event;   /* HANDSHAKE_FAILED_* whose DISCONNECTED names the descriptor */
     uint64_t failed_value;
 
     /* client */

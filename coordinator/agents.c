@@ -144,6 +144,12 @@ static uint64_t install_key(const uint8_t install[16])
     return k;
 }
 
+struct hub_agent *hub_agent(const struct hub *h, const uint8_t install[16])
+{
+    struct hub_agent *a = map_get(&h->agent_of_install, install_key(install));
+    return a && !memcmp(a->info.install, install, 16) ? a : NULL;
+}
+
 static uint64_t name_key(const char *name)
 {
     return hash_fast(name, strlen(name), 0);
@@ -153,9 +159,7 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
 {
     struct err e = { 0 };
     char text[512];
-    struct hub_agent *a = map_get(&h->agent_of_install, install_key(m->install));
-    if (a && memcmp(a->info.install, m->install, 16) != 0)
-        a = NULL;
+    struct hub_agent *a = hub_agent(h, m->install);
     if (a && a->hello && !hub_commit(h)) /* said twice within a turn: one after the other */
         return;
     const struct sched_agent *known = sched_agent(&h->sched, m->install);

@@ -144,10 +144,7 @@ static int ls_agent(void *ctx, const struct store_agent *a)
         p->more = true;
         return 1;
     }
-    const struct hub_agent *live = NULL;
-    for (const struct hub_agent *i = p->h->agents; i; i = i->next)
-        if (!memcmp(i->info.install, a->install, 16))
-            live = i;
+    const struct hub_agent *live = hub_agent(p->h, a->install);
     const struct sched_agent *s = sched_agent(&p->h->sched, a->install);
     uint32_t running = 0;
     for (int k = 0; s && k < TASK_KINDS; k++)

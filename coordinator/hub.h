@@ -174,6 +174,8 @@ void hub_restore_rest(struct hub *h); /* all of it: somebody asks about jobs or 
 void hub_restore_clear(struct hub *h);
 
 /* agents.c: messages of agents */
+/* NULL = not heard since the start. */
+struct hub_agent *hub_agent(const struct hub *h, const uint8_t install[16]);
 void hub_set_peer(struct hub *h, struct hub_agent *a, uint64_t peer); /* 0 = none */
 void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m);
 void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m);

@@ -406,13 +406,13 @@ static int set_drained(struct hub *h, const struct store_agent *a, bool drain, c
     struct store_agent told = { .drained = drain, .drain_from_ms = from_ms };
     memcpy(told.install, a->install, 16);
     tell_drained(h, &told);
-    for (struct hub_agent *i = h->agents; i; i = i->next)
-        if (!memcmp(i->info.install, a->install, 16)) {
-            i->info.drained = drain;
-            i->info.drain_from_ms = from_ms;
-            i->info.drained_until_ms = until_ms;
-            snprintf(i->info.why, sizeof(i->info.why), "%.160s", why);
-        }
+    struct hub_agent *i = hub_agent(h, a->install);
+    if (i) {
+        i->info.drained = drain;
+        i->info.drain_from_ms = from_ms;
+        i->info.drained_until_ms = until_ms;
+        snprintf(i->info.why, sizeof(i->info.why), "%.160s", why);
+    }
     return 0;
 }
 

@@ -375,9 +375,9 @@ static int why_agent(struct why *y, const struct store_agent *a, const char **re
     const struct sched_agent *s = sched_agent(&y->h->sched, a->install);
     char ago[NUM_MS_LEN];
     uint64_t now = clock_wall_ms(), seen = a->last_seen_ms;
-    for (const struct hub_agent *i = y->h->agents; i; i = i->next)
-        if (!memcmp(i->info.install, a->install, 16) && i->last_seen_ms > seen)
-            seen = i->last_seen_ms;
+    const struct hub_agent *live = hub_agent(y->h, a->install);
+    if (live && live->last_seen_ms > seen)
+        seen = live->last_seen_ms;
     num_ms_text(now > seen ? now - seen : 0, ago);
     *ret_state = hub_agent_state(y->h, a);
     if (!strcmp(*ret_state, "revoked"))

@@ -358,6 +358,8 @@ void link_free(struct link **lp, int linger_ms)
     if (l->sock)
         link_set_int(l->sock, ZMQ_LINGER, linger_ms > 0 ? linger_ms : 0);
     link_close_pair(&l->sock, &l->mon);
+    if (l->zap_end)
+        zmq_close(l->zap_end);
     if (l->zap)
         zmq_close(l->zap);
     if (l->ctx)

@@ -28,8 +28,9 @@ enum {
     REFUSED_DROP = 1000, /* bad messages of one connection before it is closed */
     RECV_BUDGET = 64,    /* bad messages worked off in one link_recv() */
     GONE_AFTER = 1000,   /* messages that may pass before a LINK_GONE that waits */
-    GATHER_MS =
-        2, /* where beats alone come more often than this, they are waited for so long and taken together */
+    /* where beats alone come more often than this, they are waited for so long and taken together */
+    GATHER_MS = 2,
+    THROUGH_MAX = 64,
 };
 
 /* At most so many a second; counts what it kept back. */
@@ -64,7 +65,7 @@ enum client_state { DOWN, CONNECTING, UP, CLOSING };
 
 struct link {
     bool server;
-    void *ctx, *sock, *mon, *zap;
+    void *ctx, *sock, *mon, *zap, *zap_end;
     unsigned mon_n;
     struct buf out;
     struct link_stats stats;
@@ -84,6 +85,8 @@ struct link {
     /* Whether a socket may have something that its descriptor does not tell: libzmq's descriptors tell of changes since a
      * call found nothing, and each question costs two system calls. */
     bool look_sock, look_mon, look_zap;
+    uint32_t through[THROUGH_MAX]; /* pipes to the ZAP handler that zap_end is to close */
+    size_t n_through;
     uint64_t polled_ns; /* when link_poll() returned */
     bool beats, others; /* what came since */
     int failed_event;   /* HANDSHAKE_FAILED_* whose DISCONNECTED names the descriptor */

@@ -1,6 +1,6 @@
 /* The ROUTER of a coordinator, and who may connect to it.
  *
- * - The ZAP handler is a REP socket served in link_poll(), by the thread that owns the link: no thread of ours, and the
+ * - The ZAP handler is a socket served in link_poll(), by the thread that owns the link: no thread of ours, and the
  *   allow-list needs no lock. A message carries the key that was let in as its User-Id, so the role of a message is the
  *   role of its key, whatever routing id a peer chose.
  * - The monitor tells of closed connections by file descriptor; a message tells the descriptor it came through. The
@@ -9,6 +9,7 @@
 #include "proto/link/link_in.h"
 
 #include <arpa/inet.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -241,11 +242,33 @@ static void server_refresh(struct link *l)
         server_recheck(l);
 }
 
-/* ---- ZAP (RFC 27): who may connect */
+/* ---- ZAP (RFC 27): who may connect
+ *
+ * A connection asks through a pipe of its own, which libzmq keeps as long as the connection, though nothing ever comes
+ * through it again: two queues and their ends, 10 KiB. So the handler is a ROUTER, which tells the pipes apart; the number of
+ * the pipe goes into the User-Id beside the key, so that the first message of a connection names it; and then the pipe is
+ * closed: with ZMQ_ROUTER_HANDOVER a ROUTER closes the one that had a routing id when another comes with the same. */
+
+#define ZAP_EP "inproc://zeromq.zap.01"
+enum { PIPE_LEN = 5, USER_LEN = KEY_Z85_LEN + 8 };
+
+/* A routing id that a ROUTER made: a zero, then a number. */
+static uint32_t pipe_number(const char *id)
+{
+    uint32_t n;
+    memcpy(&n, id + 1, sizeof(n));
+    return ntohl(n);
+}
+
+/* One part of an answer. */
+static void zap_part(struct link *l, const void *p, size_t n, bool more)
+{
+    zmq_send(l->zap, p, n, (more ? ZMQ_SNDMORE : 0) | ZMQ_DONTWAIT);
+}
 
 static void zap_serve(struct link *l)
 {
-    enum { VERSION, REQUEST, DOMAIN, ADDRESS, IDENTITY, MECHANISM, KEY, PARTS };
+    enum { PIPE, EMPTY, VERSION, REQUEST, DOMAIN, ADDRESS, IDENTITY, MECHANISM, KEY, PARTS };
     l->look_zap = false; /* emptied here */
     for (;;) {
         char part[PARTS][256];
@@ -269,9 +292,10 @@ static void zap_serve(struct link *l)
             zmq_msg_close(&m);
         }
         const struct key_pub *k = NULL;
-        char z85[KEY_Z85_LEN] = "", kept[64];
-        if (n == PARTS && !strcmp(part[VERSION], "1.0") && !strcmp(part[MECHANISM], "CURVE") &&
-            len[KEY] == 32 && zmq_z85_encode(z85, (const uint8_t *)part[KEY], 32)) {
+        char z85[KEY_Z85_LEN] = "", kept[64], user[USER_LEN] = "";
+        if (n == PARTS && len[PIPE] == PIPE_LEN && !len[EMPTY] && !strcmp(part[VERSION], "1.0") &&
+            !strcmp(part[MECHANISM], "CURVE") && len[KEY] == 32 &&
+            zmq_z85_encode(z85, (const uint8_t *)part[KEY], 32)) {
             server_refresh(l); /* allowed or revoked a moment ago counts */
             k = allow_find(&l->allow, z85);
         }
@@ -282,15 +306,41 @@ static void zap_serve(struct link *l)
                          n > ADDRESS && len[ADDRESS] ? part[ADDRESS] : "(unknown)",
                          z85[0] ? z85 : "(none)", link_kept(&l->lines, kept));
         }
-        const char *code = k ? "200" : "400", *text = k ? "" : "key not allowed";
-        size_t id_len = n > REQUEST ? len[REQUEST] : 0;
-        zmq_send(l->zap, "1.0", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-        zmq_send(l->zap, part[REQUEST], id_len, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-        zmq_send(l->zap, code, 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-        zmq_send(l->zap, text, strlen(text), ZMQ_SNDMORE | ZMQ_DONTWAIT);
-        zmq_send(l->zap, k ? z85 : "", k ? strlen(z85) : 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-        zmq_send(l->zap, "", 0, ZMQ_DONTWAIT);
+        const char *text = k ? "" : "key not allowed";
+        if (k)
+            snprintf(user, sizeof(user), "%s%08" PRIx32, z85, pipe_number(part[PIPE]));
+        zap_part(l, part[PIPE], len[PIPE], true);
+        zap_part(l, "", 0, true);
+        zap_part(l, "1.0", 3, true);
+        zap_part(l, part[REQUEST], len[REQUEST], true);
+        zap_part(l, k ? "200" : "400", 3, true);
+        zap_part(l, text, strlen(text), true);
+        zap_part(l, user, strlen(user), true);
+        zap_part(l, "", 0, false);
     }
+}
+
+/* Close the pipes of connections that are through. */
+static void zap_close_pipes(struct link *l)
+{
+    for (size_t i = 0; i < l->n_through; i++) {
+        uint32_t n = htonl(l->through[i]);
+        uint8_t id[PIPE_LEN] = { 0 };
+        memcpy(id + 1, &n, sizeof(n));
+        if (zmq_setsockopt(l->zap_end, ZMQ_ROUTING_ID, id, sizeof(id)) == 0)
+            zmq_connect(l->zap_end, ZAP_EP);
+    }
+    if (l->n_through)
+        zmq_disconnect(l->zap_end, ZAP_EP);
+    l->n_through = 0;
+}
+
+/* The connection that was let in as this user is through. */
+static void zap_through(struct link *l, const char *user)
+{
+    if (l->n_through == THROUGH_MAX)
+        zap_close_pipes(l);
+    l->through[l->n_through++] = (uint32_t)strtoul(user + KEY_Z85_LEN - 1, NULL, 16);
 }
 
 /* As many connections as descriptors allow; the store, transfers and everything else have a quarter of them. */
@@ -326,18 +376,23 @@ int link_server(const char *const eps[], size_t n, const struct key_pair *key, c
     if (r < 0)
         goto fail;
     allow_refresh(&l->allow);
-    /* Messages of a few bytes are copied out of the buffer of their stream: it stays small and is used again. An option of
-     * libzmq 4.3 that its header keeps for itself; without it there are 4 KiB more a connection. */
-    enum { ZERO_COPY_RECV = 10 };
+    /* Two options of libzmq 4.3 that its header keeps for itself. Messages of a few bytes are copied out of the buffer of
+     * their stream, which stays small and is used again: without it there are 4 KiB more a connection. And without a ZAP
+     * handler nobody is let in; there always is one, this is for the case that there is not. */
+    enum { ZERO_COPY_RECV = 10, ZAP_ENFORCE_DOMAIN = 93 };
     l->ctx = zmq_ctx_new();
     if (l->ctx)
         zmq_ctx_set(l->ctx, ZERO_COPY_RECV, 0);
-    if (!l->ctx || !(l->zap = zmq_socket(l->ctx, ZMQ_REP)) ||
+    if (!l->ctx || !(l->zap = zmq_socket(l->ctx, ZMQ_ROUTER)) ||
+        !(l->zap_end = zmq_socket(l->ctx, ZMQ_DEALER)) ||
+        link_set_int(l->zap_end, ZMQ_LINGER, 0) < 0 ||
+        link_set_int(l->zap, ZMQ_ROUTER_HANDOVER, 1) < 0 ||
         link_set_int(l->zap, ZMQ_LINGER, 0) < 0 || link_set_int(l->zap, ZMQ_RCVHWM, 0) < 0 ||
-        link_set_int(l->zap, ZMQ_SNDHWM, 0) < 0 || zmq_bind(l->zap, "inproc://zeromq.zap.01") < 0 ||
+        link_set_int(l->zap, ZMQ_SNDHWM, 0) < 0 || zmq_bind(l->zap, ZAP_EP) < 0 ||
         !(l->sock = zmq_socket(l->ctx, ZMQ_ROUTER)) || link_options(l->sock, SERVER_RCVHWM) < 0 ||
         link_set_int(l->sock, ZMQ_ROUTER_MANDATORY, 1) < 0 ||
         link_set_int(l->sock, ZMQ_CURVE_SERVER, 1) < 0 ||
+        link_set_int(l->sock, ZAP_ENFORCE_DOMAIN, 1) < 0 ||
         link_set_int(l->sock, ZMQ_BACKLOG, 256) < 0 ||
         zmq_setsockopt(l->sock, ZMQ_CURVE_SECRETKEY, key->secret, KEY_Z85_LEN) < 0 ||
         zmq_setsockopt(l->sock, ZMQ_ZAP_DOMAIN, "siofleet", 8) < 0) {
@@ -489,7 +544,7 @@ static int recv_server(struct link *l, struct link_event *ev, struct err *e)
     int more = zmq_msg_more(&m);
     size_t parts = 0;
     int fd = -1;
-    char key[KEY_Z85_LEN] = "";
+    char user[USER_LEN] = "", key[KEY_Z85_LEN] = "";
     zmq_msg_t first;
     zmq_msg_init(&first);
     while (more) {
@@ -499,9 +554,11 @@ static int recv_server(struct link *l, struct link_event *ev, struct err *e)
             break;
         more = zmq_msg_more(&m);
         if (parts++ == 0) {
-            const char *user = zmq_msg_gets(&m, "User-Id");
-            if (user)
-                snprintf(key, sizeof(key), "%s", user);
+            const char *id = zmq_msg_gets(&m, "User-Id");
+            if (id && strlen(id) == USER_LEN - 1) {
+                memcpy(user, id, USER_LEN);
+                memcpy(key, id, KEY_Z85_LEN - 1);
+            }
             fd = zmq_msg_get(&m, ZMQ_SRCFD);
             zmq_msg_move(&first, &m);
         }
@@ -516,6 +573,7 @@ static int recv_server(struct link *l, struct link_event *ev, struct err *e)
         server_monitor(l);
     }
     if (!c) {
+        zap_through(l, user);
         const struct key_pub *k = allow_find(&l->allow, key);
         if (!k) {
             /* revoked after its handshake */
@@ -563,6 +621,7 @@ static int recv_gone(struct link *l, struct link_event *ev)
 
 void server_service(struct link *l)
 {
+    zap_close_pipes(l);
     if (l->look_zap)
         zap_serve(l);
     if (l->look_mon)

@@ -26,7 +26,7 @@ bool follow_ended(const char *state)
 /* What a follower knows about a sweep that does not move. */
 struct idle {
     uint64_t over, since_ms; /* what had ended, and when that or the agents were last looked at */
-    char said[120];          /* "" = agents take work, as far as is known */
+    char said[400];          /* "" = agents take work, as far as is known */
 };
 
 enum { READY, CLOSED, DRAINING, DRAINED, STOPPED, LOST, REVOKED, N_AGENT_STATES };
@@ -48,8 +48,27 @@ static int count_agents(void *ctx, json_t *body, struct err *e)
     return 0;
 }
 
-/* What no agent is there for waits for ever: say so, once for each state of affairs. */
-static void tell_idle(struct idle *w, struct client *cl, struct progress *bar, uint64_t over)
+/* What of it waits for something else than its turn: "" = nothing. */
+static void first_reason(struct client *cl, const char *id, char *out, size_t size)
+{
+    CLEANUP(json_decrefp) json_t *args = json_pack("{s:s}", "id", id), *doc = NULL;
+    size_t i;
+    const json_t *x;
+    if (client_ask_one(cl, "why", args, &doc, NULL) < 0)
+        return;
+    json_array_foreach (json_object_get(doc, "reasons"), i, x) {
+        const char *code = json_string_value(json_object_get(x, "code")),
+                   *text = json_string_value(json_object_get(x, "text"));
+        if (code && text && (!strcmp(code, "NEEDS") || !strcmp(code, "MAINTENANCE"))) {
+            snprintf(out, size, "%s", text);
+            return;
+        }
+    }
+}
+
+/* What no agent is there for waits for ever: say so, once for each state of affairs. bar: NULL = none is shown. */
+static void tell_idle(struct idle *w, struct client *cl, const char *id, struct progress *bar,
+                      uint64_t over)
 {
     uint64_t now = clock_mono_ms();
     if (over != w->over || !w->since_ms) {
@@ -68,9 +87,13 @@ static void tell_idle(struct idle *w, struct client *cl, struct progress *bar, u
         if (k == READY || n[k])
             at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u %s", k ? ", " : "", n[k],
                                    agent_states[k]);
+    bool none = *text;
+    if (!none)
+        first_reason(cl, id, text, sizeof(text));
     if (*text && strcmp(text, w->said) != 0) {
-        progress_end(bar);
-        fprintf(stderr, "siofleet: no agent takes work: %s\n", text);
+        if (bar)
+            progress_end(bar);
+        fprintf(stderr, "siofleet: %s%s\n", none ? "no agent takes work: " : "it waits: ", text);
     }
     memcpy(w->said, text, sizeof(text));
 }
@@ -123,8 +146,8 @@ int follow(struct client *cl, const struct follow *f, json_t **ret, struct err *
             progress_step(&bar, at.over < at.total ? at.over : at.total, at.total);
         if (over || (f->tick && (r = f->tick(f->ctx, doc, e)) < 0))
             break;
-        if (unit)
-            tell_idle(&idle, cl, &bar, at.over);
+        if (unit || f->told)
+            tell_idle(&idle, cl, f->id, unit ? &bar : NULL, at.over);
         now = clock_mono_ms();
         if (f->deadline_ms && now - start >= f->deadline_ms) {
             r = timed_out(f, &at, e);

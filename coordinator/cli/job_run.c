@@ -62,6 +62,7 @@ int job_follow(struct client *cl, const char *hex, enum job_unit unit, bool quie
                   &(struct follow){ .what = "job",
                                     .id = hex,
                                     .quiet_ms = quiet ? UINT64_MAX : QUIET_MS,
+                                    .told = true,
                                     .at = unit == JOB_RUNS ? runs_at : hosts_at },
                   ret, e);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A maintenance, its reason and its end; the priority of what waits.
 . "${0%/*}/../cli/tap.sh"
-plan 30
+plan 31
 cd "$work" || exit 1
 small_log a.log 4 2000
 small_sweep s.ini first
@@ -41,10 +41,11 @@ ok "nothing of it is left" json 'd["items"][0]["reason"] is None and d["items"][
 
 # what would reach into one waits
 run drain a1 --at +1h --for 1h --reason "new fan"
-start long "$sf" exec --timeout 2h --json -- true
+start long "$sf" exec --timeout 2h -- true
 job() { "$sf" ls jobs --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["items"][-1]["job"])'; }
 held() { run why "$(job)" && grep -q "NEEDS: .*1 agent has what it needs, and a maintenance that begins before it would end: it may take 2 h" "$work/out"; }
 ok "a command whose timeout reaches into a planned maintenance waits, and says why" until_ok 30 held
+ok "the command itself says so" until_ok 30 grep -q "^siofleet: it waits: task .* before it would end" long.log
 ok "for what" worked "MAINTENANCE: agent 'a1': it takes nothing new from .*: new fan"
 run exec --timeout 59m --json -- true
 ok "one whose timeout does not runs" json 'd["state"]=="done"'

@@ -60,6 +60,7 @@ enum col {
     C_STATUS,
     C_STATS,
     C_ARCH,
+    C_POINT,
     C_TRACE,
     C_NEAR,
     C_BY,
@@ -71,8 +72,7 @@ enum col {
     C_THREADS,
     C_STARTED,
     C_DURATION,
-    C_ERROR,
-    C_POINT
+    C_ERROR
 };
 
 struct place {
@@ -188,6 +188,10 @@ static int block_column(sqlite3_vtab_cursor *cur, sqlite3_context *c, int no)
     case C_ARCH:
         sqlite3_result_blob(c, p->arch, (int)db_pack_arch(&r->arch, p->arch), SQLITE_STATIC);
         break;
+    case C_POINT:
+        if (!id_eq(&r->point, &none))
+            sqlite3_result_blob(c, r->point.b, ID_LEN, SQLITE_STATIC);
+        break;
     case C_TRACE:
         some(c, r->trace);
         break;
@@ -225,10 +229,6 @@ static int block_column(sqlite3_vtab_cursor *cur, sqlite3_context *c, int no)
     case C_ERROR:
         if (r->error && *r->error)
             sqlite3_result_text(c, r->error, -1, SQLITE_STATIC);
-        break;
-    case C_POINT:
-        if (!id_eq(&r->point, &none))
-            sqlite3_result_blob(c, r->point.b, ID_LEN, SQLITE_STATIC);
         break;
     }
     return SQLITE_OK;

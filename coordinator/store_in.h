@@ -63,8 +63,8 @@ int db_connect(const char *path, int flags, sqlite3 **ret);
 
 /* The columns of t_row, in their order: what is asked for most is in front, since SQLite goes through a row from its start. */
 #define ROW_COLS                                                                                   \
-    "sweep,idx,status,stats,arch,trace,near,by,epoch,n,task,reg,engine,threads,started_ms,"        \
-    "duration_us,error,point"
+    "sweep,idx,status,stats,arch,point,trace,near,by,epoch,n,task,reg,engine,threads,started_ms,"  \
+    "duration_us,error"
 
 /* store_sum.c: the name of the file layer with sums of pages, for sqlite3_open_v2(); NULL = there is no memory. */
 const char *db_vfs(void);

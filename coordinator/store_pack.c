@@ -3,9 +3,10 @@
  * top bit saying that more follow (LEB128), as short as can be. Zeros at the end of the statistics are left out, so that what a
  * later program adds to the list is 0 in older rows, and equal results are equal bytes.
  *
- * SQL reads a number by its name: arch_of(arch, 'queue'), stat_of(stats, 'mbps'). All connections know both. */
+ * SQL reads a number by its name: arch_queue(arch), stat_mbps(stats). All connections know these functions. */
 #include "coordinator/store_in.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,44 +86,26 @@ void db_unpack_arch(const void *p, size_t n, struct arch *ret)
 
 /* ---- in SQL */
 
-struct list {
-    const char *const *names;
-    size_t n;
-    bool zeros; /* what is not there is 0, else nobody knows */
-};
-
-/* NAME_of(packed, name): a number of the list. The name is looked up once a statement. */
+/* arch_NAME(arch) and stat_NAME(stats). A function for each: an argument that says which one would have to be looked up for each row. */
 static void number_of(sqlite3_context *c, int argc, sqlite3_value **v)
 {
     (void)argc;
-    const struct list *l = sqlite3_user_data(c);
-    const char *const *which = sqlite3_get_auxdata(c, 1);
-    if (!which) {
-        const char *name = (const char *)sqlite3_value_text(v[1]);
-        size_t k = 0;
-        while (name && k < l->n && strcmp(l->names[k], name) != 0)
-            k++;
-        if (!name || k == l->n) {
-            sqlite3_result_error(c, "no such number in a row", -1);
-            return;
-        }
-        which = &l->names[k];
-        sqlite3_set_auxdata(c, 1, (void *)(uintptr_t)which, NULL);
-    }
+    uintptr_t k = (uintptr_t)sqlite3_user_data(c);
+    bool stat = k >= ARCH_N;
     if (sqlite3_value_type(v[0]) != SQLITE_BLOB)
         return; /* null */
     size_t n = (size_t)sqlite3_value_bytes(v[0]);
     const uint8_t *all = n ? sqlite3_value_blob(v[0]) : (const uint8_t *)"", *end = all + n;
-    const uint8_t *p = find_number(all, end, (size_t)(which - l->names));
+    const uint8_t *p = find_number(all, end, stat ? k - ARCH_N : k);
     uint64_t number;
-    if (p == end && !l->zeros)
+    if (p == end && !stat)
         return;
     get_number(p, end, &number);
     sqlite3_result_int64(c, (sqlite3_int64)number);
 }
 
-/* arch_pack(every key), for rows of before: null is the default, as it is for what a row of before did not know. */
-static void arch_pack(sqlite3_context *c, int n, sqlite3_value **v)
+/* pack_arch(every key), for rows of before: null is the default, as it is for what a row of before did not know. */
+static void pack_arch(sqlite3_context *c, int n, sqlite3_value **v)
 {
     struct arch a;
     uint8_t out[PACKED_ARCH];
@@ -133,8 +116,8 @@ static void arch_pack(sqlite3_context *c, int n, sqlite3_value **v)
     sqlite3_result_blob(c, out, (int)db_pack_arch(&a, out), SQLITE_TRANSIENT);
 }
 
-/* stat_pack(every number), likewise: null is 0. */
-static void stat_pack(sqlite3_context *c, int n, sqlite3_value **v)
+/* pack_stats(every number), likewise: null is 0. */
+static void pack_stats(sqlite3_context *c, int n, sqlite3_value **v)
 {
     struct row_stats s;
     uint64_t *out = (uint64_t *)(void *)&s;
@@ -144,24 +127,27 @@ static void stat_pack(sqlite3_context *c, int n, sqlite3_value **v)
     sqlite3_result_blob(c, packed, (int)db_pack_stats(&s, packed), SQLITE_TRANSIENT);
 }
 
+static int add_function(sqlite3 *db, const char *prefix, const char *name, int n, uintptr_t ctx,
+                        void (*f)(sqlite3_context *, int, sqlite3_value **))
+{
+    char full[64];
+    snprintf(full, sizeof(full), "%s%s", prefix, name);
+    return sqlite3_create_function_v2(db, full, n,
+                                      SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS,
+                                      (void *)ctx, f, NULL, NULL, NULL);
+}
+
 int db_functions(sqlite3 *db)
 {
-    static struct list arch = { arch_names, ARCH_N, false },
-                       stats = { row_stats_names, ROW_STATS_N, true };
-    const struct {
-        const char *name;
-        int n;
-        struct list *list;
-        void (*f)(sqlite3_context *, int, sqlite3_value **);
-    } functions[] = { { "arch_of", 2, &arch, number_of },
-                      { "stat_of", 2, &stats, number_of },
-                      { "arch_pack", ARCH_N, NULL, arch_pack },
-                      { "stat_pack", ROW_STATS_N, NULL, stat_pack } };
     int rc = SQLITE_OK;
-    for (size_t i = 0; rc == SQLITE_OK && i < ARRAY_LEN(functions); i++)
-        rc = sqlite3_create_function_v2(db, functions[i].name, functions[i].n,
-                                        SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS,
-                                        functions[i].list, functions[i].f, NULL, NULL, NULL);
+    for (unsigned k = 0; rc == SQLITE_OK && k < ARCH_N; k++)
+        rc = add_function(db, "arch_", arch_names[k], 1, k, number_of);
+    for (unsigned k = 0; rc == SQLITE_OK && k < ROW_STATS_N; k++)
+        rc = add_function(db, "stat_", row_stats_names[k], 1, ARCH_N + k, number_of);
+    if (rc == SQLITE_OK)
+        rc = add_function(db, "pack_", "arch", ARCH_N, 0, pack_arch);
+    if (rc == SQLITE_OK)
+        rc = add_function(db, "pack_", "stats", ROW_STATS_N, 0, pack_stats);
     return rc;
 }
 
@@ -191,11 +177,11 @@ int db_old_numbers(sqlite3 *db, struct buf *arch, struct buf *stats)
             has_stat[i] |= !strncmp(col, "s_", 2) && !strcmp(col + 2, row_stats_names[i]);
     }
     sqlite3_finalize(s);
-    int r = add_call(arch, "arch_pack", "a_", arch_names, has_arch, ARCH_N);
+    int r = add_call(arch, "pack_arch", "a_", arch_names, has_arch, ARCH_N);
     if (r >= 0)
         r = buf_adds(stats, "CASE status WHEN 0 THEN ");
     if (r >= 0)
-        r = add_call(stats, "stat_pack", "s_", row_stats_names, has_stat, ROW_STATS_N);
+        r = add_call(stats, "pack_stats", "s_", row_stats_names, has_stat, ROW_STATS_N);
     return r < 0 ? r : buf_adds(stats, " END");
 }
 
@@ -205,22 +191,23 @@ int db_pack_rows(struct store *st, struct err *e)
     int r = db_old_numbers(st->db, &arch, &stats);
     CLEANUP(freep)
     char *sql = r < 0 ? NULL
-                      : path_fmt("INSERT INTO t_row SELECT sweep,idx,status,%s,%s,trace,near,by,"
-                                 "epoch,n,task,reg,engine,threads,started_ms,duration_us,error,"
-                                 "point FROM t_row_old ORDER BY sweep, idx;"
+                      : path_fmt("INSERT INTO t_row SELECT sweep,idx,status,%s,%s,point,trace,near,"
+                                 "by,epoch,n,task,reg,engine,threads,started_ms,duration_us,"
+                                 "error FROM t_row_old ORDER BY sweep, idx;"
                                  "DROP TABLE t_row_old",
                                  (char *)stats.data, (char *)arch.data);
     if (!sql)
         return err_sys(e, ENOMEM, "%s: rows", st->path);
-    r = db_exec(st,
-                "DROP VIEW IF EXISTS results;" /* it names columns that go; made again at the end */
-                "ALTER TABLE t_row RENAME TO t_row_old;"
-                "CREATE TABLE t_row(sweep INTEGER NOT NULL, idx INTEGER NOT NULL,"
-                " status INTEGER NOT NULL, stats BLOB, arch BLOB, trace INTEGER, near INTEGER,"
-                " by INTEGER NOT NULL, epoch INTEGER, n INTEGER, task INTEGER, reg INTEGER,"
-                " engine INTEGER, threads INTEGER, started_ms INTEGER, duration_us INTEGER,"
-                " error TEXT, point BLOB, PRIMARY KEY(sweep, idx)) STRICT, WITHOUT ROWID",
-                e, "rows");
+    r = db_exec(
+        st,
+        "DROP VIEW IF EXISTS results;" /* it names columns that go; made again at the end */
+        "ALTER TABLE t_row RENAME TO t_row_old;"
+        "CREATE TABLE t_row(sweep INTEGER NOT NULL, idx INTEGER NOT NULL,"
+        " status INTEGER NOT NULL, stats BLOB, arch BLOB, point BLOB, trace INTEGER, near INTEGER,"
+        " by INTEGER NOT NULL, epoch INTEGER, n INTEGER, task INTEGER, reg INTEGER,"
+        " engine INTEGER, threads INTEGER, started_ms INTEGER, duration_us INTEGER,"
+        " error TEXT, PRIMARY KEY(sweep, idx)) STRICT, WITHOUT ROWID",
+        e, "rows");
     if (r >= 0)
         r = db_exec(st, sql, e, "rows");
     return r < 0 ? r : db_fill_near(st, e);

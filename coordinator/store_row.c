@@ -12,7 +12,7 @@ static const char row_insert[] =
 static const char row_select[] = "SELECT status,by,stats FROM t_row WHERE sweep = ? AND idx = ?";
 static const char row_known[] = "SELECT " ROW_COLS " FROM t_row INDEXED BY i_row_near"
                                 " WHERE near = ? AND point = ? AND status = 0 AND by <> 1";
-enum { ROW_ALL = 18, ROW_BY = 7, ROW_ENGINE = 12 }; /* columns, and two of them */
+enum { ROW_ALL = 18, ROW_BY = 8, ROW_ENGINE = 13 }; /* columns, and two of them */
 
 static int put_row(struct store *st, sqlite3_stmt *s, struct err *e)
 {
@@ -32,13 +32,14 @@ static int insert_row(struct store *st, const struct store_row *r, struct err *e
     static const struct id none;
     uint8_t arch[PACKED_ARCH], stats[PACKED_STATS];
     bool done = r->status == ROW_DONE;
-    db_bind(s, "uuubbzuuzzzzzzzuti", r->sweep, r->index, (uint64_t)r->status, done ? stats : NULL,
-            db_pack_stats(&r->stats, stats), arch, db_pack_arch(&r->arch, arch), r->trace,
+    db_bind(s, "uuubbizuuzzzzzzzut", r->sweep, r->index, (uint64_t)r->status, done ? stats : NULL,
+            db_pack_stats(&r->stats, stats), arch, db_pack_arch(&r->arch, arch),
+            id_eq(&r->point, &none) ? NULL : &r->point, r->trace,
             (uint64_t)db_near(r->trace, &r->arch), (uint64_t)r->by, r->epoch, r->n, r->task, r->reg,
             r->engine, r->threads, r->started_ms, r->duration_us,
-            r->error && *r->error ? r->error : NULL, id_eq(&r->point, &none) ? NULL : &r->point);
+            r->error && *r->error ? r->error : NULL);
     if (!done)
-        sqlite3_bind_null(s, 7);
+        sqlite3_bind_null(s, 8);
     int rc = put_row(st, s, e);
     int bad = rc == 1 ? db_mark_used(st, r->trace, e) : 0;
     return bad < 0 ? bad : rc;

@@ -141,7 +141,7 @@ static const char *const schemas[STORE_VERSION] = { schema_1, schema_2,  schema_
 #define DONE(x) "CASE r.status WHEN 0 THEN " x " END"
 #define FACT(x) "json_extract(g.facts,'$." x "')"
 
-#define ARCH_OF(name) "arch_of(r.arch,'" #name "')"
+#define ARCH_OF(name) "arch_" #name "(r.arch)"
 #define ARCH_EXPR_NUM(name) ARCH_OF(name), true
 #define ARCH_EXPR_BOOL(name) "CASE " ARCH_OF(name) " WHEN 0 THEN 'no' WHEN 1 THEN 'yes' END", false
 #define ARCH_EXPR_POLICY(name)                                                                     \
@@ -149,7 +149,7 @@ static const char *const schemas[STORE_VERSION] = { schema_1, schema_2,  schema_
 
 #define S(x)                                                                                       \
     {                                                                                              \
-#x, "stat_of(r.stats,'" #x "')", true                                                      \
+#x, "stat_" #x "(r.stats)", true                                                           \
     }
 static const struct column columns[] = {
     { "name", "w.name", false },

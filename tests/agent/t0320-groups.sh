@@ -19,7 +19,7 @@ chmod 755 "$work"/add/*
 (cd "$work/add" && find . | cpio -o --quiet -H newc) >"$work/add.cpio"
 cat "$image/base.cpio" "$work/add.cpio" >"$work/initrd"
 timeout 240 "$qemu" -nodefaults -no-user-config -display none -machine q35 -accel tcg -cpu max -smp 2 -m 768 \
-  -kernel "$image/vmlinux" -initrd "$work/initrd" -append "console=ttyS0 rdinit=/first panic=-1 quiet random.trust_cpu=on" \
+  -kernel "$image/vmlinux" -initrd "$work/initrd" -append "console=ttyS0 rdinit=/first panic=-1 no_timer_check quiet random.trust_cpu=on" \
   -no-reboot -serial stdio >"$work/out" 2>"$work/err" </dev/null
 rc=$?
 

@@ -27,7 +27,9 @@ struct agent_conf {
     const char *
         bulk_listen; /* tcp://HOST:PORT where other agents may fetch them; NULL = any port of the address that the
                                 coordinator sees */
-    uint64_t bulk_rate_b;   /* of these, a second and each way; 0 = no limit */
+    uint64_t bulk_rate_b; /* of these, a second and each way; 0 = no limit */
+    uint64_t
+        class_rate_b; /* of all agents of its class together, as the coordinator keeps it; 0 = no limit */
     const char *ready_file; /* NULL = none */
     int log_json;
 };

@@ -153,6 +153,7 @@ static int send_hello(struct agent *a, size_t n_refs)
     h->running = a->refs;
     h->n_running = n_refs;
     h->features = a->bulk ? bulk_features() | WIRE_PEERS : 0;
+    h->class_rate_b = a->conf->class_rate_b;
     h->bulk_port = a->bulk ? bulk_port(a->bulk) : 0;
     return link_send(a->link, COORDINATOR, &m, NULL);
 }

@@ -13,7 +13,7 @@
 
 struct agent_opts {
     const char *data, *connect, *server_key, *key, *name, *labels, *ready_file, *bulk;
-    struct opt_u64 cores, memory, cache_max, bulk_rate, high_water, low_water;
+    struct opt_u64 cores, memory, cache_max, bulk_rate, class_rate, high_water, low_water;
     bool log_json;
 };
 
@@ -39,6 +39,11 @@ static const struct opt agent_opts[] = {
     { "bulk-rate", 0, "SIZE",
       "most bytes a second of large artefacts, each way (default: no limit)", OPT_SIZE,
       AT(bulk_rate), 0, 0 },
+    { "class-rate", 0, "SIZE",
+      "most bytes a second of large artefacts between the coordinator and all agents with the same "
+      "label class=NAME together, each way; the least that one of them says counts (default: no "
+      "limit)",
+      OPT_SIZE, AT(class_rate), 0, 0 },
     { "high-water", 0, "SIZE",
       "with less space free on its disk nothing new is taken (default 5 % of it, at most 1G)",
       OPT_SIZE, AT(high_water), 0, 0 },
@@ -114,6 +119,7 @@ static int agent_verb(struct cli *c, void *opts, int argc, char **argv)
         .bulk = !o->bulk || strcmp(o->bulk, "off") != 0,
         .bulk_listen = o->bulk && strcmp(o->bulk, "off") ? o->bulk : NULL,
         .bulk_rate_b = o->bulk_rate.set ? o->bulk_rate.v : 0,
+        .class_rate_b = o->class_rate.set ? o->class_rate.v : 0,
         .high_water_b = o->high_water.set ? o->high_water.v : SPACE_AUTO,
         .low_water_b = o->low_water.set ? o->low_water.v : SPACE_AUTO,
         .ready_file = o->ready_file,

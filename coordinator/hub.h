@@ -52,6 +52,8 @@ struct hub_agent {
         uint64_t cache_b, reserved_b, pinned_b, cap_b;
     } space;                         /* of its last beat */
     struct trips_sum beats, results; /* likewise */
+    char class_name[64];             /* of its label class=; "" = none */
+    uint64_t class_rate_b;           /* that it was started with */
     struct trips cancels;            /* from a cancel until the task's end came */
     struct {
         uint64_t task; /* 0 = none runs */
@@ -245,6 +247,11 @@ void hub_peer_holds(struct hub *h, const struct peer *p, const struct msg_holds 
 void hub_peer_no(struct hub *h, const struct peer *p, const struct msg_bulk_no *m);
 void hub_peer_gone(struct hub *h, uint64_t peer);
 int hub_broker(void *ctx, uint64_t peer, const struct msg_bulk_ask *m); /* as xfers_ops.broker */
+
+/* classes.c: what an agent says of its class, and what that makes of the rate of all that are connected: the least of theirs */
+void hub_class_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m);
+void hub_class_gone(struct hub *h, const struct hub_agent *a); /* its peer is 0 */
+const char *hub_class_of(void *ctx, uint64_t peer);            /* as xfers_ops.class_of */
 
 /* mend.c: what is damaged or missing comes back from an agent that has it */
 int hub_mend_start(struct hub *h, struct err *e);     /* looks for what is missing */

@@ -295,6 +295,7 @@ static void on_message(struct hub *h, const struct link_event *ev)
         note_features(h, p->id, m->agent_hello.features);
         hub_hello(h, p, &m->agent_hello);
         hub_peer_hello(h, p, &m->agent_hello);
+        hub_class_hello(h, p, &m->agent_hello);
         break;
     case M_HOLDS:
         hub_peer_holds(h, p, &m->holds);
@@ -357,6 +358,7 @@ static void on_gone(struct hub *h, const struct peer *p)
     map_del(&h->agent_of_peer, p->id);
     a->peer = 0;
     trips_forget(&a->cancels);
+    hub_class_gone(h, a);
     struct sched_event ev = { .type = EV_GONE };
     memcpy(ev.agent.install, a->info.install, 16);
     hub_step(h, &ev);
@@ -492,7 +494,8 @@ static int open_all(struct hub *h, struct key_pair *own, struct err *e)
                              .ended = x_ended,
                              .settle = x_settle,
                              .features = x_features,
-                             .broker = hub_broker };
+                             .broker = hub_broker,
+                             .class_of = hub_class_of };
     h->plain = xs;
     xs.ctx = h;
     xs.read = x_read;

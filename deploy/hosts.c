@@ -268,6 +268,8 @@ static int load_class(struct load *l, const struct ini_section *s)
             c->memory_mib >>= 20;
         } else if (!strcmp(k->name, "bulk_rate")) {
             r = num_size(k->value, place, &c->bulk_rate_b, l->e);
+        } else if (!strcmp(k->name, "class_rate")) {
+            r = num_size(k->value, place, &c->class_rate_b, l->e);
         } else if (!strcmp(k->name, "collect")) {
             r = num_bool(k->value, place, &b, l->e);
             c->collect = r == 0 && b;

@@ -1,7 +1,7 @@
 /* HOSTS.ini: which machines make the fleet, and what each class of them needs.
  *
  *     [fleet]   coordinator= server_key= bulk_port= user= port= identity= known_hosts= data= parallel=
- *     [class X] labels= cores= memory= bulk_rate= collect= setup.NAME= setup.NAME.{sudo,reboot,timeout}=
+ *     [class X] labels= cores= memory= bulk_rate= class_rate= collect= setup.NAME= setup.NAME.{sudo,reboot,timeout}=
  *               setup.NAME.secret.VAR=file:PATH|env:VARIABLE
  *     [host N]  address= port= user= class= data= hostkey=        N may hold one range: kvm[01-40].lab
  */
@@ -32,7 +32,8 @@ struct host_class {
     char *name;
     char *labels;             /* k=v,... or NULL */
     uint64_t cores;           /* 0 = all of the host's */
-    uint64_t bulk_rate_b;     /* of large artefacts, a second; 0 = no limit */
+    uint64_t bulk_rate_b;     /* of large artefacts, a second, of each host; 0 = no limit */
+    uint64_t class_rate_b;    /* of all of its hosts together, at the coordinator; 0 = no limit */
     uint64_t memory_mib;      /* 0 = all */
     bool collect, no_collect; /* yes, no; neither when it is not said */
     struct setup_step *steps; /* in file order */

@@ -184,6 +184,8 @@ static int agent_args(struct job *j, struct buf *b)
         r = r < 0 ? r : add_arg(b, "--memory", "%llu", (unsigned long long)c->memory_mib);
     if (c->bulk_rate_b)
         r = r < 0 ? r : add_arg(b, "--bulk-rate", "%llu", (unsigned long long)c->bulk_rate_b);
+    if (c->class_rate_b)
+        r = r < 0 ? r : add_arg(b, "--class-rate", "%llu", (unsigned long long)c->class_rate_b);
     /* `exec --class` and collections go by labels */
     CLEANUP(buf_clear) struct buf labels = BUF_INIT(4096);
     if (c->labels)

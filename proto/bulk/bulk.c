@@ -206,6 +206,14 @@ void bulk_free(struct bulk **bp)
     closep(&b->listen_fd);
     closep(&b->event_fd);
     closep(&b->wake_fd);
+    while (b->classes) {
+        struct bulk_class *c = b->classes;
+        b->classes = c->next;
+        pthread_mutex_destroy(&c->in.lock);
+        pthread_mutex_destroy(&c->out.lock);
+        free(c->name);
+        free(c);
+    }
     pthread_mutex_destroy(&b->lock);
     pthread_mutex_destroy(&b->in.lock);
     pthread_mutex_destroy(&b->out.lock);
@@ -239,6 +247,8 @@ static int stream_new(struct bulk *b, const struct bulk_ticket *t, const char *d
     s->ticket = *t;
     s->size_b = size_b;
     s->takes = takes;
+    s->in = &b->in;
+    s->out = &b->out;
     s->ctx = ctx;
     s->file_fd = s->conn.fd = -1;
     s->expires_ms = clock_mono_ms() + t->ttl_ms;
@@ -318,6 +328,46 @@ int bulk_give_some(struct bulk *b, const struct bulk_ticket *t, const char *dial
     if (r >= 0)
         *ret = s;
     return r;
+}
+
+static struct bulk_class *find_class(const struct bulk *b, const char *name)
+{
+    struct bulk_class *c = name ? b->classes : NULL;
+    while (c && strcmp(c->name, name) != 0)
+        c = c->next;
+    return c;
+}
+
+int bulk_class(struct bulk *b, const char *name, uint64_t rate_b, struct err *e)
+{
+    struct bulk_class *c = find_class(b, name);
+    if (!c) {
+        c = calloc(1, sizeof(*c));
+        if (!c || !(c->name = strdup(name))) {
+            free(c);
+            return err_sys(e, ENOMEM, "bulk");
+        }
+        pthread_mutex_init(&c->in.lock, NULL);
+        pthread_mutex_init(&c->out.lock, NULL);
+        c->in.above = &b->in;
+        c->out.above = &b->out;
+        c->next = b->classes;
+        b->classes = c;
+    }
+    atomic_store(&c->in.rate_b, rate_b);
+    atomic_store(&c->out.rate_b, rate_b);
+    return 0;
+}
+
+void bulk_join(struct bulk_stream *s, const char *class_name)
+{
+    struct bulk_class *c = find_class(s->bulk, class_name);
+    if (!c)
+        return;
+    pthread_mutex_lock(&s->bulk->lock); /* its thread is started under it */
+    s->in = &c->in;
+    s->out = &c->out;
+    pthread_mutex_unlock(&s->bulk->lock);
 }
 
 void bulk_want(struct bulk_stream *s, uint64_t first, uint64_t n)

@@ -111,6 +111,12 @@ int bulk_give_some(struct bulk *b, const struct bulk_ticket *t, const char *dial
 /* Chunk index is there now. Nothing for a stream that gives a whole file. */
 void bulk_have(struct bulk_stream *s, uint64_t index);
 
+/* Classes of streams: those of one share its rate evenly, within that of all. rate_b: bytes a second of all of them together,
+ * each way; 0 = no limit. Made when missing, changed for streams that run as well; lives as long as b. -ENOMEM. */
+int bulk_class(struct bulk *b, const char *name, uint64_t rate_b, struct err *e);
+/* Into a class, before the other end has the ticket. NULL or one that was never made: none. */
+void bulk_join(struct bulk_stream *s, const char *class_name);
+
 /* Ask for n chunks from first on: taking end, after BULK_UP. Never blocks. At most BULK_WINDOW may be
  * asked for and not here. */
 void bulk_want(struct bulk_stream *s, uint64_t first, uint64_t n);

@@ -110,14 +110,14 @@ static int give_chunk(struct give *g, uint64_t index, struct err *e)
     uint64_t t0 = clock_mono_ns(), t1, flush_ns = 0;
     size_t n = pack(g, full, &p, &packed);
     t1 = clock_mono_ns();
-    size_t most = pace_rate_piece(&s->bulk->out, FRAME_BODY_MAX);
+    size_t most = pace_rate_piece(s->out, FRAME_BODY_MAX);
     frame_chunk(head, index, n, packed);
     conn_put(c, FRAME_CHUNK, head, sizeof(head));
     for (size_t done = 0; done < n;) {
         size_t m = n - done < most ? n - done : most;
         conn_put(c, FRAME_DATA, p + done, m);
         uint64_t since = clock_mono_ns();
-        int r = conn_flush(c, &g->pace, &s->bulk->out);
+        int r = conn_flush(c, &g->pace, s->out);
         flush_ns += clock_mono_ns() - since;
         if (r < 0)
             return r == -ECANCELED ? r : err_sys(e, -r, "bulk");

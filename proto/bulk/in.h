@@ -39,7 +39,8 @@ struct bulk_stream {
     bool takes;
     uint64_t expires_ms; /* STREAM_WAITS */
     struct conn conn;
-    int wake_fd; /* owned */
+    int wake_fd;                /* owned */
+    struct pace_rate *in, *out; /* borrowed: of its class, or of all */
     atomic_bool stop;
     pthread_t thread;
     bool has_thread;
@@ -64,7 +65,7 @@ struct bulk_stream {
         uint64_t first, n;
     } wants[BULK_WINDOW];
     size_t n_wants;
-    bool sync_asked, over; /* over: nothing more will be queued for the second thread */
+    bool sync_asked, over;      /* over: nothing more will be queued for the second thread */
     uint8_t *rooms[TAKE_ROOMS]; /* of CID_CHUNK, owned */
     size_t n_rooms;
     uint8_t *free_rooms[TAKE_ROOMS]; /* some of them */
@@ -75,11 +76,18 @@ struct bulk_stream {
         uint64_t index;
         int r;
         struct err e;
-    } taken[TAKE_ROOMS]; /* a ring: chunks that are written and wait for the second thread, or are in its hands */
+    } taken
+        [TAKE_ROOMS]; /* a ring: chunks that are written and wait for the second thread, or are in its hands */
     size_t taken_first, n_taken;
     bool more_come;  /* others were asked for that are not here yet */
     bool room_short; /* the first thread waits for the second */
     pthread_t verifier;
+};
+
+struct bulk_class {
+    struct bulk_class *next;
+    char *name; /* owned */
+    struct pace_rate in, out;
 };
 
 struct bulk {
@@ -90,6 +98,7 @@ struct bulk {
     atomic_bool stop;
     atomic_int rooms_left; /* of ROOMS_SHARED */
     struct pace_rate in, out;
+    struct bulk_class *classes; /* the loop's */
     pthread_mutex_t lock;
     struct bulk_stream *streams; /* under lock, as are the counters */
     struct bulk_stats stats;

@@ -9,23 +9,30 @@
 
 uint64_t pace_rate_take(struct pace_rate *r, size_t n, uint64_t now_ns)
 {
-    if (!r->rate_b)
-        return 0;
-    pthread_mutex_lock(&r->lock);
-    if (r->free_ns < now_ns)
-        r->free_ns = now_ns;
-    r->free_ns += (uint64_t)((double)n * 1e9 / (double)r->rate_b);
-    uint64_t wait = r->free_ns - now_ns;
-    pthread_mutex_unlock(&r->lock);
+    uint64_t wait = 0;
+    for (; r; r = r->above) {
+        uint64_t rate = atomic_load(&r->rate_b);
+        if (!rate)
+            continue;
+        pthread_mutex_lock(&r->lock);
+        if (r->free_ns < now_ns)
+            r->free_ns = now_ns;
+        r->free_ns += (uint64_t)((double)n * 1e9 / (double)rate);
+        if (wait < r->free_ns - now_ns)
+            wait = r->free_ns - now_ns;
+        pthread_mutex_unlock(&r->lock);
+    }
     return wait;
 }
 
 size_t pace_rate_piece(const struct pace_rate *r, size_t most)
 {
-    size_t n = (size_t)(r->rate_b / 20);
-    if (!r->rate_b || n > most)
-        return most;
-    return n < 1024 ? 1024 : n;
+    for (; r; r = r->above) {
+        uint64_t rate = atomic_load(&r->rate_b), n = rate / 20;
+        if (rate && n < most)
+            most = n < 1024 ? 1024 : (size_t)n;
+    }
+    return most;
 }
 
 void pace_init(struct pace *p)

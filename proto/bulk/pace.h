@@ -2,17 +2,20 @@
  * by all streams of the process, and a bound on the bytes that stand in queues on the way. */
 #pragma once
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* One rate, one direction. Any thread. */
+/* One rate, one direction. Any thread; rate_b may change at any time. */
 struct pace_rate {
     pthread_mutex_t lock;
-    uint64_t rate_b;  /* a second; 0 = no limit */
-    uint64_t free_ns; /* monotonic: when all that was taken so far has passed */
+    _Atomic uint64_t rate_b; /* a second; 0 = no limit */
+    uint64_t free_ns;        /* monotonic: when all that was taken so far has passed */
+    struct pace_rate *above; /* borrowed: what passes here passes there, too; NULL = nothing */
 };
 
-/* n bytes will pass: returns how long to wait before the next ones may (ns). */
+/* n bytes will pass: returns how long to wait before the next ones may (ns). Whoever takes pieces of one size and waits so
+ * long behind each has an even share. */
 uint64_t pace_rate_take(struct pace_rate *r, size_t n, uint64_t now_ns);
 /* The most bytes to move in one piece under this rate, at most most. */
 size_t pace_rate_piece(const struct pace_rate *r, size_t most);

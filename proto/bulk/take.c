@@ -214,7 +214,7 @@ static int take(struct bulk_stream *s, struct frame_rx *rx, struct zio_unpacker 
         r = conn_next(c, rx, e);
         if (r == -EAGAIN) {
             uint64_t wait_ns = 0;
-            ssize_t n = conn_fill(c, &s->bulk->in, &wait_ns);
+            ssize_t n = conn_fill(c, s->in, &wait_ns);
             if (n == 0)
                 return err_set(e, ECONNRESET, "bulk: the other end closed the connection");
             if (n < 0 && n != -EAGAIN)

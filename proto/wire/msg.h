@@ -73,7 +73,8 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     LIST(running, task_ref, 4096)                                                                  \
     U64(features, 0, UINT64_MAX) /* WIRE_BULK ... */                                               \
     U64(bulk_port, 0, 65535) /* where it takes bulk connections of other agents; 0 = nowhere */    \
-    BIN(session, 0, 16)      /* made up at each start: tells copies of one folder apart */
+    BIN(session, 0, 16)      /* made up at each start: tells copies of one folder apart */         \
+    U64(class_rate_b, 0, UINT64_MAX) /* a second, of all agents of its class; 0 = no limit */
 
 #define MSG_WELCOME(U64, STR, BIN, ID, LIST)                                                       \
     U64(epoch, 1, UINT64_MAX)                                                                      \
@@ -399,7 +400,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 /* X(message, fields): how many of its last fields came after its first release. They take 0 and empty: a peer of before
  * sends none of them, and skips those that it gets. */
 #define MSG_ADDED(X)                                                                               \
-    X(AGENT_HELLO, 3)                                                                              \
+    X(AGENT_HELLO, 4)                                                                              \
     X(BULK_ASK, 1)                                                                                 \
     X(BULK_NO, 1)                                                                                  \
     X(WELCOME, 2)                                                                                  \

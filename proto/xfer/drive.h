@@ -88,6 +88,8 @@ struct xfers_ops {
     /* The coordinator: a peer takes chunks of an artefact and asks for a bulk connection. 1 = somebody else will give them, and
      * was told; 0 = we do. NULL = always we. */
     int (*broker)(void *ctx, uint64_t peer, const struct msg_bulk_ask *m);
+    /* The class of bulk streams (bulk_class()) that this peer's belong to, or NULL; borrowed for the call. May be NULL. */
+    const char *(*class_of)(void *ctx, uint64_t peer);
     /* Progress, may be NULL. */
     void (*moved)(void *ctx, enum xfers_dir dir, const struct id *id, uint64_t done_b,
                   uint64_t size_b);

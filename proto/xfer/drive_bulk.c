@@ -116,6 +116,12 @@ static void put_off(struct in *in, uint64_t ms, uint64_t now_ms)
     in->bulk_until_ms = in->bulk_ask_ms + WITHOUT_MS;
 }
 
+static void join_class(struct xfers *x, const struct flow *f)
+{
+    if (x->ops.class_of)
+        bulk_join(f->stream, x->ops.class_of(x->ops.ctx, f->peer));
+}
+
 /* dial NULL = to be called. */
 static int take(struct xfers *x, struct in *in, const struct bulk_ticket *t, const char *dial,
                 bool home, struct err *e)
@@ -135,6 +141,7 @@ static int take(struct xfers *x, struct in *in, const struct bulk_ticket *t, con
         flow_free(x, f);
         return r;
     }
+    join_class(x, f);
     f->in = in;
     in->flow = f;
     in->bulk_damaged = false;
@@ -279,6 +286,8 @@ static int give(struct xfers *x, uint64_t peer, uint64_t req, const struct bulk_
         r = bulk_give_some(x->bulk.bulk, t, dial, size, fd, in ? in->m.have : NULL, f, &f->stream,
                            e);
     }
+    if (r >= 0)
+        join_class(x, f);
     if (r < 0) {
         close(fd);
         if (f)

@@ -2,7 +2,7 @@
 # Large artefacts have connections of their own: they are used, survive kill -9 of either end with at most a chunk sent twice, and
 # where they cannot be had the link does it.
 . "${0%/*}/../cli/tap.sh"
-plan 23
+plan 26
 cd "$work" || exit 1
 size=$((24 << 20))
 head -c $size /dev/urandom >in.bin
@@ -83,3 +83,18 @@ ok "a fleet without" fleet_start 1
 run store put in.bin
 ok "takes it over the link" worked
 ok "only there" sh -c "! grep -q bulk coordinator.log"
+stop_all
+rm -rf fleet
+
+# hosts of one class share its rate: 8 MiB of each of two at 4 MiB/s for both, not for each
+truncate -s 8M in.bin
+sum=$(b2sum <in.bin)
+coordinator_args=()
+agent_args=(--labels class=slow --class-rate 4M)
+ok "a fleet with a class" fleet_start 2
+began=$(date +%s%3N)
+begin
+wait "$exec_pid"
+took=$(($(date +%s%3N) - began))
+ok "both files come" sh -c "[ $(find got -name in.bin | wc -l) -eq 2 ] && cmp got/a1/in.bin in.bin && cmp got/a2/in.bin in.bin"
+ok "at the rate of the class" test "$took" -ge 3500

@@ -29,7 +29,7 @@ Test(hosts, a_range_keeps_its_width_and_classes_give_their_settings)
     CLEANUP(hosts_free) struct hosts *h = NULL;
     struct err e = { 0 };
     int r = load("[fleet]\ncoordinator=tcp://head:7000\nserver_key=/k.pub\nuser=lab\nport=2222\n"
-                 "[class big]\nlabels=disk=nvme\ncores=8\nmemory=2G\nbulk_rate=100M\ncollect=yes\n"
+                 "[class big]\nlabels=disk=nvme\ncores=8\nmemory=2G\nbulk_rate=100M\nclass_rate=1G\ncollect=yes\n"
                  "setup.mods = modprobe kvm\nsetup.mods.sudo = yes\nsetup.boot = "
                  "true\nsetup.boot.reboot=yes\n"
                  "[host kvm[08-11].lab]\nclass=big\n[host odd]\nport=23\naddress=10.0.0.9\n"
@@ -42,6 +42,8 @@ Test(hosts, a_range_keeps_its_width_and_classes_give_their_settings)
     cr_assert_eq(h->host[0].port, 2222);
     cr_assert_str_eq(h->host[0].user, "lab");
     cr_assert_eq(h->host[0].class->memory_mib, 2048);
+    cr_assert_eq(h->host[0].class->bulk_rate_b, 100u << 20);
+    cr_assert_eq(h->host[0].class->class_rate_b, 1u << 30);
     cr_assert_eq(h->host[0].class->n_steps, 2);
     cr_assert(h->host[0].class->steps[0].sudo && !h->host[0].class->steps[0].reboot);
     cr_assert(h->host[0].class->steps[1].reboot);

@@ -505,6 +505,22 @@ int bulk_take(struct bulk *b, const struct bulk_ticket *t, const char *dial, uin
     return r;
 }
 
+/* Rates are not played here. */
+int bulk_class(struct bulk *b, const char *name, uint64_t rate_b, struct err *e)
+{
+    (void)b;
+    (void)name;
+    (void)rate_b;
+    (void)e;
+    return 0;
+}
+
+void bulk_join(struct bulk_stream *s, const char *class_name)
+{
+    (void)s;
+    (void)class_name;
+}
+
 int bulk_give_some(struct bulk *b, const struct bulk_ticket *t, const char *dial, uint64_t size_b,
                    int fd, const uint8_t *have, void *ctx, struct bulk_stream **ret, struct err *e)
 {

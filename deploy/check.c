@@ -46,6 +46,9 @@ int check_fits(struct job *j)
     if (!strcmp(job_fact(j, "writable"), "no"))
         job_problem(j, "disk", "choose another data=, or give the user that folder",
                     "'%s' is not writable for '%s'", job_fact(j, "above"), j->h->user);
+    if (job_fact(j, "in_way")[0])
+        job_problem(j, "folder", "choose another data=", "'%s' is no folder",
+                    job_fact(j, "in_way"));
     if (job_fact(j, "foreign")[0])
         job_problem(j, "folder", "choose a data= of its own, such as a new folder in this one",
                     "'%s' holds '%s', which no deploy made", j->data, job_fact(j, "foreign"));

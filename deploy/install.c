@@ -66,7 +66,10 @@ static int send_pack(struct job *j, const char *kind, const struct pack *k, cons
             /* what was there before, or came over the broken connection, is not a part of it */
             struct words w = { .n = 0 };
             words_add(&w, "forget", k->id, NULL);
+            job_disconnect(j); /* a packet of the copy may still be stuck in it */
             job_forgive(j);
+            if ((r = job_connect(j)) < 0)
+                return r;
             r = job_call(j, &w, NULL, NULL, j->p->timeout_ms, NULL);
             afresh = true;
             at = 0;

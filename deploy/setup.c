@@ -84,7 +84,7 @@ static int read_secrets(const struct setup_step *s, struct buf *lines, struct er
         if (o->file) {
             int r = file_read(o->file, &b, e);
             if (r < 0)
-                return r;
+                return err_wrap(e, r, "setup.%s.secret.%s", s->name, o->name);
             while (b.len && b.data[b.len - 1] == '\n')
                 b.len--;
         } else {

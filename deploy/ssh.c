@@ -20,7 +20,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
 
-enum { OUT_MAX = 1 << 20, BLOCK = 32768 };
+enum { OUT_MAX = 1 << 20, BLOCK = 32768, FLUSH_MS = 5000 };
 
 struct ssh {
     char *name;
@@ -567,6 +567,12 @@ static int pump(struct ssh *s, LIBSSH2_CHANNEL *ch, ssh_source in, void *in_user
             return err_set(e, ETIMEDOUT, "%s: command did not end in time", s->name);
         }
     }
+    /* the command has ended without all of its input: a packet that libssh2 has begun must go whole all the same, or the
+     * session takes no other call */
+    uint64_t until = clock_mono_ms() + FLUSH_MS;
+    while (at < have && libssh2_channel_write(ch, block + at, have - at) == LIBSSH2_ERROR_EAGAIN &&
+           wait_socket(s, until) == 0)
+        ;
     return 0;
 }
 

@@ -175,7 +175,10 @@ turn() {
 
 verb_probe() { # facts, one `key value` a line
     above=$data
-    while [ ! -d "$above" ]; do above=$(dirname "$above"); done
+    while [ ! -d "$above" ]; do
+        if [ -e "$above" ]; then printf 'in_way %s\n' "$above"; fi
+        above=$(dirname "$above")
+    done
     # printf, as some echos read backslashes
     printf 'home %s\ndata %s\nabove %s\n' "$HOME" "$data" "$above"
     echo "uid $uid"
@@ -389,6 +392,8 @@ verb_start() {
 verb_stop() { stop_service; }
 
 verb_ready() { # ready SECONDS: until the service is at work; prints its ready file. Gives up when it only ends and ends
+    exec 9>&- # nothing is changed meanwhile: others may have their turn
+    turn=
     n=$(($1 * 5))
     while [ ! -s "$data/run/ready" ] && [ "$n" -gt 0 ]; do
         sleep 0.2

@@ -6,6 +6,7 @@
 
 #include "agent/grow.h"
 #include "agent/spec.h"
+#include "agent/task.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
@@ -97,14 +98,22 @@ static void do_start(struct agent *a, const struct core_action *act)
 }
 
 /* What a task found damaged, or may have: it is fetched again before the next task uses it. Hashing it here to be sure would
- * keep the loop from its beats. */
+ * keep the loop from its beats; the task has done so and says what is whole. */
 static void drop_inputs(struct agent *a, const struct run *r)
 {
     CLEANUP(freep) char *to = path_fmt("%s/damaged", a->data);
+    CLEANUP(freep) char *told = r->dir ? path_fmt("%s/" TASK_WHOLE, r->dir) : NULL;
+    CLEANUP(buf_clear) struct buf whole = BUF_INIT(1 << 20);
     if (!to)
         return;
-    for (size_t i = 0; i < r->n_inputs; i++)
-        cas_aside(a->cas, &r->inputs[i], to, NULL);
+    if (told && file_read(told, &whole, NULL) < 0)
+        buf_clear(&whole);
+    for (size_t i = 0; i < r->n_inputs; i++) {
+        char hex[ID_HEX_LEN];
+        id_hex(&r->inputs[i], hex);
+        if (!whole.len || !memmem(whole.data, whole.len, hex, strlen(hex)))
+            cas_aside(a->cas, &r->inputs[i], to, NULL);
+    }
     dir_remove(to, NULL);
 }
 

@@ -296,6 +296,24 @@ static int run_trace_task(const char *dir, const json_t *spec, const json_t *run
     return file_write(info, text, strlen(text), 0600, true, e);
 }
 
+/* Something was damaged: say in DIR/whole which inputs are not, so that the host keeps those. It may have the only copy. */
+static void tell_whole(const char *dir, const json_t *run)
+{
+    CLEANUP(freep) char *path = path_fmt("%s/" TASK_WHOLE, dir);
+    CLEANUP(buf_clear) struct buf text = BUF_INIT(1 << 20);
+    const char *hex;
+    json_t *at;
+    json_object_foreach (json_object_get(run, "inputs"), hex, at) {
+        struct id id, is;
+        if (id_parse(hex, &id, NULL) == 0 &&
+            cid_file(json_string_value(at), &is, NULL, NULL) == 0 && id_eq(&is, &id) &&
+            buf_addf(&text, "%s\n", hex) < 0)
+            return;
+    }
+    if (path && text.len)
+        file_write(path, text.data, text.len, 0600, false, NULL);
+}
+
 int task_main(const char *dir)
 {
     struct err e = { 0 };
@@ -318,5 +336,8 @@ int task_main(const char *dir)
         return RUN_EXIT_SPACE;
     if (e.code == SF_EUSAGE && spec && g.kind == CORE_TRACE)
         return RUN_EXIT_RECIPE; /* the logs' bytes were checked: every host would say so */
-    return e.code == SF_EINTEGRITY ? RUN_EXIT_INTEGRITY : 1;
+    if (e.code != SF_EINTEGRITY)
+        return 1;
+    tell_whole(dir, run);
+    return RUN_EXIT_INTEGRITY;
 }

@@ -11,4 +11,7 @@
  * trace task before it begins. It says so once on stderr and goes on by itself. "" or 0 = a full disk ends it (RUN_EXIT_SPACE). */
 #define TASK_LOW_WATER "SIOFLEET_LOW_WATER"
 
+/* File in DIR of a task that ended with RUN_EXIT_INTEGRITY: the inputs that it has found whole, an id in hex a line. */
+#define TASK_WHOLE "whole"
+
 int task_main(const char *dir);

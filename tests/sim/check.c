@@ -69,7 +69,10 @@ static struct {
     } promise[PLAN_SWEEPS_MAX];
     struct id have[ARTEFACTS]; /* that the coordinator said it has */
     unsigned n_have;
-    char rotten[ARTEFACTS][ID_HEX_LEN];
+    struct {
+        unsigned host;
+        char name[ID_HEX_LEN];
+    } rotten[ARTEFACTS];
     unsigned n_rotten, welcomed; /* welcomed: a bit a host */
     struct hub *hub;             /* of the coordinator that runs */
     const struct core *core[HOSTS_MAX];
@@ -464,6 +467,43 @@ struct sweep_rows {
     bool found;
 };
 
+void check_rotten(unsigned host, const char *file)
+{
+    if (check.n_rotten == ARTEFACTS)
+        return;
+    check.rotten[check.n_rotten].host = host;
+    snprintf(check.rotten[check.n_rotten++].name, ID_HEX_LEN, "%.64s", file); /* without .hashes */
+}
+
+static bool rotten_at_coordinator(const char *hex)
+{
+    for (unsigned i = 0; i < check.n_rotten; i++)
+        if (check.rotten[i].host == COORDINATOR_HOST &&
+            (!hex || !strcmp(check.rotten[i].name, hex)))
+            return true;
+    return false;
+}
+
+/* Rot that a task may fail of: of an artefact's copies both at the coordinator and at an agent, or at one agent
+ * again and again. */
+static bool rotten_for_good(void)
+{
+    for (unsigned i = 0; i < check.n_rotten; i++)
+        for (unsigned j = 0; j < i; j++)
+            if (!strcmp(check.rotten[i].name, check.rotten[j].name) &&
+                ((check.rotten[i].host == COORDINATOR_HOST) !=
+                     (check.rotten[j].host == COORDINATOR_HOST) ||
+                 (check.rotten[i].host == check.rotten[j].host &&
+                  check.rotten[i].host != COORDINATOR_HOST)))
+                return true;
+    return false;
+}
+
+bool check_welcomed(unsigned host)
+{
+    return check.welcomed >> host & 1;
+}
+
 static void check_row(struct db *d, unsigned no, uint64_t index, struct sweep_rows *st)
 {
     const struct plan_sweep *w = &world.plan->sweep[no];
@@ -481,21 +521,11 @@ static void check_row(struct db *d, unsigned no, uint64_t index, struct sweep_ro
         if ((uint64_t)sqlite3_column_int64(d->s, 3) != right.time_ps &&
             !may(PLAN_wrong, PLAN_wrong))
             sim_fail("s%u, point %" PRIu64 ": a wrong result was accepted", no, index);
-    } else if (!may_fail() && !(w->by_id == 2 && check.n_rotten)) { /* its only copies are there */
+    } else if (!may_fail() && !rotten_for_good() &&
+               !(w->by_id == 2 && rotten_at_coordinator(NULL))) { /* its only copies are there */
         sim_fail("s%u, point %" PRIu64 " is %s without a reason: %s", no, index, status,
                  text(d, 4));
     }
-}
-
-void check_rotten(const char *file)
-{
-    if (check.n_rotten < ARTEFACTS)
-        snprintf(check.rotten[check.n_rotten++], ID_HEX_LEN, "%.64s", file); /* without .hashes */
-}
-
-bool check_welcomed(unsigned host)
-{
-    return check.welcomed >> host & 1;
 }
 
 void check_artefact(unsigned host, const struct id *want, const char *what)
@@ -504,10 +534,8 @@ void check_artefact(unsigned host, const struct id *want, const char *what)
     struct ofd *f;
     struct id id;
     id_hex(want, hex);
-    for (unsigned i = 0; i < check.n_rotten; i++)
-        if (host == COORDINATOR_HOST &&
-            !strcmp(check.rotten[i], hex)) /* found when somebody needs it, or never */
-            return;
+    if (host == COORDINATOR_HOST && rotten_at_coordinator(hex))
+        return; /* found when somebody needs it, or never */
     snprintf(path, sizeof(path), "/sim/%s/data/%s/%.2s/%s", world.host[host].name,
              host == COORDINATOR_HOST ? "cas" : "cache", hex, hex);
     if (disk_open(path, 0, 0, &f) < 0) {

@@ -161,7 +161,7 @@ static void check_over(struct grown *g, const struct msg_stream_over *m)
         move_stats->streams++;
         check_have(&g->id);
         if (move.rots[COORDINATOR_HOST]) /* perhaps in the file that it was then */
-            check_rotten(hex);
+            check_rotten(COORDINATOR_HOST, hex);
     } else if (!g->dropped && !move.rots[COORDINATOR_HOST] && !move.rots[g->from]) {
         sim_fail("a log of %s is refused: %s", world.host[g->from].name, m->text ? m->text : "");
     }

@@ -192,8 +192,8 @@ static void rot(unsigned host, uint64_t salt)
              host == COORDINATOR_HOST ? "cas" : "cache");
     check_rots(host);
     disk_rot(world.host[host].disk, folder + strcspn(folder, "/") + 1, salt, name);
-    if (host == COORDINATOR_HOST && *name)
-        check_rotten(name);
+    if (*name)
+        check_rotten(host, name);
 }
 
 /* Somebody has copied an agent's folder of keys to another machine: a second install under one key. It knows an agent's own

@@ -159,7 +159,7 @@ void check_part_over(const struct part *p);
 void check_submitted(const struct id *sweep, unsigned plan_sweep);
 void check_cancelled(unsigned plan_sweep, bool is); /* false: retried since */
 void check_lost(const char *job, const char *why);  /* a job is not known any more */
-void check_rotten(const char *file);                /* of the coordinator's store */
+void check_rotten(unsigned host, const char *file); /* of its store or cache */
 bool check_welcomed(unsigned host);                 /* the coordinator knows its agent */
 void check_task_started(const char *dir, unsigned host);
 bool check_all_over(void); /* every sweep has ended and no agent holds anything */

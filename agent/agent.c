@@ -406,6 +406,7 @@ static int start(struct agent *a, struct err *e)
     a->facts_text = json_dumps(a->facts.json, JSON_COMPACT);
     a->rows = calloc(CORE_BATCH, sizeof(*a->rows));
     buf_init(&a->block, FRAME_MAX * 2);
+    buf_init(&a->packed, FRAME_MAX);
     if (!a->facts_text || !a->rows)
         return err_sys(e, ENOMEM, "agent");
     core_init(&a->core, a->conf->cores ? a->conf->cores : a->facts.cores);
@@ -534,6 +535,7 @@ static void stop(struct agent *a)
     facts_clear(&a->facts);
     key_clear(&a->key);
     buf_clear(&a->block);
+    buf_clear(&a->packed);
     free(a->rows);
     free(a->facts_text);
     free(a->data);

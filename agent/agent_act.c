@@ -11,6 +11,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
+#include "proto/wire/rows.h"
 
 enum { RETRY_MS = 5 }; /* after a full queue */
 
@@ -161,7 +162,7 @@ static int send_hello(struct agent *a, size_t n_refs)
     h->facts_len = strlen(a->facts_text);
     h->running = a->refs;
     h->n_running = n_refs;
-    h->features = a->bulk ? bulk_features() | WIRE_PEERS : 0;
+    h->features = WIRE_POINT_LISTS | (a->bulk ? bulk_features() | WIRE_PEERS : 0);
     h->class_rate_b = a->conf->class_rate_b;
     h->bulk_port = a->bulk ? bulk_port(a->bulk) : 0;
     return link_send(a->link, COORDINATOR, &m, NULL);
@@ -246,17 +247,19 @@ static int send_rows(struct agent *a, const struct core_action *act)
         agent_push(a, (struct core_event){ .kind = CORE_DROPPED, .key = r->g.key });
         return 0;
     }
-    struct msg m = { .type = M_ROWS };
-    m.rows.task = act->key.task;
-    m.rows.epoch = act->key.epoch;
-    m.rows.n = act->key.n;
-    m.rows.seq = act->seq;
-    m.rows.sweep = r->g.sweep;
-    m.rows.trace = r->g.trace;
-    m.rows.engine = r->g.engine;
-    m.rows.threads = r->g.threads;
-    m.rows.rows = a->rows;
-    m.rows.n_rows = act->rows;
+    struct msg m = { .type = M_ROWS,
+                     .rows = { .task = act->key.task,
+                               .epoch = act->key.epoch,
+                               .n = act->key.n,
+                               .seq = act->seq,
+                               .sweep = r->g.sweep,
+                               .trace = r->g.trace,
+                               .engine = r->g.engine,
+                               .threads = r->g.threads,
+                               .rows = a->rows,
+                               .n_rows = act->rows } };
+    if (a->features & WIRE_ROW_BLOCK && row_block_pack(a->rows, act->rows, &a->packed) == 0)
+        m = row_block_of(&m.rows, &a->packed);
     rc = link_send(a->link, COORDINATOR, &m, &e);
     if (rc < 0 && rc != -EAGAIN && rc != -EHOSTUNREACH)
         log_error("task %" PRIu64 ": rows cannot be sent: %s", r->g.key.task, e.text);

@@ -100,7 +100,7 @@ struct agent {
     uint64_t offer_again_ms;     /* the coordinator had no space for a product; 0 = it had */
     struct trips beats, results; /* on this connection, and those before it */
     struct err fatal;
-    struct buf block;
+    struct buf block, packed; /* of rows on their way */
     struct wire_row *rows; /* CORE_BATCH */
     struct wire_task_ref refs[CORE_TASKS_MAX];
 };

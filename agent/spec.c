@@ -3,23 +3,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "perf/points.h"
 #include "proto/base/clean.h"
 
 static int parse_points(struct run_grant *g, const json_t *j, struct id **ret, size_t *ret_n,
                         struct err *e)
 {
-    const json_t *points = json_object_get(j, "points");
     const char *trace = json_string_value(json_object_get(j, "trace"));
     if (!trace || id_parse(trace, &g->trace, NULL) < 0)
         return err_set(e, SF_EFORMAT, "task spec: 'trace' is no id");
-    if (!json_is_array(points) || json_array_size(points) == 0 ||
-        json_array_size(points) > SPEC_POINTS_MAX)
-        return err_set(e, SF_EFORMAT, "task spec: 'points' is no list of 1 to %d points",
-                       SPEC_POINTS_MAX);
+    int n = points_count(j, SPEC_POINTS_MAX, e);
+    if (n < 0)
+        return n;
     struct id *ids = calloc(1, sizeof(*ids));
     if (!ids)
         return err_sys(e, ENOMEM, "task spec");
-    g->points = json_array_size(points);
+    g->points = (uint64_t)n;
     ids[0] = g->trace;
     *ret = ids;
     *ret_n = 1;

@@ -11,9 +11,11 @@
 
 #include "agent/collect.h"
 #include "agent/runner.h"
+#include "agent/spec.h"
 #include "agent/spool.h"
 #include "perf/arch.h"
 #include "perf/build.h"
+#include "perf/points.h"
 #include "perf/recipe.h"
 #include "perf/run.h"
 #include "proto/base/clean.h"
@@ -124,30 +126,26 @@ static int work_parse(struct work *w, const json_t *spec, const json_t *run, str
     const char *rules = json_string_value(json_object_get(spec, "rules"));
     const char *trace = json_string_value(json_object_get(spec, "trace"));
     const char *path = input_path(run, trace);
-    const json_t *points = json_object_get(spec, "points");
-    if (!rules || !path || !json_is_array(points) || id_parse(trace, &w->trace_id, NULL) < 0)
-        return err_set(e, SF_EFORMAT, "task spec: rules, trace or points are missing");
-    int r = rules_parse(rules, "task spec", &w->rules, e);
+    if (!rules || !path || id_parse(trace, &w->trace_id, NULL) < 0)
+        return err_set(e, SF_EFORMAT, "task spec: rules or trace are missing");
+    int r = points_count(spec, SPEC_POINTS_MAX, e);
+    if (r < 0)
+        return r;
+    w->n = (size_t)r;
+    r = rules_parse(rules, "task spec", &w->rules, e);
     if (r < 0)
         return r;
     if (json_object_get(spec, "pace_ms"))
         r = json_get_u64(spec, "pace_ms", &w->pace_ms, e);
     if (r < 0)
         return r;
-    size_t n = json_array_size(points);
-    w->index = calloc(n + 1, sizeof(*w->index));
-    w->arch = calloc(n + 1, sizeof(*w->arch));
+    w->index = calloc(w->n, sizeof(*w->index));
+    w->arch = calloc(w->n, sizeof(*w->arch));
     if (!w->index || !w->arch)
         return err_sys(e, ENOMEM, "task spec");
-    for (size_t i = 0; i < n; i++) {
-        const json_t *p = json_array_get(points, i);
-        r = json_get_u64(p, "index", &w->index[i], e);
-        if (r == 0)
-            r = arch_from_json(json_object_get(p, "arch"), &w->arch[i], e);
-        if (r < 0)
-            return err_wrap(e, r, "task spec: point %zu", i);
-    }
-    w->n = n;
+    r = points_read(spec, w->index, w->arch, e);
+    if (r < 0)
+        return r;
     r = trace_load(path, 0, &w->trace, e);
     return r < 0 ? call_it("trace", &w->trace_id, path, r, e) : 0;
 }

@@ -340,14 +340,14 @@ static void live_freep(struct live **l)
 
 /* The rows of one message, on their way into the store. */
 struct taking {
-    const struct msg_rows *m;
+    const struct msg_rows *m; /* head */
     const struct hub_agent *a;
     const struct live *l;
     bool late; /* the attempt is fenced */
     uint64_t now_ms, n_late, foreign;
     size_t n;
     struct store_row row[ROWS_AT_ONCE];
-    const struct wire_row *from[ROWS_AT_ONCE];
+    struct id said[ROWS_AT_ONCE]; /* the points, as the message has them */
 };
 
 static int put_aside(struct hub *h, const struct taking *k, const struct store_row *row,
@@ -379,7 +379,7 @@ static int check_points(struct hub *h, struct taking *k, struct err *e)
     for (size_t i = 0; r >= 0 && i < k->n; i++) {
         struct store_row *row = &k->row[i];
         row->point = point[i];
-        if (id_eq(&point[i], &k->from[i]->point)) {
+        if (id_eq(&point[i], &k->said[i])) {
             if (n < i)
                 k->row[n] = *row;
             n++;
@@ -419,40 +419,52 @@ static int put_rows(struct hub *h, struct taking *k, struct err *e)
     return r;
 }
 
-static int take_row(struct hub *h, struct taking *k, const struct wire_row *w, uint64_t engine,
+/* Take the next row of r; 0 = there is none. */
+static int take_row(struct hub *h, struct taking *k, struct rows_reader *r, uint64_t engine,
                     struct err *e)
 {
     struct store_row *row = &k->row[k->n];
+    struct wire_row w;
     *row = (struct store_row){ .sweep = k->l->seq,
-                               .index = w->index,
-                               .status = (enum row_status)w->status,
-                               .error = w->error,
                                .epoch = k->m->epoch,
                                .n = k->m->n,
                                .task = k->m->task,
                                .reg = k->a->reg,
                                .engine = engine,
                                .threads = k->m->threads,
-                               .duration_us = w->duration_us,
-                               .started_ms = k->now_ms - w->duration_us / 1000,
                                .by = BY_ENGINE };
-    k->from[k->n] = w;
-    if (!may_fit(k, w, row) ||
-        (row->status == ROW_DONE &&
-         (w->stats_len != ROW_STATS_BYTES ||
-          row_stats_unpack(w->stats, w->stats_len, &row->stats, NULL) < 0))) {
+    if (!rows_next(r, &w, &row->stats))
+        return 0;
+    row->index = w.index;
+    row->status = (enum row_status)w.status;
+    row->error = w.error;
+    row->duration_us = w.duration_us;
+    row->started_ms = k->now_ms - w.duration_us / 1000;
+    k->said[k->n] = w.point;
+    int rc = 0;
+    if (!may_fit(k, &w, row) || (row->status == ROW_DONE && !w.stats_len)) {
         k->foreign++;
-        return put_aside(h, k, row, "foreign", e);
+        rc = put_aside(h, k, row, "foreign", e);
+    } else if (++k->n == ROWS_AT_ONCE) {
+        rc = put_rows(h, k, e);
     }
-    return ++k->n < ROWS_AT_ONCE ? 0 : put_rows(h, k, e);
+    return rc < 0 ? rc : 1;
 }
 
-void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
+void hub_rows(struct hub *h, const struct peer *p, const struct msg *msg)
 {
     struct hub_agent *a = agent_of(h, p);
-    if (!a || hub_canary_rows(h, a, m) || !hub_write(h))
-        return;
+    struct rows_reader in;
+    struct msg_rows head, *m = &head;
     struct err e = { 0 };
+    if (!a)
+        return;
+    if (rows_reader_init(&in, msg, m, &e) < 0) {
+        refuse_agent(h, p, "MALFORMED", e.text);
+        return;
+    }
+    if (hub_canary_rows(h, a, m, &in) || !hub_write(h))
+        return;
     CLEANUP(live_freep) struct live *own = NULL;
     struct live *l = hub_find_live(h, &m->sweep, &own);
     const struct sched_task *task = sched_task(&h->sched, m->task);
@@ -466,8 +478,8 @@ void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
     uint64_t engine = 0;
     int r = store_engine(h->store, &m->engine, &engine, &e);
     a->last_seen_ms = k.now_ms;
-    for (size_t i = 0; r >= 0 && l && i < m->n_rows; i++)
-        r = take_row(h, &k, &m->rows[i], engine, &e);
+    for (bool more = l && r >= 0; more; more = r > 0)
+        r = take_row(h, &k, &in, engine, &e);
     if (r >= 0 && k.n)
         r = put_rows(h, &k, &e);
     if (r >= 0 && l && (k.n_late || k.foreign))

@@ -15,7 +15,7 @@ static struct hub_agent *agent_of(const struct hub *h, uint64_t peer)
     return map_get(&h->agent_of_peer, peer);
 }
 
-static uint64_t features_of(const struct hub *h, uint64_t peer)
+uint64_t hub_features(const struct hub *h, uint64_t peer)
 {
     return (uint64_t)(uintptr_t)map_get(&h->features, peer);
 }
@@ -58,7 +58,7 @@ static int send_tickets(struct hub *h, uint64_t from, uint64_t to, const struct 
     const struct hub_agent *a = agent_of(h, from);
     if (!a || !a->bulk_at[0])
         return -EHOSTUNREACH;
-    bulk_ticket_new(&t, &m->id, bulk_features() & features_of(h, from) & features_of(h, to));
+    bulk_ticket_new(&t, &m->id, bulk_features() & hub_features(h, from) & hub_features(h, to));
     struct msg give = bulk_ticket_msg(&t, 0, true, NULL);
     struct msg take = bulk_ticket_msg(&t, m->req, false, a->bulk_at);
     int r = link_send(h->link, from, &give, NULL);
@@ -69,7 +69,7 @@ int hub_broker(void *ctx, uint64_t peer, const struct msg_bulk_ask *m)
 {
     struct hub *h = ctx;
     char hex[ID_HEX_LEN];
-    if (!h->peers || !agent_of(h, peer) || !(features_of(h, peer) & WIRE_PEERS))
+    if (!h->peers || !agent_of(h, peer) || !(hub_features(h, peer) & WIRE_PEERS))
         return 0;
     id_hex(&m->id, hex);
     uint64_t failed = m->broken ? peers_source(h->peers, peer, &m->id) : 0;

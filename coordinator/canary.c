@@ -65,7 +65,7 @@ void hub_canary_grant(struct hub *h, const struct sched_action *act)
     CLEANUP(live_freep) struct live *own = NULL;
     struct err e = { 0 };
     struct store_sweep w;
-    struct live_at at = { .index = a ? a->canary.index : 0 };
+    struct point at = { .index = a ? a->canary.index : 0 };
     struct id point;
     uint32_t t;
     if (!a || act->agent->canary != act->task)
@@ -75,7 +75,7 @@ void hub_canary_grant(struct hub *h, const struct sched_action *act)
     if (!l || live_point(l, at.index, &t, &at.arch, &point) < 0 || !l->tr[t].num)
         r = -ENOENT;
     if (r >= 0)
-        r = live_points_spec(l, t, &at, 1, &spec, &e);
+        r = live_points_spec(l, t, &at, 1, false, &spec, &e);
     struct msg m = { .type = M_GRANT,
                      .grant = { .task = act->task,
                                 .epoch = act->epoch,
@@ -97,18 +97,18 @@ static bool is_canary(const struct hub *h, const struct hub_agent *a, uint64_t t
     return a->canary.task && task == a->canary.task && epoch == h->epoch;
 }
 
-bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *m)
+bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *m,
+                     struct rows_reader *in)
 {
     if (!is_canary(h, a, m->task, m->epoch))
         return false;
     struct err e = { 0 };
     struct row_stats stats;
-    for (size_t i = 0; i < m->n_rows; i++) {
-        const struct wire_row *w = &m->rows[i];
-        if (w->index != a->canary.index)
+    struct wire_row w;
+    while (rows_next(in, &w, &stats)) {
+        if (w.index != a->canary.index)
             continue;
-        bool done =
-            w->status == ROW_DONE && row_stats_unpack(w->stats, w->stats_len, &stats, NULL) == 0;
+        bool done = w.status == ROW_DONE && w.stats_len;
         int r = done ? store_row_is(h->store, a->canary.sweep, a->canary.index, &stats, &e) : 0;
         if (r >= 0)
             a->canary.verdict = r ? CANARY_EQUAL : CANARY_DIFFERS;

@@ -22,7 +22,7 @@ static int note_point(struct granted *t, uint64_t sweep, uint64_t index)
 
 /* n points of a grant that need no agent: known ones are copied, invalid ones get their row. Adds the rest to at. */
 static int sift_some(struct hub *h, struct live *l, struct store_row row[], size_t n,
-                     struct live_at at[SCHED_BLOCK_MAX], size_t *n_at, struct granted *turn,
+                     struct point at[SCHED_BLOCK_MAX], size_t *n_at, struct granted *turn,
                      struct err *e)
 {
     bool maybe[SIFT_MAX];
@@ -46,14 +46,14 @@ static int sift_some(struct hub *h, struct live *l, struct store_row row[], size
         if (r == 1 && maybe[i])
             r = note_point(turn, l->seq, row[i].index);
         else if (r >= 0 && *n_at < SCHED_BLOCK_MAX)
-            at[(*n_at)++] = (struct live_at){ row[i].index, row[i].arch };
+            at[(*n_at)++] = (struct point){ row[i].index, row[i].arch };
     }
     return r < 0 ? r : 0;
 }
 
 /* All points of a grant through sift_some(). */
 static int sift(struct hub *h, struct live *l, uint32_t t, const struct span *spans, size_t n_spans,
-                struct live_at at[SCHED_BLOCK_MAX], size_t *ret_n, struct granted *turn,
+                struct point at[SCHED_BLOCK_MAX], size_t *ret_n, struct granted *turn,
                 struct err *e)
 {
     struct store_row row[SIFT_MAX];
@@ -153,6 +153,12 @@ static int take_job_grant(struct hub *h, const struct sched_action *a, struct gr
     return r < 0 ? r : add_sending(turn, a, &j->id, false, &spec);
 }
 
+static bool takes_lists(const struct hub *h, const struct sched_agent *a)
+{
+    const struct hub_agent *ag = a->user;
+    return ag && hub_features(h, ag->peer) & WIRE_POINT_LISTS;
+}
+
 int grant_store(struct hub *h, const struct sched_action *a, struct granted *turn, struct err *e)
 {
     if (a->kind >= TASK_EXEC)
@@ -171,7 +177,7 @@ int grant_store(struct hub *h, const struct sched_action *a, struct granted *tur
     if (a->kind == TASK_TRACE) {
         r = live_trace_spec(l, t, &spec, e);
     } else {
-        static struct live_at points[SCHED_BLOCK_MAX]; /* one loop, one thread */
+        static struct point points[SCHED_BLOCK_MAX]; /* one loop, one thread */
         size_t n;
         const struct span *spans = h->out.spans + a->first;
         r = sift(h, l, t, spans, a->count, points, &n, turn, e);
@@ -179,7 +185,7 @@ int grant_store(struct hub *h, const struct sched_action *a, struct granted *tur
         for (size_t i = 0; r >= 0 && i < a->count; i++)
             r = spans_add(&at.points, spans[i].lo, spans[i].hi);
         if (r >= 0 && n)
-            r = live_points_spec(l, t, points, n, &spec, e);
+            r = live_points_spec(l, t, points, n, takes_lists(h, a->agent), &spec, e);
     }
     if (r >= 0)
         r = store_add_attempt(h->store, &at, e);

@@ -17,6 +17,7 @@
 #include "proto/bulk/bulk.h"
 #include "proto/cas/cas.h"
 #include "proto/link/link.h"
+#include "proto/wire/rows.h"
 #include "proto/xfer/drive.h"
 #include "proto/xfer/streams.h"
 
@@ -181,7 +182,7 @@ struct hub_agent *hub_agent(const struct hub *h, const uint8_t install[16]);
 void hub_set_peer(struct hub *h, struct hub_agent *a, uint64_t peer); /* 0 = none */
 void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m);
 void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m);
-void hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m);
+void hub_rows(struct hub *h, const struct peer *p, const struct msg *m); /* rows or row_block */
 void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end *m);
 void hub_decline(struct hub *h, const struct peer *p, const struct msg_decline *m);
 /* Head of a trace file in the cas -> its row in the store. */
@@ -236,9 +237,13 @@ struct live *hub_find_live(struct hub *h, const struct id *id, struct live **own
 void hub_canary_begin(struct hub *h, struct hub_agent *a);
 void hub_canary_grant(struct hub *h, const struct sched_action *act);
 /* Whether the message was the canary's: then it is answered. */
-bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *m);
+bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *m,
+                     struct rows_reader *in);
 bool hub_canary_end(struct hub *h, struct hub_agent *a, const struct msg_task_end *m);
 bool hub_canary_declined(struct hub *h, struct hub_agent *a, const struct msg_decline *m);
+
+/* What the peer said that it can do, bits of enum wire_feature; 0 = nothing, or gone. */
+uint64_t hub_features(const struct hub *h, uint64_t peer);
 
 /* broker.c: artefacts go from agent to agent */
 void hub_peer_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m);

@@ -156,29 +156,20 @@ int live_point(const struct live *l, uint64_t index, uint32_t *ret_trace, struct
     return 0;
 }
 
-int live_points_spec(const struct live *l, uint32_t t, const struct live_at at[], size_t n,
-                     struct buf *out, struct err *e)
+int live_points_spec(const struct live *l, uint32_t t, const struct point at[], size_t n,
+                     bool lists, struct buf *out, struct err *e)
 {
     char sweep[ID_HEX_LEN], trace[ID_HEX_LEN];
     id_hex(&l->id, sweep);
     id_hex(&l->tr[t].id, trace);
     buf_reset(out);
     int r = buf_addf(out,
-                     "{\"sweep\":\"%s\",\"trace\":\"%s\",\"rules\":\"%s\",\"pace_ms\":%" PRIu64
-                     ",\"points\":[",
+                     "{\"sweep\":\"%s\",\"trace\":\"%s\",\"rules\":\"%s\",\"pace_ms\":%" PRIu64 ",",
                      sweep, trace, rules_name(l->rules), sweep_head(l->sweep)->pace_ms);
-    for (size_t i = 0; r >= 0 && i < n; i++) {
-        char head[48], text[ARCH_TEXT_MAX];
-        int k = snprintf(head, sizeof(head), "%s{\"index\":%" PRIu64 ",\"arch\":", i ? "," : "",
-                         at[i].index);
-        size_t len = arch_text_json(&at[i].arch, text);
-        text[len++] = '}';
-        r = buf_add(out, head, (size_t)k);
-        if (r >= 0)
-            r = buf_add(out, text, len);
-    }
     if (r >= 0)
-        r = buf_adds(out, "]}");
+        r = points_text(at, n, lists, out);
+    if (r >= 0)
+        r = buf_adds(out, "}");
     return r < 0 ? err_sys(e, -r, "sweep '%.100s': task of %zu points", l->name, n) : 0;
 }
 

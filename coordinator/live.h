@@ -2,6 +2,7 @@
 #pragma once
 #include "coordinator/sched.h"
 #include "coordinator/store.h"
+#include "perf/points.h"
 #include "perf/sweep.h"
 
 enum { LIVE_TRACES_MAX = 65536, LIVE_CHECK_MAX = 100000 };
@@ -41,12 +42,8 @@ int live_arch(const struct live *l, uint64_t index, uint32_t *ret_trace, struct 
 int live_point(const struct live *l, uint64_t index, uint32_t *ret_trace, struct arch *ret,
                struct id *ret_id);
 
-/* A point of a block. */
-struct live_at {
-    uint64_t index;
-    struct arch arch;
-};
-/* Spec of a points task over n points of trace t: as in proto/wire/README.md. -EMSGSIZE above a frame. */
-int live_points_spec(const struct live *l, uint32_t t, const struct live_at at[], size_t n,
-                     struct buf *out, struct err *e);
+/* Spec of a points task over n points of trace t: as in proto/wire/README.md; lists: for an agent with WIRE_POINT_LISTS.
+ * -EMSGSIZE above a frame. */
+int live_points_spec(const struct live *l, uint32_t t, const struct point at[], size_t n,
+                     bool lists, struct buf *out, struct err *e);
 int live_trace_spec(struct live *l, uint32_t t, struct buf *out, struct err *e);

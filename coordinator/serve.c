@@ -195,7 +195,7 @@ static int x_open(void *ctx, const struct id *id, uint64_t *ret_size, struct err
 
 static uint64_t x_features(void *ctx, uint64_t peer)
 {
-    return (uint64_t)(uintptr_t)map_get(&((struct hub *)ctx)->features, peer);
+    return hub_features(ctx, peer);
 }
 
 /* From its hello. Without memory it is one that can do nothing new. */
@@ -304,7 +304,8 @@ static void on_message(struct hub *h, const struct link_event *ev)
         hub_beat(h, p, &m->beat);
         break;
     case M_ROWS:
-        hub_rows(h, p, &m->rows);
+    case M_ROW_BLOCK:
+        hub_rows(h, p, m);
         break;
     case M_TASK_END:
         hub_task_end(h, p, &m->task_end);

@@ -398,7 +398,7 @@ static void send_action(struct hub *h, const struct sched_action *a)
                                           .version = SIOFLEET_VERSION,
                                           .drop = refs,
                                           .n_drop = wire_refs(h, a, refs),
-                                          .features = WIRE_STREAM |
+                                          .features = WIRE_STREAM | WIRE_ROW_BLOCK |
                                                       (h->bulk ? bulk_features() | WIRE_PEERS : 0),
                                           .bulk_port = h->bulk ? bulk_port(h->bulk) : 0 };
     } else if (a->type == ACT_DROP) {

@@ -4,6 +4,7 @@
  * Content only: nothing here depends on host, time, thread count or attempt.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -72,5 +73,13 @@ enum { ROW_STATS_BYTES = 8 * ROW_STATS_N };
 void row_stats_pack(const struct row_stats *s, uint8_t out[ROW_STATS_BYTES]);
 /* n must be ROW_STATS_BYTES; a shorter, older form is filled with 0. Returns 0 or -SF_EINTEGRITY. */
 int row_stats_unpack(const void *p, size_t n, struct row_stats *ret, struct err *e);
+
+/* The same for the wire: most numbers of a row are small, many 0. How many bytes of a bitmap follow; these, of which bit i tells
+ * that number i is not 0, without 0 at their end; then each such number as LEB128. A row has one such form. */
+enum { ROW_STATS_SHORT_MAX = 1 + (ROW_STATS_N + 7) / 8 + 10 * ROW_STATS_N };
+/* Returns the bytes used. */
+size_t row_stats_shorten(const struct row_stats *s, uint8_t out[ROW_STATS_SHORT_MAX]);
+/* Moves *p behind it; false for what is no such form, or has a number that this program does not know. ret may be NULL. */
+bool row_stats_lengthen(const uint8_t **p, const uint8_t *end, struct row_stats *ret);
 
 enum row_status { ROW_DONE = 0, ROW_FAILED = 1, ROW_INVALID = 2 };

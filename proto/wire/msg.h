@@ -137,6 +137,19 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     U64(threads, 0, 4096)                                                                          \
     LIST(rows, row, 1024)
 
+/* The same in few bytes, for a coordinator with WIRE_ROW_BLOCK: n_rows rows, one behind the other (rows.h). */
+#define MSG_ROW_BLOCK(U64, STR, BIN, ID, LIST)                                                     \
+    U64(task, 1, UINT64_MAX)                                                                       \
+    U64(epoch, 1, UINT64_MAX)                                                                      \
+    U64(n, 1, UINT64_MAX)                                                                          \
+    U64(seq, 1, UINT64_MAX)                                                                        \
+    ID(sweep)                                                                                      \
+    ID(trace)                                                                                      \
+    ID(engine)                                                                                     \
+    U64(threads, 0, 4096)                                                                          \
+    U64(n_rows, 0, 1024)                                                                           \
+    BIN(rows, 0, 1 << 20)
+
 #define MSG_ROWS_ACK(U64, STR, BIN, ID, LIST) /* durable */                                        \
     U64(task, 1, UINT64_MAX)                                                                       \
     U64(epoch, 1, UINT64_MAX)                                                                      \
@@ -371,6 +384,7 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
     X(12, cancel, CANCEL, ROLE_COORDINATOR)                                                        \
     X(13, log_get, LOG_GET, ROLE_COORDINATOR)                                                      \
     X(14, log_data, LOG_DATA, ROLE_AGENT)                                                          \
+    X(15, row_block, ROW_BLOCK, ROLE_AGENT)                                                        \
     X(20, put_offer, PUT_OFFER, ROLE_AGENT | ROLE_USER)                                            \
     X(21, put_have, PUT_HAVE, ROLE_COORDINATOR)                                                    \
     X(22, get, GET, ROLE_COORDINATOR | ROLE_AGENT | ROLE_USER | ROLE_READER)                       \
@@ -411,10 +425,12 @@ enum role { ROLE_COORDINATOR = 1, ROLE_AGENT = 2, ROLE_USER = 4, ROLE_READER = 8
 
 /* What a peer can do, bits of `features`. It is sent nothing that it has not named. */
 enum wire_feature {
-    WIRE_BULK = 1,     /* bulk connections: bulk_ask, bulk_ticket, bulk_no */
-    WIRE_BULK_AES = 2, /* AES-256-GCM in hardware */
-    WIRE_STREAM = 4,   /* stream_open ... stream_over */
-    WIRE_PEERS = 8,    /* holds, and tickets between agents */
+    WIRE_BULK = 1,         /* bulk connections: bulk_ask, bulk_ticket, bulk_no */
+    WIRE_BULK_AES = 2,     /* AES-256-GCM in hardware */
+    WIRE_STREAM = 4,       /* stream_open ... stream_over */
+    WIRE_PEERS = 8,        /* holds, and tickets between agents */
+    WIRE_ROW_BLOCK = 16,   /* row_block */
+    WIRE_POINT_LISTS = 32, /* specs whose points are lists */
 };
 
 /* What a round trip is of. */

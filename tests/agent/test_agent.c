@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "agent/tree.h"
-#include "perf/arch.h"
+#include "perf/points.h"
 #include "perf/recipe.h"
 #include "proto/base/clean.h"
 #include "proto/base/clock.h"
@@ -23,6 +23,7 @@
 #include "proto/format/row.h"
 #include "proto/lib/json.h"
 #include "proto/link/link.h"
+#include "proto/wire/rows.h"
 #include "proto/xfer/drive.h"
 
 enum { TASKS = 16, POINTS = 64, PATIENCE_MS = 30000 };
@@ -41,6 +42,8 @@ static struct {
     bool keep_rows; /* does not acknowledge rows */
     const char *refuse_hello;
     uint64_t drop; /* a task to drop at the next hello */
+    uint64_t features;
+    unsigned plain, blocks; /* messages of rows */
     unsigned hellos, beats, declines;
     uint64_t boot, accept;
     struct wire_task_ref running[8];
@@ -48,6 +51,7 @@ static struct {
     char decline[64];
     unsigned rows[TASKS], row_status[TASKS][POINTS];
     uint8_t got[TASKS][POINTS];
+    struct id point[TASKS][POINTS];
     char error[TASKS][200];
     struct {
         bool over;
@@ -138,6 +142,7 @@ static void co_msg(uint64_t peer, const struct msg *m)
         a.welcome.lease_ms = 1000;
         a.welcome.heartbeat_ms = 100;
         a.welcome.version = "0";
+        a.welcome.features = co.features;
         struct wire_task_ref drop = { .task = co.drop, .epoch = 1, .n = 1 };
         if (co.drop) {
             a.welcome.drop = &drop;
@@ -157,26 +162,34 @@ static void co_msg(uint64_t peer, const struct msg *m)
         snprintf(co.decline, sizeof(co.decline), "%s", m->decline.code);
         break;
     case M_ROWS:
-        cr_assert_lt(m->rows.task, TASKS);
-        for (size_t i = 0; i < m->rows.n_rows; i++) {
-            const struct wire_row *r = &m->rows.rows[i];
-            cr_assert_lt(r->index, POINTS);
-            co.got[m->rows.task][r->index]++;
-            co.row_status[m->rows.task][r->index] = (unsigned)r->status;
-            co.rows[m->rows.task]++;
-            snprintf(co.error[m->rows.task], sizeof(co.error[0]), "%s", r->error);
-            if (r->status == ROW_DONE)
-                cr_assert_eq(r->stats_len, ROW_STATS_BYTES);
+    case M_ROW_BLOCK: {
+        struct rows_reader in;
+        struct msg_rows head;
+        struct wire_row r;
+        struct row_stats stats;
+        cr_assert(rows_reader_init(&in, m, &head, &e) == 0, "%s", e.text);
+        cr_assert_lt(head.task, TASKS);
+        ++*(m->type == M_ROWS ? &co.plain : &co.blocks);
+        while (rows_next(&in, &r, &stats)) {
+            cr_assert_lt(r.index, POINTS);
+            co.got[head.task][r.index]++;
+            co.point[head.task][r.index] = r.point;
+            co.row_status[head.task][r.index] = (unsigned)r.status;
+            co.rows[head.task]++;
+            snprintf(co.error[head.task], sizeof(co.error[0]), "%s", r.error);
+            if (r.status == ROW_DONE)
+                cr_assert(r.stats_len && stats.requests);
         }
         if (co.keep_rows)
             return;
         a.type = M_ROWS_ACK;
-        a.rows_ack.task = m->rows.task;
-        a.rows_ack.epoch = m->rows.epoch;
-        a.rows_ack.n = m->rows.n;
-        a.rows_ack.seq = m->rows.seq;
+        a.rows_ack.task = head.task;
+        a.rows_ack.epoch = head.epoch;
+        a.rows_ack.n = head.n;
+        a.rows_ack.seq = head.seq;
         link_send(co.link, peer, &a, NULL);
         break;
+    }
     case M_TASK_END:
         cr_assert_lt(m->task_end.task, TASKS);
         co.end[m->task_end.task].over = true;
@@ -296,6 +309,27 @@ static json_t *points_spec(const struct id *trace, size_t n, uint64_t pace_ms)
     json_object_set_new(j, "rules", json_string("model"));
     json_object_set_new(j, "pace_ms", json_u64(pace_ms));
     json_object_set_new(j, "points", points);
+    return j;
+}
+
+/* The same points as lists. */
+static json_t *lists_spec(const struct id *trace, size_t n)
+{
+    static const struct point none;
+    CLEANUP(buf_clear) struct buf b = BUF_INIT(1 << 16);
+    json_t *j = points_spec(trace, 1, 0), *lists;
+    struct point p[POINTS];
+    for (size_t i = 0; i < n; i++) {
+        p[i] = none;
+        p[i].index = i;
+        arch_default(&p[i].arch);
+        p[i].arch.queue = 1 + (uint32_t)i;
+    }
+    cr_assert(buf_adds(&b, "{") == 0 && points_text(p, n, true, &b) == 0 && buf_adds(&b, "}") == 0);
+    lists = json_loads((const char *)b.data, 0, NULL);
+    cr_assert(json_array_size(json_array_get(json_object_get(lists, "points"), 0)) == 2);
+    json_object_update(j, lists);
+    json_decref(lists);
     return j;
 }
 
@@ -427,6 +461,7 @@ static void setup(void)
     cr_assert(key_new(in("n1.key"), ROLE_AGENT, "n1", &agent, &e) == 0);
     cr_assert(keys_allow(dir, &agent.pub, &e) == 0, "%s", e.text);
     cr_assert(cas_open(in("cas"), 0, &co.cas, &e) == 0, "%s", e.text);
+    co.features = WIRE_ROW_BLOCK;
     co_open();
 }
 
@@ -459,6 +494,11 @@ Test(agent, builds_a_trace_and_runs_points_on_it)
         cr_assert_eq(co.got[2][i], 1);
         cr_assert_eq(co.row_status[2][i], ROW_DONE);
     }
+    cr_assert(co.blocks && !co.plain);
+    grant(3, "points", lists_spec(&trace, 20));
+    UNTIL(co.end[3].over);
+    cr_assert_str_eq(co.end[3].cause, "done", "%s", co.end[3].tail);
+    cr_assert(!memcmp(co.point[2], co.point[3], 20 * sizeof(struct id)));
     UNTIL(folders() == 0);
     cr_assert(access(in("ready"), F_OK) == 0);
     agent_stop(pid);
@@ -490,6 +530,19 @@ Test(agent, invalid_point_is_a_row_not_a_failure)
     cr_assert_str_eq(co.end[2].cause, "done", "%s", co.end[2].tail);
     cr_assert_eq(co.row_status[2][0], ROW_DONE);
     cr_assert_eq(co.row_status[2][1], ROW_INVALID);
+    agent_stop(pid);
+}
+
+Test(agent, coordinator_of_before_gets_its_rows_one_by_one)
+{
+    co.features = 0;
+    pid_t pid = agent_start();
+    struct id trace = make_trace();
+    grant(2, "points", points_spec(&trace, 3, 0));
+    UNTIL(co.end[2].over);
+    cr_assert_str_eq(co.end[2].cause, "done", "%s", co.end[2].tail);
+    cr_assert_eq(co.rows[2], 3);
+    cr_assert(co.plain && !co.blocks);
     agent_stop(pid);
 }
 

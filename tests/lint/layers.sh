@@ -10,7 +10,7 @@ allowed() {
     proto/base) echo 'proto/base/' ;;
     proto/lib) echo 'proto/(base|lib)/' ;;
     proto/format) echo 'proto/(base|lib|format)/' ;;
-    proto/wire) echo 'proto/(base|lib|wire)/' ;;
+    proto/wire) echo 'proto/(base|lib|format|wire)/' ;;
     proto/link) echo 'proto/(base|lib|wire|link)/' ;;
     proto/cas) echo 'proto/(base|lib|cas)/' ;;
     proto/bulk) echo 'proto/(base|lib|wire|bulk)/' ;;
@@ -19,7 +19,7 @@ allowed() {
     perf | perf/compat) echo '(proto/(base|lib|format)|perf)/' ;;
     collect) echo '(proto/(base|lib|format)|collect)/' ;;
     agent) echo '(proto|perf|collect|agent)/' ;;
-    coordinator) echo '(proto/|perf/(arch|recipe|sweep|rowout)\.h|coordinator/)' ;;
+    coordinator) echo '(proto/|perf/(arch|points|recipe|sweep|rowout)\.h|coordinator/)' ;;
     deploy) echo '(proto/|collect/kit\.h|deploy/)' ;;
     coordinator/cli) echo '.*' ;;
     *) echo '^$' ;;

@@ -198,42 +198,68 @@ static bool is_canary(uint64_t task)
     return false;
 }
 
-static bool is_odd(const struct wire_row *w)
-{
-    struct row_stats s;
-    return row_stats_unpack(w->stats, w->stats_len, &s, NULL) == 0 && s.time_ps & 1;
-}
-
 static bool acked(const struct seen *s, uint64_t index, bool odd)
 {
     return index < PLAN_POINTS_MAX && (s->acked[odd][index / 8] >> index % 8 & 1);
 }
 
-void __real_hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m);
-void __wrap_hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m);
-void __wrap_hub_rows(struct hub *h, const struct peer *p, const struct msg_rows *m)
+/* The rows of m, in the form in which they can be changed. For mutants. */
+static struct msg twisted(const struct seen *s, const struct msg *m)
 {
-    struct seen *s = seen(&m->sweep);
-    if (s && is_canary(m->task)) {
-        for (size_t i = 0; i < m->n_rows; i++)
-            if (m->rows[i].status == ROW_DONE && acked(s, m->rows[i].index, !is_odd(&m->rows[i])) &&
-                !acked(s, m->rows[i].index, is_odd(&m->rows[i])))
-                check_canary_differs(p->addr, m->task);
-        s = NULL;
+    static struct wire_row rows[ROWS_MAX];
+    static uint8_t bytes[ROWS_MAX][ROW_STATS_BYTES];
+    struct msg t = { .type = M_ROWS };
+    struct rows_reader in;
+    struct row_stats stats;
+    rows_reader_init(&in, m, &t.rows, NULL);
+    t.rows.rows = rows;
+    for (struct wire_row *w = rows; rows_next(&in, w, &stats); w++) {
+        if (!w->stats_len)
+            continue;
+        if (acked(s, w->index, !(stats.time_ps & 1)))
+            stats.time_ps ^= 1;
+        row_stats_pack(&stats, bytes[w - rows]);
+        w->stats = bytes[w - rows];
+        w->stats_len = ROW_STATS_BYTES;
     }
-    for (size_t at = 0; s && at < m->n_rows; at += 64) {
-        struct batch *b = &check.batch[check.next_batch++ % BATCHES];
-        *b = (struct batch){ m->task, m->epoch, m->n, m->seq, .sweep = s };
-        for (size_t i = at; i < m->n_rows && i < at + 64; i++) {
-            b->row[b->n_rows].index = (uint32_t)m->rows[i].index;
-            b->row[b->n_rows].odd = is_odd(&m->rows[i]);
-            b->row[b->n_rows++].done = m->rows[i].status == ROW_DONE;
+    return t;
+}
+
+void __real_hub_rows(struct hub *h, const struct peer *p, const struct msg *m);
+void __wrap_hub_rows(struct hub *h, const struct peer *p, const struct msg *m);
+void __wrap_hub_rows(struct hub *h, const struct peer *p, const struct msg *m)
+{
+    struct rows_reader in;
+    struct msg_rows head;
+    struct wire_row w;
+    struct row_stats stats;
+    struct err e = { 0 };
+    if (rows_reader_init(&in, m, &head, &e) < 0)
+        sim_fail("%s", e.text);
+    struct seen *s = seen(&head.sweep);
+    struct batch *b = NULL;
+    bool canary = s && is_canary(head.task);
+    while (s && rows_next(&in, &w, &stats)) {
+        bool odd = w.stats_len && stats.time_ps & 1;
+        if (canary) {
+            if (w.status == ROW_DONE && acked(s, w.index, !odd) && !acked(s, w.index, odd))
+                check_canary_differs(p->addr, head.task);
+            continue;
         }
+        if (!b || b->n_rows == sizeof(b->row) / sizeof(b->row[0])) {
+            b = &check.batch[check.next_batch++ % BATCHES];
+            *b = (struct batch){ head.task, head.epoch, head.n, head.seq, .sweep = s };
+        }
+        b->row[b->n_rows].index = (uint32_t)w.index;
+        b->row[b->n_rows].odd = odd;
+        b->row[b->n_rows++].done = w.status == ROW_DONE;
     }
-    for (size_t i = 0; mutant("differing-silent") && s && i < m->n_rows; i++)
-        if (acked(s, m->rows[i].index, !is_odd(&m->rows[i])))
-            *(uint8_t *)m->rows[i].stats ^= 1;
-    __real_hub_rows(h, p, m);
+    if (!mutant("differing-silent") || !s || canary) {
+        __real_hub_rows(h, p, m);
+        return;
+    }
+    struct msg t = twisted(s, m);
+    __real_hub_rows(h, p, &t);
 }
 
 /* Nothing that is promised may still be in the disk's cache. A fault since the last sync leaves garbage there rightly. */

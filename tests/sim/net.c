@@ -259,8 +259,28 @@ static bool strikes(struct wire *w, enum net_fault f)
     return true;
 }
 
+/* What agents and the coordinator say that they can do, but with one agent in three as programs before row_block and lists of
+ * points did: then both speak the old forms. */
+static struct msg as_of_before(const struct msg *m, unsigned agent)
+{
+    struct msg old = *m;
+    if ((world.plan->random + agent) % 3)
+        return old;
+    if (m->type == M_AGENT_HELLO)
+        old.agent_hello.features &= ~(uint64_t)WIRE_POINT_LISTS;
+    else
+        old.welcome.features &= ~(uint64_t)WIRE_ROW_BLOCK;
+    return old;
+}
+
 int link_send(struct link *l, uint64_t peer, const struct msg *m, struct err *e)
 {
+    struct msg old;
+    if (m->type == M_AGENT_HELLO || m->type == M_WELCOME) {
+        const struct conn *c = l->server ? conn_of(peer) : l->conn;
+        old = as_of_before(m, c ? c->host[0] : 0);
+        m = &old;
+    }
     int r = msg_encode(m, &net.frame, e);
     if (r < 0) {
         if (!l->part->dead)

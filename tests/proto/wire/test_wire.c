@@ -6,6 +6,7 @@
 
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
+#include "proto/wire/rows.h"
 #include "proto/wire/utf8.h"
 #include "tests/proto/wire/fill.h"
 #include "tests/proto/wire/table.h"
@@ -412,4 +413,157 @@ Test(wire, utf8_is_told_from_bytes)
         }
     }
     cr_assert_not(utf8_valid("a\0b", 3));
+}
+
+/* ---- rows as bytes */
+
+enum { SOME = 200 };
+
+/* Rows as engines make them and such as nobody does. */
+static void make_rows(struct rng *r, struct wire_row rows[SOME], struct row_stats stats[SOME])
+{
+    static const char *const errors[] = { "", "", "x", "wohl: größer als \xe2\x88\x9e" };
+    for (size_t i = 0; i < SOME; i++) {
+        uint64_t *v = (uint64_t *)(void *)&stats[i];
+        unsigned some = (unsigned)rng_below(r, 4);
+        for (size_t k = 0; k < ROW_STATS_N; k++)
+            v[k] = rng_below(r, 3) < some ? rng_u64(r) >> rng_below(r, 64) : 0;
+        rows[i] = (struct wire_row){ .index = rng_below(r, 4) ? (i ? rows[i - 1].index + 1 : 0)
+                                                              : rng_u64(r) >> rng_below(r, 64),
+                                     .status = rng_below(r, 3),
+                                     .error = errors[rng_below(r, 4)],
+                                     .duration_us = rng_u64(r) >> rng_below(r, 64) };
+        rows[i].error_len = strlen(rows[i].error);
+        hash_bytes(&i, sizeof(i), &rows[i].point);
+        uint8_t *p = fill_take(&mem, ROW_STATS_BYTES);
+        row_stats_pack(&stats[i], p);
+        rows[i].stats = p;
+        rows[i].stats_len = rng_below(r, 5) ? ROW_STATS_BYTES : 0;
+    }
+}
+
+Test(wire, rows_come_back_from_a_block_as_they_were)
+{
+    static struct wire_row rows[SOME];
+    static struct row_stats stats[SOME];
+    struct rng r = { 11 };
+    struct buf out = BUF_INIT(FRAME_MAX), again = BUF_INIT(FRAME_MAX);
+    struct msg_rows head = { .task = 1, .epoch = 2, .n = 3, .seq = 4, .threads = 5 };
+    for (int k = 0; k < 20; k++) {
+        struct err e = { 0 };
+        make_rows(&r, rows, stats);
+        if (k == 0)
+            rows[0].index = UINT64_MAX;
+        head.rows = rows;
+        head.n_rows = SOME;
+        cr_assert_eq(row_block_pack(rows, SOME, &out), 0);
+        struct msg m[2] = { { .type = M_ROWS, .rows = head }, row_block_of(&head, &out) }, back;
+        for (int form = 0; form < 2; form++) {
+            struct rows_reader in;
+            struct msg_rows h;
+            struct wire_row w;
+            struct row_stats s;
+            uint64_t next = 0;
+            buf_reset(&again);
+            cr_assert(msg_encode(&m[form], &frame, &e) == 0, "%s", e.text);
+            cr_assert(msg_decode(frame.data, frame.len, &back, &e) == 0, "%s", e.text);
+            cr_assert(rows_reader_init(&in, &back, &h, &e) == 0, "%s", e.text);
+            cr_assert(h.task == 1 && h.epoch == 2 && h.n == 3 && h.seq == 4 && h.threads == 5 &&
+                      h.n_rows == SOME);
+            for (size_t i = 0; i < SOME; i++) {
+                cr_assert(rows_next(&in, &w, &s));
+                cr_assert_eq(w.index, rows[i].index);
+                cr_assert_eq(w.status, rows[i].status);
+                cr_assert_eq(w.duration_us, rows[i].duration_us);
+                cr_assert(id_eq(&w.point, &rows[i].point));
+                cr_assert_str_eq(w.error, rows[i].error);
+                cr_assert_eq(w.error_len, rows[i].error_len);
+                cr_assert_eq(!w.stats_len, !rows[i].stats_len);
+                cr_assert(!w.stats_len || !memcmp(&s, &stats[i], sizeof(s)));
+                cr_assert_eq(row_block_add(&again, &next, &w, w.stats_len ? &s : NULL), 0);
+            }
+            cr_assert(!rows_next(&in, &w, &s));
+            cr_assert(again.len == out.len && !memcmp(again.data, out.data, out.len));
+            msg_clear(&back);
+        }
+        fill_clear(&mem);
+    }
+    /* a row of nothing but its point: what empty tasks cost */
+    struct wire_row row = { .duration_us = 1 };
+    struct row_stats none = { 0 };
+    uint64_t next = 0;
+    buf_reset(&out);
+    cr_assert_eq(row_block_add(&out, &next, &row, &none), 0);
+    cr_assert_eq(out.len, 35);
+    /* statistics of another program go as they are, in `rows` */
+    row.stats = (const uint8_t *)&none;
+    row.stats_len = ROW_STATS_BYTES - 8;
+    cr_assert_eq(row_block_pack(&row, 1, &out), -EINVAL);
+    buf_clear(&out);
+    buf_clear(&again);
+}
+
+/* The block of b[0..n) is refused, with a line that says text. */
+static void refused_block(const char *what, const uint8_t *b, size_t n, size_t n_rows,
+                          const char *text)
+{
+    struct err e = { 0 };
+    uint8_t *copy = malloc(n ? n : 1); /* exact, for the sanitizer */
+    if (n)
+        memcpy(copy, b, n);
+    struct msg m = { .type = M_ROW_BLOCK,
+                     .row_block = { .n_rows = n_rows, .rows = copy, .rows_len = n } };
+    struct rows_reader in;
+    struct msg_rows head;
+    cr_assert_eq(rows_reader_init(&in, &m, &head, &e), -SF_EFORMAT, "%s", what);
+    cr_assert(strstr(e.text, text), "%s: %s", what, e.text);
+    free(copy);
+}
+
+Test(wire, a_block_that_is_not_so_many_rows_is_refused)
+{
+    static struct wire_row rows[SOME];
+    static struct row_stats stats[SOME];
+    struct rng r = { 12 };
+    struct buf out = BUF_INIT(FRAME_MAX);
+    make_rows(&r, rows, stats);
+    cr_assert_eq(row_block_pack(rows, 5, &out), 0);
+    for (size_t n = 0; n < out.len; n++)
+        refused_block("cut", out.data, n, 5, "is cut off or no row");
+    refused_block("a row less", out.data, out.len, 4, "too many");
+    refused_block("a row more", out.data, out.len, 6, "row 5 is cut off or no row");
+    /* flags, index, point, duration, statistics, error; what is changed stands in front or behind */
+    enum { FIXED = 34 };
+    static const struct {
+        const char *what;
+        uint8_t flags, tail[16];
+        size_t n_tail;
+    } bad[] = {
+        { "status 3", 3, { 0 }, 0 },
+        { "unknown flag", 32, { 0 }, 0 },
+        { "bitmap longer than there are numbers", 4, { 7, 1, 0, 0, 0, 0, 0, 1, 1, 1 }, 10 },
+        { "bitmap of 255 bytes", 4, { 255 }, 1 },
+        { "bitmap that ends with 0", 4, { 2, 1, 0, 1 }, 4 },
+        { "a number that this program has not", 4, { 6, 0, 0, 0, 0, 0, 128, 1 }, 8 },
+        { "a number of 0", 4, { 1, 1, 0 }, 3 },
+        { "a number longer than it need be", 4, { 1, 1, 129, 0 }, 4 },
+        { "a number over 64 bits",
+          4,
+          { 1, 1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2 },
+          12 },
+        { "empty error", 8, { 0, 0 }, 2 },
+        { "error without its end", 8, { 2, 'a', 'b' }, 3 },
+        { "error of gigabytes", 8, { 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 'a' }, 11 },
+        { "error that is no text", 8, { 1, 255, 0 }, 3 },
+        { "error with a zero byte", 8, { 2, 'a', 0, 0 }, 4 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        uint8_t b[FIXED + 16] = { bad[i].flags };
+        memcpy(b + FIXED, bad[i].tail, bad[i].n_tail);
+        refused_block(bad[i].what, b, FIXED + bad[i].n_tail, 1, "row 0 is cut off or no row");
+    }
+    uint8_t next[1 + FIXED] = { 16, 0 };
+    refused_block("an index that need not stand there", next, sizeof(next), 1, "row 0");
+    buf_clear(&out);
+    fill_clear(&mem);
 }

@@ -2,7 +2,7 @@
  * it a coordinator is measured alone: what is left beside it is encryption, TCP and this program.
  *
  *   load agents --data DIR --connect EP [--agents N] [--cores N] [--sweep INI] [--points N] [--seconds N] [--hold N]
- *               [--beat-ms N] [--collect] [--ready-file F]
+ *               [--beat-ms N] [--collect] [--plain] [--ready-file F]
  *   load latency --data DIR --connect EP --sweep INI [--runs N] [--gap-ms N]
  *   load queue --data DIR --connect EP [--jobs N] [--tasks N]     jobs of so many tasks that fit no agent
  *   load queue --data DIR --connect EP [--jobs N] --exec AGENT    so many commands `true` for one agent
@@ -13,7 +13,8 @@
  * answered with one row a point (status done, statistics all zero) and its end, as a real agent's messages; a block counts
  * when end_ack came, a row when rows_ack came, which the coordinator sends after its commit. --sweep names the sweep's INI:
  * the ids of its points are made before the clock runs, as a real agent's task makes them elsewhere. --hold keeps the first
- * N tasks of each agent for ever, named as running in each beat. SIGUSR1: the coordinator was started anew; every connection is
+ * N tasks of each agent for ever, named as running in each beat. --plain: every second one speaks as agents did
+ * before row_block and lists of points. cpu_s is from the first grant on. SIGUSR1: the coordinator was started anew; every connection is
  * made again, as a real agent does when its own breaks, and --ready-file appears again when all are back. JSON on stdout; exit 1 with one line when something is
  * refused or rows are missing.
  */
@@ -37,9 +38,9 @@
 #include "proto/format/row.h"
 #include "proto/lib/locked.h"
 #include "proto/link/keys.h"
-#include "proto/wire/msg.h"
+#include "proto/wire/rows.h"
 
-enum { TASKS_MAX = 64, SAMPLES_MAX = 1 << 20, ROWS_MAX = 1024 };
+enum { TASKS_MAX = 64, SAMPLES_MAX = 1 << 20 };
 
 struct held {
     uint64_t task, epoch, n;
@@ -52,6 +53,7 @@ struct agent {
     uint8_t install[16];
     uint64_t beat_at_ms, beat_ns, seq;
     bool welcome, early; /* early: its last beat */
+    uint64_t features;   /* of the coordinator */
     unsigned n_held;
     struct held *held; /* TASKS_MAX of them, made with the first task */
 };
@@ -59,7 +61,7 @@ struct agent {
 static struct {
     const char *data, *ep, *sweep_ini, *ready_file, *exec;
     uint64_t agents, cores, points, seconds, hold, beat_ms, runs, gap_ms, jobs, tasks;
-    bool collect;
+    bool collect, plain;
     bool fail; /* rows say that their point failed: it stays unknown and can be asked for again */
 } opt = {
     .agents = 1, .cores = 16, .beat_ms = 2000, .runs = 200, .gap_ms = 5, .jobs = 1, .tasks = 1000
@@ -68,7 +70,8 @@ static struct {
 static struct {
     uint64_t welcomed, hellos, grants, rows_sent, rows_acked, ends_acked, beats, beat_acks, drops,
         held;
-    uint64_t first_grant_ns, last_ack_ns, welcome_ns, start_ns;
+    uint64_t first_grant_ns, last_ack_ns, welcome_ns, start_ns,
+        cpu_us; /* cpu_us: before the first grant */
 } sum;
 
 static char server_key[KEY_Z85_LEN];
@@ -81,7 +84,7 @@ static struct samples {
     size_t n;
 } samples, early; /* early: of beats sent before all agents were welcome */
 static volatile sig_atomic_t stop, anew;
-static struct buf frame;
+static struct buf frame, packed;
 
 static void die(const char *place, const char *text)
 {
@@ -101,6 +104,14 @@ static void note_sample(struct samples *s, uint64_t ns)
 {
     if (s->n < SAMPLES_MAX)
         s->us[s->n++] = (uint32_t)(ns / 1000);
+}
+
+static uint64_t cpu_us(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 static int by_value(const void *x, const void *y)
@@ -169,6 +180,11 @@ static void connect_as(void *s, const struct key_pair *k)
         die(opt.ep, zmq_strerror(errno));
 }
 
+static bool plain(const struct agent *a)
+{
+    return opt.plain && (a - agents) % 2;
+}
+
 static void say_hello(struct agent *a)
 {
     struct wire_task_ref refs[TASKS_MAX];
@@ -191,6 +207,7 @@ static void say_hello(struct agent *a)
                                       .labels = "class=load",
                                       .facts = (const uint8_t *)facts,
                                       .facts_len = strlen(facts),
+                                      .features = plain(a) ? 0 : WIRE_POINT_LISTS,
                                       .running = refs,
                                       .n_running = a->n_held } };
     memset(m.agent_hello.engine.b, 7, sizeof(m.agent_hello.engine.b));
@@ -228,6 +245,17 @@ static void drop_task(struct agent *a, uint64_t task)
         }
 }
 
+/* A task that ended, and whose end_ack was lost with the coordinator of before: to be dropped in order. */
+static bool forget_ended(struct agent *a, uint64_t task)
+{
+    for (unsigned i = 0; i < a->n_held; i++)
+        if (a->held[i].task == task && a->held[i].ended) {
+            drop_task(a, task);
+            return true;
+        }
+    return false;
+}
+
 static void end_task(struct agent *a, const struct held *h, const struct id *sweep,
                      const char *cause, const char *info)
 {
@@ -251,10 +279,25 @@ static const char *text_of(const char *spec, const char *end, const char *key)
     return p + strlen(key);
 }
 
+/* The number of the next point of a spec, in either form; *p moves behind it. */
+static bool next_index(const char **p, const char *end, bool lists, uint64_t *ret)
+{
+    const char *s = lists ? memchr(*p, '[', (size_t)(end - *p))
+                          : memmem(*p, (size_t)(end - *p), "\"index\":", 8);
+    if (!s)
+        return false;
+    s += lists ? 1 : 8;
+    for (*ret = 0; s < end && *s >= '0' && *s <= '9'; s++)
+        *ret = *ret * 10 + (uint64_t)(*s - '0');
+    *p = s;
+    return true;
+}
+
 static void run_points(struct agent *a, struct held *h, const struct msg_grant *g)
 {
     static struct wire_row rows[ROWS_MAX];
-    static const uint8_t stats[ROW_STATS_BYTES];
+    static const struct row_stats stats;
+    static const uint8_t bytes[ROW_STATS_BYTES];
     const char *p = (const char *)g->spec, *end = p + g->spec_len;
     struct msg m = { .type = M_ROWS,
                      .rows = { .task = g->task,
@@ -264,32 +307,36 @@ static void run_points(struct agent *a, struct held *h, const struct msg_grant *
                                .sweep = g->sweep,
                                .threads = 1,
                                .rows = rows } };
+    bool block = !plain(a) && a->features & WIRE_ROW_BLOCK;
+    uint64_t i, next = 0;
     char hex[ID_HEX_LEN] = "";
     memcpy(hex, text_of(p, end, "\"trace\":\""), ID_HEX_LEN - 1);
     if (id_parse(hex, &m.rows.trace, NULL) < 0)
         die("grant", "a spec without a trace");
     memset(m.rows.engine.b, 7, sizeof(m.rows.engine.b));
-    size_t n = 0;
-    while ((p = memmem(p, (size_t)(end - p), "\"index\":", 8))) {
-        p += 8;
-        uint64_t i = 0;
-        while (p < end && *p >= '0' && *p <= '9')
-            i = i * 10 + (uint64_t)(*p++ - '0');
-        if (i >= n_points || n == ROWS_MAX)
+    p = text_of(p, end, "\"points\":[");
+    buf_reset(&packed);
+    for (bool lists = *p == '['; next_index(&p, end, lists, &i);) {
+        if (i >= n_points || m.rows.n_rows == ROWS_MAX)
             die("grant", "a point that is none of the sweep's (--sweep)");
-        rows[n++] = (struct wire_row){ .index = i,
-                                       .point = point_id[i],
-                                       .status = opt.fail ? ROW_FAILED : ROW_DONE,
-                                       .error = opt.fail ? "made to fail" : "",
-                                       .stats = stats,
-                                       .stats_len = opt.fail ? 0 : sizeof(stats),
-                                       .duration_us = 1 };
+        struct wire_row *w = &rows[block ? 0 : m.rows.n_rows];
+        *w = (struct wire_row){ .index = i,
+                                .point = point_id[i],
+                                .status = opt.fail ? ROW_FAILED : ROW_DONE,
+                                .error = opt.fail ? "made to fail" : "",
+                                .stats = bytes,
+                                .stats_len = opt.fail ? 0 : sizeof(bytes),
+                                .duration_us = 1 };
+        if (block && row_block_add(&packed, &next, w, opt.fail ? NULL : &stats) < 0)
+            die("rows", "no memory");
+        m.rows.n_rows++;
     }
-    m.rows.n_rows = n;
-    agent_send(a, &m);
-    sum.rows_sent += n;
-    h->rows = (unsigned)n;
+    sum.rows_sent += m.rows.n_rows;
+    h->rows = (unsigned)m.rows.n_rows;
     h->ended = true;
+    if (block)
+        m = row_block_of(&m.rows, &packed);
+    agent_send(a, &m);
     end_task(a, h, &g->sweep, "done", "");
 }
 
@@ -301,8 +348,10 @@ static void on_grant(struct agent *a, const struct msg_grant *g)
         die("grant", "more tasks than an agent can hold");
     struct held *h = &a->held[a->n_held++];
     *h = (struct held){ .task = g->task, .epoch = g->epoch, .n = g->n };
-    if (!sum.grants++)
+    if (!sum.grants++) {
         sum.first_grant_ns = clock_mono_ns();
+        sum.cpu_us = cpu_us();
+    }
     if (a->n_held <= opt.hold) {
         sum.held++;
         return;
@@ -322,10 +371,12 @@ static void on_message(struct agent *a, const struct msg *m)
         if (!a->welcome && ++sum.welcomed)
             sum.welcome_ns = clock_mono_ns();
         a->welcome = true;
+        a->features = m->welcome.features;
         break;
     case M_BEAT_ACK:
         sum.beat_acks++;
-        sum.drops += m->beat_ack.n_drop;
+        for (size_t i = 0; i < m->beat_ack.n_drop; i++)
+            sum.drops += !forget_ended(a, m->beat_ack.drop[i].task);
         if (a->beat_ns && m->beat_ack.seq == a->seq)
             note_sample(a->early ? &early : &samples, clock_mono_ns() - a->beat_ns);
         break;
@@ -385,8 +436,6 @@ static void print_sum(void)
 {
     sort_samples(&samples);
     sort_samples(&early);
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
     double s = (double)(sum.last_ack_ns - sum.first_grant_ns) / 1e9;
     printf("{\"schema\":\"siofleet.bench_load/1\",\"agents\":%" PRIu64 ",\"welcomed\":%" PRIu64
            ",\"hellos\":%" PRIu64 ",\"connect_s\":%.3f,\"grants\":%" PRIu64 ",\"held\":%" PRIu64
@@ -402,9 +451,7 @@ static void print_sum(void)
            sum.grants && s > 0 ? (double)sum.ends_acked / s : 0.0, sum.beats, sum.beat_acks,
            sum.drops, samples.n, percentile(&samples, 0.5), percentile(&samples, 0.99),
            percentile(&samples, 1.0), early.n, percentile(&early, 0.5), percentile(&early, 0.99),
-           percentile(&early, 1.0),
-           (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-               (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+           percentile(&early, 1.0), (double)(cpu_us() - sum.cpu_us) / 1e6);
 }
 
 /* ---- set-up */
@@ -478,6 +525,7 @@ static void set_up(void)
     more_files();
     locked_start(); /* it stands for thousands of machines: what it costs is none of the coordinator's */
     buf_init(&frame, FRAME_MAX + 4096);
+    buf_init(&packed, FRAME_MAX);
     samples.us = malloc(SAMPLES_MAX * sizeof(*samples.us));
     early.us = malloc(SAMPLES_MAX * sizeof(*early.us));
     ctx = zmq_ctx_new();
@@ -712,23 +760,14 @@ static int run_queue(void)
 
 int main(int argc, char **argv)
 {
-    static const struct option longs[] = { { "data", 1, 0, 'd' },
-                                           { "connect", 1, 0, 'e' },
-                                           { "agents", 1, 0, 'n' },
-                                           { "cores", 1, 0, 'c' },
-                                           { "sweep", 1, 0, 's' },
-                                           { "points", 1, 0, 'p' },
-                                           { "seconds", 1, 0, 't' },
-                                           { "hold", 1, 0, 'h' },
-                                           { "beat-ms", 1, 0, 'b' },
-                                           { "runs", 1, 0, 'r' },
-                                           { "gap-ms", 1, 0, 'g' },
-                                           { "ready-file", 1, 0, 'f' },
-                                           { "collect", 0, 0, 'k' },
-                                           { "jobs", 1, 0, 'j' },
-                                           { "tasks", 1, 0, 'q' },
-                                           { "exec", 1, 0, 'x' },
-                                           { 0 } };
+    static const struct option longs[] = {
+        { "data", 1, 0, 'd' },    { "connect", 1, 0, 'e' }, { "agents", 1, 0, 'n' },
+        { "cores", 1, 0, 'c' },   { "sweep", 1, 0, 's' },   { "points", 1, 0, 'p' },
+        { "seconds", 1, 0, 't' }, { "hold", 1, 0, 'h' },    { "beat-ms", 1, 0, 'b' },
+        { "runs", 1, 0, 'r' },    { "gap-ms", 1, 0, 'g' },  { "ready-file", 1, 0, 'f' },
+        { "collect", 0, 0, 'k' }, { "plain", 0, 0, 'o' },   { "jobs", 1, 0, 'j' },
+        { "tasks", 1, 0, 'q' },   { "exec", 1, 0, 'x' },    { 0 }
+    };
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "stamp")) {
         printf("%" PRIu64 "\n", clock_mono_ns());
@@ -784,6 +823,9 @@ int main(int argc, char **argv)
             break;
         case 'k':
             opt.collect = true;
+            break;
+        case 'o':
+            opt.plain = true;
             break;
         default:
             return 2;

@@ -380,7 +380,8 @@ def smoke(a):
         d = fleet.result(load, 60)
         if d["welcomed"] != 60 or d["hellos"] < 120 or d["drops"]:
             fail(f"after a restart: {d}")
-        work = fleet.load("agents", "--agents", 4, "--sweep", ini, "--seconds", 100, "--beat-ms", 500)
+        work = fleet.load("agents", "--agents", 4, "--plain", "--sweep", ini, "--seconds", 100, "--beat-ms",
+                          500)
         doc = json.loads(fleet.run("sweep", "wait", sweep, "--timeout", "90s", "--json"))
         work.send_signal(signal.SIGTERM)
         d = fleet.result(work, 60)

@@ -9,7 +9,7 @@ sweep_ini() { # SEED NAME [PACE_MS]
 [sweep]
 name = $2
 block = 4
-pace_ms = ${3:-200}
+pace_ms = ${3:-400}
 [trace]
 logs = a.log
 order = rand
@@ -35,7 +35,7 @@ same() {
 fleet_start 1 || exit 1
 a1_pid=$agent_pid
 for i in 1 2 3; do # two agents work on the third
-  sweep_ini $i s$i $((i == 3 ? 600 : 200)) >s$i.ini
+  sweep_ini $i s$i $((i == 3 ? 600 : 400)) >s$i.ini
   want s$i
 done
 

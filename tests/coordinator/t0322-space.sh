@@ -17,7 +17,7 @@ cat >s.ini <<'E'
 [sweep]
 name = s
 block = 2
-pace_ms = 200
+pace_ms = 400
 [trace]
 logs = a.log
 tenants = 2

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "proto/base/err.h"
+#include "proto/lib/gcm.h"
 
 bool aead_has(enum aead_alg alg)
 {
@@ -20,11 +21,8 @@ int aead_init(struct aead *a, enum aead_alg alg, const uint8_t key[AEAD_KEY])
         memcpy(a->key, key, AEAD_KEY);
         return 0;
     }
-    a->wide = gcm_has();
-    if (a->wide) {
-        gcm_init(&a->gcm, key);
-        return 0;
-    }
+    if (gcm_has())
+        return (a->gcm = gcm_new(key)) ? 0 : -ENOMEM;
     a->ctx = EVP_CIPHER_CTX_new();
     if (a->ctx && EVP_EncryptInit_ex(a->ctx, EVP_aes_256_gcm(), NULL, key, NULL) == 1)
         return 0;
@@ -34,6 +32,7 @@ int aead_init(struct aead *a, enum aead_alg alg, const uint8_t key[AEAD_KEY])
 
 void aead_clear(struct aead *a)
 {
+    gcm_free(&a->gcm);
     EVP_CIPHER_CTX_free(a->ctx);
     sodium_memzero(a, sizeof(*a));
 }
@@ -56,8 +55,8 @@ void aead_seal(struct aead *a, uint64_t nonce, const void *p, size_t n, void *ou
         return;
     }
     uint8_t *end = (uint8_t *)out + n;
-    if (a->wide) {
-        gcm_seal(&a->gcm, no, p, n, out, end);
+    if (a->gcm) {
+        gcm_seal(a->gcm, no, p, n, out, end);
         return;
     }
     if (EVP_EncryptInit_ex(a->ctx, NULL, NULL, NULL, no) != 1 ||
@@ -80,10 +79,12 @@ int aead_open(struct aead *a, uint64_t nonce, const void *p, size_t n, void *out
                    ? -SF_EINTEGRITY
                    : 0;
     n -= AEAD_TAG;
-    uint8_t tag[AEAD_TAG];
+    uint8_t tag[AEAD_TAG], right[AEAD_TAG];
     memcpy(tag, (const uint8_t *)p + n, AEAD_TAG);
-    if (a->wide)
-        return gcm_open(&a->gcm, no, p, n, out, tag) ? 0 : -SF_EINTEGRITY;
+    if (a->gcm) {
+        gcm_open(a->gcm, no, p, n, out, right);
+        return sodium_memcmp(tag, right, AEAD_TAG) ? -SF_EINTEGRITY : 0;
+    }
     bool ok = EVP_DecryptInit_ex(a->ctx, NULL, NULL, NULL, no) == 1 &&
               EVP_DecryptUpdate(a->ctx, out, &got, p, (int)n) == 1 &&
               EVP_CIPHER_CTX_ctrl(a->ctx, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG, tag) == 1 &&

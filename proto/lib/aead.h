@@ -1,25 +1,24 @@
 /* Sealing of a stream of frames: AEAD with the number of the frame as nonce. A key seals one
  * direction of one connection and is never used again.
  *
- * AES-256-GCM is our own where the processor has vector AES (gcm.h: three times as fast as the next), else libcrypto's: 2.4 times
- * as fast as libsodium's on the same core, and there anyway (libssh2). XChaCha20-Poly1305, for machines without AES
+ * AES-256-GCM is libIPSec_MB's where the host has it and vector AES (gcm.h: three times as fast as the next), else libcrypto's:
+ * 2.4 times as fast as libsodium's on the same core, and there anyway (libssh2). XChaCha20-Poly1305, for machines without AES
  * instructions, is libsodium's. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "proto/lib/gcm.h"
+struct gcm_key_data;
 
 enum { AEAD_KEY = 32, AEAD_TAG = 16 };
 enum aead_alg { AEAD_AES256GCM = 1, AEAD_XCHACHA20 = 2 };
 
 struct aead {
     enum aead_alg alg;
-    bool wide; /* AES: by gcm, else by ctx */
-    void *ctx; /* libcrypto's, owned */
-    struct gcm gcm;
-    uint8_t key[AEAD_KEY]; /* XChaCha20 */
+    struct gcm_key_data *gcm; /* AES, owned; NULL: by ctx */
+    void *ctx;                /* libcrypto's, owned */
+    uint8_t key[AEAD_KEY];    /* XChaCha20 */
 };
 
 /* AES needs the instructions of the processor. */

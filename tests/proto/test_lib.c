@@ -113,7 +113,7 @@ Test(hash, short_messages_side_by_side_hash_as_each_alone)
 Test(aead, aes_256_gcm_is_the_same_on_every_path)
 {
     enum { LONGEST = 1100 };
-    static const char *const paths[] = { "scalar", "avx512" }; /* libcrypto; ours, where it can */
+    static const char *const paths[] = { "scalar", "avx512" }; /* libcrypto; libIPSec_MB, where it is */
     uint8_t key[AEAD_KEY], text[LONGEST], sealed[LONGEST + AEAD_TAG], theirs[LONGEST + AEAD_TAG],
         back[LONGEST], no[12] = { 5, 1 };
     if (!aead_has(AEAD_AES256GCM))

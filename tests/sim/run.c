@@ -351,13 +351,13 @@ static void quiet_event(void *arg, uint64_t n)
 }
 
 /* What was found damaged at the coordinator and no agent has is brought once more by who had brought it. Nobody waits for ever for what only a person can end. Hosts that came and went for other reasons put innocent tasks into
- * quarantine: those are let go. Where a point does take its hosts along, the sweeps are cancelled. */
+ * quarantine: those are let go. Where a point does take its hosts along, the sweeps are cancelled before. */
 static void person_event(void *arg, uint64_t n)
 {
     const struct plan *p = world.plan;
     bool poison = plan_takes_hosts(p);
     (void)arg;
-    if (!poison)
+    if (!poison || !n)
         user_command(&(struct plan_event){ .verb = PLAN_free });
     user_bring();
     for (unsigned i = 0; poison && !n && i < p->n_sweeps; i++)

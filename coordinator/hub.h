@@ -176,12 +176,18 @@ void hub_restore_some(struct hub *h); /* of the rest; once a turn */
 void hub_restore_rest(struct hub *h); /* all of it: somebody asks about jobs or changes one */
 void hub_restore_clear(struct hub *h);
 
-/* agents.c: messages of agents */
+/* agents.c: who is there */
 /* NULL = not heard since the start. */
 struct hub_agent *hub_agent(const struct hub *h, const uint8_t install[16]);
+/* Of a message: known to the scheduler. NULL = it has not said hello on this connection, and is told to. */
+struct hub_agent *hub_agent_of(struct hub *h, const struct peer *p);
+/* A refusal that the agent cannot mend by itself. */
+void hub_refuse_agent(struct hub *h, const struct peer *p, const char *code, const char *text);
 void hub_set_peer(struct hub *h, struct hub_agent *a, uint64_t peer); /* 0 = none */
 void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello *m);
 void hub_beat(struct hub *h, const struct peer *p, const struct msg_beat *m);
+
+/* rows.c: results. ends.c: tasks that ended, or were not taken */
 void hub_rows(struct hub *h, const struct peer *p, const struct msg *m); /* rows or row_block */
 void hub_task_end(struct hub *h, const struct peer *p, const struct msg_task_end *m);
 void hub_decline(struct hub *h, const struct peer *p, const struct msg_decline *m);

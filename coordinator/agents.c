@@ -206,6 +206,8 @@ void hub_hello(struct hub *h, const struct peer *p, const struct msg_agent_hello
                          "this key belongs to another install: one key for each agent");
         return;
     }
+    if (r >= 0 && a)
+        r = hub_canary_recall(h, a, &info, &e);
     if (r >= 0)
         r = hub_engine(h, &m->engine, &engine, &e);
     if (r >= 0)

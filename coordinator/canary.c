@@ -2,6 +2,7 @@
  * anything else. Another result than the stored one, bit for bit, is an alarm: the agent is drained and named. Its rows go
  * nowhere: a sweep that is over stays as it is. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "coordinator/hub.h"
@@ -118,6 +119,21 @@ bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *
     return true;
 }
 
+int hub_canary_recall(struct hub *h, const struct hub_agent *a, struct store_agent *info,
+                      struct err *e)
+{
+    if (!*a->canary.alarm || info->drained)
+        return 0;
+    int r = store_agent_drained(h->store, info->install, true, a->canary.alarm, 0, 0, e);
+    if (r >= 0)
+        r = store_event(h->store, clock_wall_ms(), "agent", info->name, a->canary.alarm, e);
+    if (r < 0)
+        return r;
+    info->drained = true;
+    snprintf(info->why, sizeof(info->why), "%s", a->canary.alarm);
+    return 0;
+}
+
 /* Durable, then the scheduler hears of it: an alarm that a restart forgets would be none. */
 static void judge(struct hub *h, struct hub_agent *a, const char *verdict, const char *why)
 {
@@ -137,6 +153,7 @@ static void judge(struct hub *h, struct hub_agent *a, const char *verdict, const
         log_error("agent '%s' is drained: %s", a->info.name, why);
         a->info.drained = true;
         snprintf(a->info.why, sizeof(a->info.why), "%.160s", why);
+        snprintf(a->canary.alarm, sizeof(a->canary.alarm), "%s", why);
     }
     over(h, a, !why);
 }

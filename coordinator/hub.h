@@ -62,6 +62,7 @@ struct hub_agent {
         struct id trace; /* of that point */
         unsigned tries;
         enum { CANARY_OPEN, CANARY_EQUAL, CANARY_DIFFERS } verdict;
+        char alarm[160]; /* why it was drained; "" = it was not, or was undrained since */
     } canary;
     struct hub_agent *next;
 };
@@ -241,6 +242,9 @@ struct live *hub_find_live(struct hub *h, const struct id *id, struct live **own
 
 /* canary.c: an agent that is new here, or has a new program, runs a known point first */
 void hub_canary_begin(struct hub *h, struct hub_agent *a);
+/* With its hello: an alarm that could not be stored when it was raised is stored now, and stands in info. */
+int hub_canary_recall(struct hub *h, const struct hub_agent *a, struct store_agent *info,
+                      struct err *e);
 void hub_canary_grant(struct hub *h, const struct sched_action *act);
 /* Whether the message was the canary's: then it is answered. */
 bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *m,

@@ -412,6 +412,8 @@ static int set_drained(struct hub *h, const struct store_agent *a, bool drain, c
         i->info.drain_from_ms = from_ms;
         i->info.drained_until_ms = until_ms;
         snprintf(i->info.why, sizeof(i->info.why), "%.160s", why);
+        if (!drain)
+            *i->canary.alarm = '\0';
     }
     return 0;
 }

@@ -69,6 +69,13 @@ struct msg row_block_of(const struct msg_rows *h, const struct buf *packed)
                                         .rows_len = packed->len } };
 }
 
+/* A number in its one form, the shortest. */
+static bool get_shortest(struct rows_reader *r, uint64_t *ret)
+{
+    const uint8_t *from = r->p;
+    return get_var(&r->p, r->end, ret) && (r->p - from == 1 || r->p[-1]);
+}
+
 /* One row of a block; stats NULL = only looked at. false = not a legal one. */
 static bool block_next(struct rows_reader *r, struct wire_row *ret, struct row_stats *stats)
 {
@@ -78,14 +85,14 @@ static bool block_next(struct rows_reader *r, struct wire_row *ret, struct row_s
     *ret = (struct wire_row){ .index = r->next, .status = flags & F_STATUS, .error = "" };
     if (flags > (F_STATUS | F_STATS | F_ERROR | F_INDEX) || ret->status > ROW_INVALID)
         return false;
-    if (flags & F_INDEX && (!get_var(&r->p, r->end, &ret->index) || ret->index == r->next))
+    if (flags & F_INDEX && (!get_shortest(r, &ret->index) || ret->index == r->next))
         return false;
     r->next = ret->index + 1;
     if (r->end - r->p < ID_LEN)
         return false;
     memcpy(ret->point.b, r->p, ID_LEN);
     r->p += ID_LEN;
-    if (!get_var(&r->p, r->end, &ret->duration_us))
+    if (!get_shortest(r, &ret->duration_us))
         return false;
     if (flags & F_STATS) {
         ret->stats = r->p;
@@ -95,8 +102,8 @@ static bool block_next(struct rows_reader *r, struct wire_row *ret, struct row_s
     }
     if (flags & F_ERROR) {
         uint64_t n;
-        if (!get_var(&r->p, r->end, &n) || !n || n > ROWS_ERROR_MAX ||
-            n >= (uint64_t)(r->end - r->p) || r->p[n] || !utf8_valid(r->p, n))
+        if (!get_shortest(r, &n) || !n || n > ROWS_ERROR_MAX || n >= (uint64_t)(r->end - r->p) ||
+            r->p[n] || !utf8_valid(r->p, n))
             return false;
         ret->error = (const char *)r->p;
         ret->error_len = n;

@@ -119,14 +119,18 @@ bool hub_canary_rows(struct hub *h, struct hub_agent *a, const struct msg_rows *
     return true;
 }
 
+static int put_alarm(struct hub *h, const struct store_agent *info, const char *why, struct err *e)
+{
+    int r = store_agent_drained(h->store, info->install, true, why, 0, 0, e);
+    return r < 0 ? r : store_event(h->store, clock_wall_ms(), "agent", info->name, why, e);
+}
+
 int hub_canary_recall(struct hub *h, const struct hub_agent *a, struct store_agent *info,
                       struct err *e)
 {
     if (!*a->canary.alarm || info->drained)
         return 0;
-    int r = store_agent_drained(h->store, info->install, true, a->canary.alarm, 0, 0, e);
-    if (r >= 0)
-        r = store_event(h->store, clock_wall_ms(), "agent", info->name, a->canary.alarm, e);
+    int r = put_alarm(h, info, a->canary.alarm, e);
     if (r < 0)
         return r;
     info->drained = true;
@@ -138,15 +142,12 @@ int hub_canary_recall(struct hub *h, const struct hub_agent *a, struct store_age
 static void judge(struct hub *h, struct hub_agent *a, const char *verdict, const char *why)
 {
     struct err e = { 0 };
-    uint64_t now = clock_wall_ms();
     int r = hub_write(h) ? 0 : -EIO;
     if (r >= 0)
-        r = store_put_canary(h->store, a->info.install, a->engine, now, a->canary.sweep,
+        r = store_put_canary(h->store, a->info.install, a->engine, clock_wall_ms(), a->canary.sweep,
                              a->canary.index, verdict, &e);
     if (r >= 0 && why)
-        r = store_agent_drained(h->store, a->info.install, true, why, 0, 0, &e);
-    if (r >= 0 && why)
-        r = store_event(h->store, now, "agent", a->info.name, why, &e);
+        r = put_alarm(h, &a->info, why, &e);
     if (r < 0 && e.code)
         hub_fail(h, &e);
     if (why) {

@@ -12,16 +12,9 @@
 
 #include "proto/base/clean.h"
 #include "proto/base/file.h"
+#include "proto/format/frame.h"
 
-static uint8_t *put_number(uint8_t *p, uint64_t v)
-{
-    for (; v > 0x7f; v >>= 7)
-        *p++ = (uint8_t)(v | 0x80);
-    *p++ = (uint8_t)v;
-    return p;
-}
-
-/* Any bytes are fine: what a number has too many of is cut off. */
+/* As get_var(), but any bytes are fine: what a number has too many of is cut off. */
 static const uint8_t *get_number(const uint8_t *p, const uint8_t *end, uint64_t *ret)
 {
     unsigned shift = 0;
@@ -57,7 +50,7 @@ size_t db_pack_arch(const struct arch *a, uint8_t out[PACKED_ARCH])
     const uint32_t *v = (const uint32_t *)(const void *)a;
     uint8_t *p = out;
     for (unsigned k = 0; k < ARCH_N; k++)
-        p = put_number(p, v[k]);
+        p += put_var(p, v[k]);
     return (size_t)(p - out);
 }
 
@@ -69,7 +62,7 @@ size_t db_pack_stats(const struct row_stats *s, uint8_t out[PACKED_STATS])
         n--;
     uint8_t *p = out;
     for (size_t k = 0; k < n; k++)
-        p = put_number(p, v[k]);
+        p += put_var(p, v[k]);
     return (size_t)(p - out);
 }
 

@@ -81,6 +81,11 @@ int arch_key(const char *name)
     return -1;
 }
 
+uint32_t arch_highest(unsigned k)
+{
+    return keys[k].hi;
+}
+
 bool arch_numeric(unsigned k)
 {
     return keys[k].kind == NUM;

@@ -62,6 +62,7 @@ int arch_check(const struct arch *a, enum rules rules, struct err *e);
  * parses without setting. */
 int arch_key(const char *name);
 bool arch_numeric(unsigned k); /* takes ranges */
+uint32_t arch_highest(unsigned k);
 int arch_value(unsigned k, const char *text, const char *place, uint32_t *ret, struct err *e);
 void arch_put(struct arch *a, unsigned k, uint32_t v);
 uint32_t arch_get(const struct arch *a, unsigned k);

@@ -3,12 +3,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const uint32_t highest[ARCH_N] = {
-#define X(name, kind, def, lo, hi) hi,
-    ARCH_KEYS(X)
-#undef X
-};
-
 enum { DIGITS_MAX = 21 }; /* of a u64, and what stands in front of it */
 
 /* One after the other, as arch_get() numbers them. */
@@ -109,9 +103,9 @@ static int read_list(const json_t *list, const unsigned vary[], size_t n_vary, s
     if (number(json_array_get(list, 0), INT64_MAX, index) < 0)
         return err_set(e, SF_EFORMAT, "task spec: point %zu: index: not a number", i);
     for (size_t k = 0; k < n_vary; k++) {
-        if (number(json_array_get(list, k + 1), highest[vary[k]], &v) < 0)
+        if (number(json_array_get(list, k + 1), arch_highest(vary[k]), &v) < 0)
             return err_set(e, SF_EFORMAT, "task spec: point %zu: %s: no number up to %" PRIu32, i,
-                           arch_names[vary[k]], highest[vary[k]]);
+                           arch_names[vary[k]], arch_highest(vary[k]));
         arch_put(arch, vary[k], (uint32_t)v);
     }
     return 0;
